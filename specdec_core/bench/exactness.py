@@ -1,0 +1,100 @@
+"""Is speculative output the baseline's, token for token? Counted over many prompts, divergences explained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from ..engine import Engine
+from ..pair import LoadedPair
+from ..sampling import KeyedNoise, SamplingParams, filtered_logits
+from ..settings import Settings
+from .peers import peer_ids
+from .prompts import topic_request
+
+GAMMAS = (1, 3, 4, 8)
+EXCUSED_MARGIN = 1e-3
+"""Below this, in float32, one-row and several-row kernels may order the two best logits differently."""
+
+
+def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> dict:
+    """Greedy answers for every gamma and transformers' own against the baseline; coupled ones at
+    temperature 1 against the baseline with the same seed. Each divergence has the margin between the two
+    best scores where it began, in logits.
+    """
+    compared, divergences = 0, []
+    for n in range(prompts):
+        messages = topic_request(n)
+        common = {"max_new_tokens": max_new_tokens, "gamma": 0, "seed": n}
+        for name, settings in (
+            ("greedy", Settings(temperature=0, **common)),
+            ("coupled", Settings(temperature=1, verification="coupled", **common)),
+        ):
+            baseline = engine.generate(messages, settings)
+            answers = _speculative(engine, messages, settings)
+            if name == "greedy":
+                answers["transformers generate"] = peer_ids(
+                    engine.pair, baseline.prompt_token_ids, settings, None
+                )
+            for lane, ids in answers.items():
+                compared += 1
+                at = first_difference(ids, baseline.token_ids)
+                if at is not None:
+                    before = baseline.prompt_token_ids + baseline.token_ids[:at]
+                    margin = _margin(engine.pair, before, settings)
+                    divergences.append(
+                        {"prompt": n, "rule": name, "lane": lane, "token": at, "margin": margin}
+                    )
+    return {
+        "prompts": prompts,
+        "max_new_tokens": max_new_tokens,
+        "compared": compared,
+        "divergences": divergences,
+        "unexcused": sum(d["margin"] >= EXCUSED_MARGIN for d in divergences),
+    }
+
+
+def exactness_lines(report: dict) -> list[str]:
+    lines = [
+        f"{report['compared']} answers of up to {report['max_new_tokens']} tokens to {report['prompts']} "
+        f"prompts compared with the baseline's: {len(report['divergences'])} diverge, "
+        f"{report['unexcused']} of them with a margin of {EXCUSED_MARGIN:g} or more",
+    ]
+    for d in report["divergences"]:
+        lines.append(
+            f"  prompt {d['prompt']}, {d['rule']}, {d['lane']}: from token {d['token']}, "
+            f"margin {d['margin']:.1e}"
+        )
+    return lines
+
+
+def _speculative(engine: Engine, messages: list[dict], settings: Settings) -> dict[str, list[int]]:
+    if engine.pair.drafter is None:
+        return {}
+    return {
+        f"gamma {gamma}": engine.generate(messages, dataclasses.replace(settings, gamma=gamma)).token_ids
+        for gamma in GAMMAS
+    }
+
+
+def first_difference(ids: Sequence[int], wanted: Sequence[int]) -> int | None:
+    """The first index at which two answers differ, None where they are equal."""
+    for at, (a, b) in enumerate(zip(ids, wanted, strict=False)):
+        if a != b:
+            return at
+    return None if len(ids) == len(wanted) else min(len(ids), len(wanted))
+
+
+@torch.inference_mode()
+def _margin(pair: LoadedPair, context: list[int], settings: Settings) -> float:
+    """Between the two best scores for the token after `context`: logits, or log probability plus noise."""
+    scores = pair.target.prefill(pair.target.new_cache(), context)
+    if settings.temperature > 0:
+        noise = KeyedNoise(settings.seed, pair.target.device)
+        at = len(context)
+        gumbel = noise.gumbel(range(at, at + 1), scores.shape[-1])
+        scores = filtered_logits(scores, SamplingParams.from_settings(settings)) + gumbel
+    best = scores.float().topk(2).values[0]
+    return (best[0] - best[1]).item()

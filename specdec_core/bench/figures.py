@@ -1,0 +1,186 @@
+"""From samples to the figures that are reported: plain data, and the arithmetic between lanes and theory."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..metrics import acceptance_by_position, expected_tokens, expected_tokens_iid, predicted_speedup
+from ..step_times import StepTimes
+from ..trace import TESTED_KINDS, Round
+from .lanes import Lane, Ratio, Sample, counted, paired_ratio
+
+BASELINE = "baseline"
+PEER = "transformers generate"
+ASSISTED = "transformers assisted"
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """What became of a lane's drafts, over all of its rounds."""
+
+    alpha: float | None
+    accepted_per_drafted: float | None
+    alpha_by_position: list[float | None]
+    tau: float
+    """Tokens per round, the correction or bonus included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A fixed gamma's speedup over the baseline in theory: tau ÷ (γc + v), and how the lane came out."""
+
+    v: float
+    speedup: float
+    """With tau from the acceptance measured at each position."""
+    speedup_iid: float
+    """With one alpha for all positions (Leviathan et al. 2023, theorem 3.8)."""
+    measured_over_predicted: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFigures:
+    """One lane of a table. Rates in tokens per second; None where a lane has no such figure."""
+
+    lane: str
+    gamma: int | Literal["auto"]
+    decode_rate: float | None
+    """Prefill apart."""
+    answer_rate: float
+    """Prefill included, which is what is compared with the peers."""
+    time_to_first_token_s: float | None
+    vs_baseline: Ratio | None
+    vs_transformers: Ratio | None
+    vs_assisted: Ratio | None
+    drafts: Drafts | None
+    prediction: Prediction | None
+    overhead_share: float | None
+    """Of the rounds' time, what the bare forwards do not explain; the median over answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AutoFigures:
+    """The adaptive gamma against the best fixed one of the same table (the baseline's 0 among them)."""
+
+    best_fixed: str
+    vs_best_fixed: Ratio
+    vs_baseline: Ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One temperature's lanes. Step times are of bare forwards after `context` tokens."""
+
+    temperature: float
+    context: int
+    drafter_step_s: float
+    verify_s: dict[int, float]
+    """By number of rows."""
+    c: float
+    v: dict[int, float]
+    lanes: list[LaneFigures]
+    auto: AutoFigures | None
+
+
+def table(temperature: float, context: int, lanes: Sequence[Lane], steps: StepTimes) -> Table:
+    by_name = {lane.name: lane for lane in lanes}
+    return Table(
+        temperature=temperature,
+        context=context,
+        drafter_step_s=steps.drafter_s,
+        verify_s=steps.target_s,
+        c=steps.c,
+        v={rows: steps.v(rows) for rows in steps.target_s},
+        lanes=[_lane_figures(lane, by_name, steps) for lane in lanes],
+        auto=_auto_figures(lanes, by_name[BASELINE]),
+    )
+
+
+def _lane_figures(lane: Lane, lanes: dict[str, Lane], steps: StepTimes) -> LaneFigures:
+    vs_baseline = None
+    if lane.is_ours:
+        vs_baseline = paired_ratio(lane, lanes[BASELINE], _decoding)
+    rounds = [rnd for sample in lane.samples for rnd in counted(sample.rounds)]
+    drafts = _drafts(rounds) if any(rnd.drafted for rnd in rounds) else None
+    prediction = None
+    if drafts is not None and drafts.alpha is not None and lane.drafting == "model" and lane.gamma != "auto":
+        prediction = _prediction(lane.gamma, drafts, steps, vs_baseline)
+    return LaneFigures(
+        lane=lane.name,
+        gamma=lane.gamma,
+        decode_rate=lane.median(_decoding),
+        answer_rate=lane.median(_answering),
+        time_to_first_token_s=lane.median(_first_token_s),
+        vs_baseline=vs_baseline,
+        vs_transformers=_against(lane, lanes.get(PEER)),
+        vs_assisted=_against(lane, lanes.get(f"{ASSISTED}, gamma {lane.gamma}")),
+        drafts=drafts,
+        prediction=prediction,
+        overhead_share=_overhead_share(lane, steps),
+    )
+
+
+def _decoding(sample: Sample) -> float | None:
+    return sample.decode_rate
+
+
+def _answering(sample: Sample) -> float:
+    return sample.answer_rate
+
+
+def _first_token_s(sample: Sample) -> float | None:
+    return sample.stats.time_to_first_token_s if sample.stats is not None else None
+
+
+def _against(lane: Lane, peer: Lane | None) -> Ratio | None:
+    return paired_ratio(lane, peer, _answering) if peer is not None else None
+
+
+def _drafts(rounds: Sequence[Round]) -> Drafts:
+    tokens = [token for rnd in rounds for token in rnd.drafted]
+    tested = sum(token.kind in TESTED_KINDS for token in tokens)
+    accepted = sum(token.kind == "accepted" for token in tokens)
+    return Drafts(
+        alpha=accepted / tested if tested else None,
+        accepted_per_drafted=accepted / len(tokens),
+        alpha_by_position=acceptance_by_position(rounds),
+        tau=sum(len(rnd.emitted) for rnd in rounds) / len(rounds),
+    )
+
+
+def _prediction(gamma: int, drafts: Drafts, steps: StepTimes, measured: Ratio | None) -> Prediction:
+    v = steps.v(gamma + 1)
+    # A position that was never reached adds nothing to tau.
+    by_position = [rate or 0.0 for rate in drafts.alpha_by_position]
+    speedup = predicted_speedup(expected_tokens(by_position), gamma, steps.c, v)
+    iid = predicted_speedup(expected_tokens_iid(drafts.alpha, gamma), gamma, steps.c, v)
+    return Prediction(v, speedup, iid, measured.median / speedup if measured is not None else None)
+
+
+def _overhead_share(lane: Lane, steps: StepTimes) -> float | None:
+    """1 − the bare forwards' time ÷ the rounds' time, the median over answers."""
+    draft_step_s = steps.drafter_s if lane.drafting == "model" else 0.0
+    shares = []
+    for sample in lane.samples:
+        rounds = counted(sample.rounds)
+        drafted = [len(rnd.drafted) for rnd in rounds]
+        if rounds and all(gamma + 1 in steps.target_s for gamma in drafted):
+            bare_s = sum(gamma * draft_step_s + steps.target_s[gamma + 1] for gamma in drafted)
+            shares.append(1 - bare_s / sum(rnd.seconds for rnd in rounds))
+    return statistics.median(shares) if shares else None
+
+
+def _auto_figures(lanes: Sequence[Lane], baseline: Lane) -> AutoFigures | None:
+    auto = next((lane for lane in lanes if lane.drafting == "model" and lane.gamma == "auto"), None)
+    if auto is None or auto.median(_decoding) is None:
+        return None
+    fixed = [lane for lane in lanes if lane.drafting == "model" and lane.gamma != "auto"]
+    ratios = [(paired_ratio(lane, baseline, _decoding), lane) for lane in fixed]
+    best = max(ratios, key=lambda item: item[0].median)[1]
+    return AutoFigures(
+        best_fixed=best.name,
+        vs_best_fixed=paired_ratio(auto, best, _decoding),
+        vs_baseline=paired_ratio(auto, baseline, _decoding),
+    )

@@ -1,0 +1,126 @@
+"""Lanes that answer the same prompts in rotating order, compared pair by pair.
+
+A lane is one way of decoding. Every repetition runs each lane once on the same prompt, so that a slow moment
+of the machine meets them all; ratios are medians of paired ratios, never ratios of medians.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..engine import Engine
+from ..session import Prompt
+from ..settings import Drafting, Settings
+from ..trace import Round, Stats
+
+Answer = Callable[[Prompt, int], "Sample"]
+"""Answers a prompt with a seed."""
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer of one lane. `answer_s` is the whole of it, prefill included; `stats` is None for a peer,
+    which keeps no trace.
+    """
+
+    tokens: int
+    answer_s: float
+    stats: Stats | None = None
+    rounds: Sequence[Round] = ()
+    cache_bytes: int = 0
+
+    @property
+    def decode_rate(self) -> float | None:
+        """Tokens per second of decoding, prefill apart; None where it is not known."""
+        return self.stats.tokens_per_second if self.stats is not None else None
+
+    @property
+    def answer_rate(self) -> float:
+        """Tokens per second of the whole answer, since the peers do not tell prefill and decoding apart."""
+        return self.tokens / self.answer_s
+
+
+Rate = Callable[[Sample], float | None]
+
+
+@dataclass(slots=True)
+class Lane:
+    """One way of decoding; the samples of all repetitions pile up here. `drafting` is None for a peer."""
+
+    name: str
+    answer: Answer
+    gamma: int | Literal["auto"] = 0
+    drafting: Drafting | None = "model"
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def is_ours(self) -> bool:
+        return self.drafting is not None
+
+    def median(self, rate: Rate) -> float | None:
+        known = [value for value in map(rate, self.samples) if value is not None]
+        return statistics.median(known) if known else None
+
+
+def counted(rounds: Sequence[Round]) -> list[Round]:
+    """The rounds that statistics count."""
+    return [rnd for rnd in rounds if rnd.index > 0 and rnd.tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The median of paired ratios, with a 95 % bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+
+def paired_ratio(lane: Lane, other: Lane, rate: Rate) -> Ratio | None:
+    """`lane` ÷ `other`, answer by answer; None where no pair of answers has the rate."""
+    pairs = [(rate(a), rate(b)) for a, b in zip(lane.samples, other.samples, strict=True)]
+    ratios = [a / b for a, b in pairs if a and b]
+    if not ratios:
+        return None
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(_RESAMPLES))
+    low, high = medians[round(0.025 * (_RESAMPLES - 1))], medians[round(0.975 * (_RESAMPLES - 1))]
+    return Ratio(statistics.median(ratios), low, high, len(ratios))
+
+
+def measure(
+    lanes: Sequence[Lane], prompts: Sequence[Prompt], repetitions: int, between: Callable[[], None]
+) -> None:
+    """Runs every lane once a repetition on the same prompt and seed, starting with another lane each time,
+    and `between` once a repetition. A first repetition warms up and is not kept.
+    """
+    for repetition in range(-1, repetitions):
+        first = repetition % len(lanes)
+        for lane in [*lanes[first:], *lanes[:first]]:
+            sample = lane.answer(prompts[repetition % len(prompts)], repetition + 1)
+            if repetition >= 0:
+                lane.samples.append(sample)
+        if repetition >= 0:
+            between()
+
+
+def our_answer(engine: Engine, settings: Settings) -> Answer:
+    """Answers in a session of their own, timed by the decode loop's own trace."""
+
+    def answer(prompt: Prompt, seed: int) -> Sample:
+        session = engine.session()
+        result = engine.generate(prompt, dataclasses.replace(settings, seed=seed), session)
+        stats = result.stats
+        decode_s = stats.draft_s + stats.verify_s + stats.overhead_s
+        answer_s = stats.time_to_first_token_s + decode_s
+        return Sample(len(result.token_ids), answer_s, stats, result.rounds, session.size_bytes)
+
+    return answer

@@ -1,0 +1,78 @@
+"""What is asked: examples and stories, random letters, text that repeats itself, or the lines of a file.
+
+Knows nothing of lanes. Messages go through the chat template; a str is continued as it stands.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from ..errors import SettingsError
+from ..presets import get_preset
+from ..session import Prompt
+
+# fmt: off
+TOPICS = [
+    "dog", "cat", "boat", "bird", "tree", "ball", "fish", "bear", "car", "frog", "hat", "cake", "flower",
+    "moon", "king", "rabbit", "box", "train", "doll", "garden", "lion", "bee", "truck", "horse", "duck",
+    "kite", "mouse", "shoe", "apple", "toy", "spoon", "river", "star", "pig", "bunny", "park", "castle",
+    "robot", "butterfly", "turtle", "bike", "book", "leaf", "snowman", "cow", "dragon", "pond", "egg", "rain",
+]
+# fmt: on
+_PASSAGES = [
+    "Once upon a time, there was a little girl named Lily. She had a red ball. One day, Lily took her red "
+    "ball to the park. She saw a boy named Tim. Tim said, 'Can I play with you?' Lily said, 'Yes!' ",
+    "Tom and Sam are friends. They like to play in the garden. Tom has a big truck. Sam has a small car. "
+    "They make a road with sand. They push the truck and the car on the road. They are happy. ",
+    "The little bird sat in the tree. The bird was sad because it could not fly. A kind dog came by and "
+    "said, 'Do not be sad, little bird. I will help you.' The bird smiled. ",
+    "Anna wants to bake a cake with her mom. They put flour, milk and eggs in a bowl. Anna stirs and "
+    "stirs. Mom puts the cake in the oven. The cake smells good. Anna says, 'Thank you, Mom!' ",
+    "There was an old boat by the lake. Every day, a duck sat on the old boat and looked at the water. "
+    "One day, it rained and the boat floated away with the duck on it. ",
+]
+
+
+def topic_request(n: int) -> Prompt:
+    """The n-th request for a story, as a conversation."""
+    return _message(f"Tell me a story about a {TOPICS[n % len(TOPICS)]}.")
+
+
+def prompt_set(text: str, preset: str | None, chats: bool) -> list[Prompt]:
+    """`text` is stories, random, repeat or a file with one prompt a line. Without a chat template (`chats`
+    False) every prompt is raw. Raises SettingsError for a file that cannot be read or is empty.
+    """
+    if text == "random":
+        return [_random_letters(n) for n in range(len(TOPICS))]
+    if text == "repeat":
+        # The passage twice and its beginning once more: what comes next has been said.
+        return [2 * passage + passage[: passage.index(". ") + 1] for passage in _PASSAGES]
+    if text == "stories":
+        examples = list(get_preset(preset).examples) if preset else []
+        if not examples or preset == "stories":
+            examples += [topic_request(n)[0]["content"] for n in range(len(TOPICS))]
+    else:
+        examples = _lines(Path(text))
+    return [_message(example) for example in examples] if chats else examples
+
+
+def _message(text: str) -> Prompt:
+    return [{"role": "user", "content": text}]
+
+
+def _random_letters(n: int) -> str:
+    draw = random.Random(n)
+    return " ".join("".join(draw.choices("bcdfghjklmnpqrstvwxz", k=draw.randint(2, 8))) for _ in range(16))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"--text is stories, random, repeat or a file of prompts; {path} cannot be read: {error}"
+        ) from error
+    if not any(lines):
+        raise SettingsError(f"{path} holds no prompt. Write one a line.")
+    return [line for line in lines if line]

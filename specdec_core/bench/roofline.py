@@ -1,0 +1,76 @@
+"""How far one-row steps are from the floor that memory sets: the bytes of weights read ÷ copy bandwidth."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ..pair import LoadedPair
+from ..runners import EagerRunner
+from .figures import Table
+
+_CUDA_COPY_BYTES = 2 * 2**30
+_CPU_COPY_BYTES = 2**28
+_COPIES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """One model's one-row step. `bandwidth` is bytes read plus bytes written per second of a large copy."""
+
+    model: str
+    bytes_read: int
+    bandwidth: float
+    floor_s: float
+    step_s: float
+
+    @property
+    def times_the_floor(self) -> float:
+        return self.step_s / self.floor_s
+
+
+def roofline(pair: LoadedPair, steps: Table) -> list[Roofline]:
+    """For target and drafter. Weights that fit a CPU's cache may be read faster than memory is copied."""
+    bandwidth = copy_bandwidth(pair.target.device)
+    models = [("target", pair.target, steps.verify_s[1])]
+    if pair.drafter is not None:
+        models.append(("drafter", pair.drafter, steps.drafter_step_s))
+    found = []
+    for name, runner, step_s in models:
+        read = bytes_read(runner)
+        found.append(Roofline(name, read, bandwidth, read / bandwidth, step_s))
+    return found
+
+
+def bytes_read(runner: EagerRunner) -> int:
+    """Bytes of weights that a step reads: all but the embedding table, of which it looks up one row; a tied
+    table is read whole, as the output layer.
+    """
+    model = runner.model
+    embedding = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is embedding
+    return model.get_memory_footprint() - (0 if tied else embedding.nbytes)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes read plus bytes written per second by the fastest of some large copies."""
+    size = _CUDA_COPY_BYTES if device.type == "cuda" else _CPU_COPY_BYTES
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    destination = torch.zeros_like(source)
+    fastest = min(_copy_s(source, destination) for _ in range(_COPIES))
+    return 2 * size / fastest
+
+
+def _copy_s(source: torch.Tensor, destination: torch.Tensor) -> float:
+    if source.device.type != "cuda":
+        started = time.perf_counter()
+        destination.copy_(source)
+        return time.perf_counter() - started
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    destination.copy_(source)
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000

@@ -1,0 +1,188 @@
+"""The round loop: token ids in, rounds of ids out. Never sees text.
+
+Between rounds the target's cache holds the context but for its last token, which is fed next; the
+drafter's holds the same, or one token less after a round in which every draft stood.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from .drafting import Drafter
+from .runners import EagerRunner, KVCache
+from .samplers import Draft, Sampler, Verdict
+from .trace import FinishReason
+
+Ends = Callable[[list[int]], tuple[int, FinishReason | None]]
+"""Given the ids that a round would emit: how many of them are kept, and why the answer ends there."""
+
+
+class GammaPolicy(Protocol):
+    def choose(self) -> tuple[int, str]:
+        """Gamma for the next round, and why."""
+
+    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
+        """Takes note of how a round went."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRound:
+    """One round in ids. The first `kept` of (accepted drafts, then the target's token) were emitted; drafts
+    beyond the end of an answer are cut off from `verdict`, but are in `proposed` and `stood`. `verdict` is
+    None only where an answer was cancelled between rounds. Times are in seconds; `total_s` is the whole round
+    on the host's clock, the drafter's prefill before it left out.
+    """
+
+    index: int
+    gamma: int
+    gamma_reason: str
+    verdict: Verdict | None
+    proposed: int
+    stood: int
+    kept: int
+    draft_s: float
+    verify_s: float
+    total_s: float
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_new_tokens: int
+    context_length: int
+
+
+def decode(
+    context: list[int],
+    target: EagerRunner,
+    cache: KVCache,
+    drafter: Drafter | None,
+    sampler: Sampler,
+    policy: GammaPolicy,
+    ends: Ends,
+    limits: Limits,
+    cancelled: Callable[[], bool],
+) -> Iterator[DecodedRound]:
+    """Continues `context`, to which emitted ids are appended as they come, until something ends it.
+
+    What `cache` holds must be a proper prefix of the context. Cancellation is asked for between rounds and
+    between chunks of the prefill. However the iteration ends, the caches hold nothing past the context.
+    """
+    loop = _Loop(context, target, cache, drafter, sampler, ends, limits)
+    try:
+        rnd = loop.prefill(cancelled)
+        yield rnd
+        while rnd.finish_reason is None:
+            if cancelled():
+                yield _cancelled(rnd.index + 1)
+                return
+            rnd = loop.round(rnd.index + 1, *policy.choose(), cancelled)
+            if rnd.verdict is not None:
+                policy.observe(rnd.proposed, rnd.stood, rnd.draft_s, rnd.verify_s)
+            yield rnd
+    finally:
+        loop.rewind()
+
+
+class _Loop:
+    def __init__(
+        self,
+        context: list[int],
+        target: EagerRunner,
+        cache: KVCache,
+        drafter: Drafter | None,
+        sampler: Sampler,
+        ends: Ends,
+        limits: Limits,
+    ) -> None:
+        self.context = context
+        self.prompt_length = len(context)
+        self.target = target
+        self.cache = cache
+        self.drafter = drafter
+        self.sampler = sampler
+        self.ends = ends
+        self.limits = limits
+        self.clock = target.clock
+        self.no_drafts = Draft(torch.empty(0, dtype=torch.int64, device=target.device))
+
+    @torch.inference_mode()
+    def prefill(self, cancelled: Callable[[], bool]) -> DecodedRound:
+        """Round 0: what the target's cache lacks of the prompt, and the token that follows it."""
+        started = time.perf_counter()
+        logits = self.target.prefill(self.cache, self.context[self.cache.length :], cancelled)
+        if logits is None:
+            return _cancelled(0)
+        self.sampler.start_round(len(self.context), 0)
+        verdict = self.sampler.verify(logits, self.no_drafts)
+        verdict, kept, finish = self._emit(verdict)
+        total_s = time.perf_counter() - started
+        return DecodedRound(0, 0, "prefill", verdict, 0, 0, kept, 0.0, total_s, total_s, finish)
+
+    @torch.inference_mode()
+    def round(self, index: int, gamma: int, reason: str, cancelled: Callable[[], bool]) -> DecodedRound:
+        """Draft up to gamma tokens, verify them in one target forward, keep what stands and one more."""
+        room = self._room() - 1
+        if gamma > room:
+            gamma, reason = room, f"{reason}, cut to the room left"
+        if gamma > 0 and self.drafter is not None and not self.drafter.catch_up(self.context, cancelled):
+            return _cancelled(index)
+        started = time.perf_counter()
+        self.sampler.start_round(len(self.context), gamma)
+
+        before_draft = self.clock.mark()
+        draft = self.no_drafts
+        if gamma > 0 and self.drafter is not None:
+            draft = self.drafter.propose(self.context, gamma, self.sampler)
+        before_verify = self.clock.mark()
+        last = self.target.ids(self.context[-1:])
+        logits = self.target.forward(self.cache, torch.cat([last, draft.ids]))
+        proposal = self.sampler.verify(logits, draft)
+        after_verify = self.clock.mark()
+
+        verdict, kept, finish = self._emit(proposal)
+        self.rewind()
+        return DecodedRound(
+            index=index,
+            gamma=gamma,
+            gamma_reason=reason,
+            verdict=verdict,
+            proposed=len(proposal.drafts),
+            stood=proposal.accepted,
+            kept=kept,
+            draft_s=self.clock.seconds(before_draft, before_verify),
+            verify_s=self.clock.seconds(before_verify, after_verify),
+            total_s=time.perf_counter() - started,
+            finish_reason=finish,
+        )
+
+    def rewind(self) -> None:
+        """Back to the invariant: the context but for its last token."""
+        self.cache.rewind(len(self.context) - 1)
+        if self.drafter is not None:
+            self.drafter.rewind(len(self.context) - 1)
+
+    def _room(self) -> int:
+        """How many tokens may still be emitted."""
+        in_answer = self.limits.max_new_tokens - (len(self.context) - self.prompt_length)
+        return min(in_answer, self.limits.context_length - len(self.context))
+
+    def _emit(self, verdict: Verdict) -> tuple[Verdict, int, FinishReason | None]:
+        new = [*verdict.drafts[: verdict.accepted], verdict.token]
+        kept, finish = self.ends(new)
+        self.context += new[:kept]
+        if kept <= verdict.accepted and finish is not None:
+            verdict = verdict.cut_to(kept)
+        if finish is None and self._room() <= 0:
+            full = len(self.context) >= self.limits.context_length
+            finish = "context" if full else "length"
+        return verdict, kept, finish
+
+
+def _cancelled(index: int) -> DecodedRound:
+    return DecodedRound(index, 0, "cancelled", None, 0, 0, 0, 0.0, 0.0, 0.0, "cancelled")

@@ -1,0 +1,19 @@
+"""What every way of drafting offers the round loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..samplers import Draft, Sampler
+
+
+class Drafter(Protocol):
+    def catch_up(self, context: Sequence[int], stopped: Callable[[], bool]) -> bool:
+        """Takes in what it lacks of a long context, before a round is timed; False where it was stopped."""
+
+    def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> Draft:
+        """At most gamma drafts that continue `context`; fewer, or none, where it has no more to say."""
+
+    def rewind(self, length: int) -> None:
+        """Forgets whatever it holds of positions from `length` on."""

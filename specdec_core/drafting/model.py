@@ -1,0 +1,38 @@
+"""Drafting with a model: the small sibling runs gamma steps ahead of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..runners import EagerRunner, KVCache
+from ..samplers import Draft, Sampler
+
+
+class ModelDrafter:
+    """Feeds what the cache lacks of the context: one token, or two after a round in which every draft stood.
+    The prompt is taken in before the first round, so that the first token never waits for it.
+    """
+
+    def __init__(self, runner: EagerRunner, cache: KVCache) -> None:
+        self.runner = runner
+        self.cache = cache
+
+    def catch_up(self, context: Sequence[int], stopped: Callable[[], bool]) -> bool:
+        """Prefills all but the last token where more than a round's two are missing."""
+        missing = context[self.cache.length : -1]
+        return len(missing) < 2 or self.runner.prefill(self.cache, missing, stopped) is not None
+
+    def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> Draft:
+        fed = self.runner.ids(context[self.cache.length :])
+        ids, qs = [], []
+        for step in range(gamma):
+            logits = self.runner.forward(self.cache, fed, last_rows=1)
+            fed, q = sampler.draft(logits, step)
+            ids.append(fed)
+            qs.append(q)
+        return Draft(torch.cat(ids), None if qs[0] is None else torch.cat(qs))
+
+    def rewind(self, length: int) -> None:
+        self.cache.rewind(length)

@@ -1,0 +1,253 @@
+"""A loaded pair shared by many sessions: loading behind the gate, one round at a time, cancel, limits."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import accumulate
+
+from .assembly import EngineInfo, Progress, load_pair, memory_ran_out, plan_pair
+from .draft_length import StepCosts
+from .errors import LoadError, SettingsError, SpecDecError
+from .fair_lock import FairLock
+from .loading import out_of_memory, release_memory
+from .pair import LoadedPair
+from .pair_report import PairReport
+from .presets import Preset
+from .session import Prompt, Session
+from .settings import Drafting, Settings
+from .step_times import step_times
+from .trace import FinishReason, Round, Stats, emitted_ids
+
+DEFAULT_CACHE_BYTES = 2 * 2**30
+_MEASURED_ROWS = (1, 2, 3, 5, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A whole answer."""
+
+    text: str
+    token_ids: list[int]
+    prompt_token_ids: list[int]
+    rounds: list[Round]
+    stats: Stats
+    finish_reason: FinishReason
+
+
+class Engine:
+    """Made by `Engine.load`; `report` is the gate's, None for a target alone.
+
+    Safe to use from many threads: rounds of different answers take turns.
+    """
+
+    def __init__(
+        self,
+        pair: LoadedPair,
+        info: EngineInfo,
+        default_settings: Settings | None = None,
+        *,
+        report: PairReport | None = None,
+        max_cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        self.info = info
+        self.report = report
+        self.default_settings = default_settings or Settings()
+        self.max_cache_bytes = max_cache_bytes
+        self._pair: LoadedPair | None = pair
+        self._turn = FairLock()
+        self._idle = threading.Condition()
+        self._active = 0
+        self._closing = False
+        self._abort = threading.Event()
+        self._sessions: weakref.WeakKeyDictionary[Session, float] = weakref.WeakKeyDictionary()
+        self._busy: set[int] = set()
+
+    @classmethod
+    def load(
+        cls,
+        preset: str | Preset | None = None,
+        *,
+        target: str | None = None,
+        drafter: str | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        quantization: str | None = None,
+        vocab_padding: str | None = None,
+        on_progress: Progress | None = None,
+    ) -> Engine:
+        """Checks the pair, then loads it.
+
+        Either `preset`, or `target` with or without `drafter` (Hub ids or folders; `revision` is the
+        target's). `quantization` (none, nf4, int8) overrides the preset's for both models. Raises
+        PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, LoadError.
+        """
+        say = on_progress or (lambda message, fraction: None)
+        plan = plan_pair(preset, target, drafter, revision, device, quantization, vocab_padding)
+        pair, info, report = load_pair(plan, say)
+        engine = cls(pair, info, plan.settings, report=report if plan.drafter is not None else None)
+        say("Warming up", 0.95)
+        try:
+            engine._warm_up()
+        except Exception as error:
+            engine.unload()
+            release_memory(error)
+            if out_of_memory(error):
+                raise memory_ran_out(plan, error) from None
+            raise
+        say("Ready", 1.0)
+        return engine
+
+    def session(self) -> Session:
+        """A conversation's caches, kept between turns; pass it to `stream`."""
+        session = Session(self.pair)
+        with self._idle:
+            self._sessions[session] = time.monotonic()
+        return session
+
+    def stream(
+        self,
+        prompt: Prompt,
+        settings: Settings | None = None,
+        session: Session | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Round]:
+        """Rounds of the answer to `prompt` (messages, or a str as a raw prompt), as they are decoded.
+
+        The last has the finish reason and the stats. Setting `cancel` ends the answer after the round in
+        progress; closing the iterator early is safe too. Raises SettingsError and PromptError.
+        """
+        pair = self.pair
+        if session is not None and not session.belongs_to(pair):
+            raise LoadError(
+                "This conversation began with another pair. Begin a new one with engine.session()."
+            )
+        settings = settings or self.default_settings
+        if settings.drafting == "model" and pair.drafter is None and settings.gamma != 0:
+            raise SettingsError(
+                "No drafter is loaded: set gamma to 0 for plain decoding, or load a pair with a drafter."
+            )
+        return self._stream(prompt, settings, session or self.session(), cancel or threading.Event())
+
+    def generate(
+        self,
+        prompt: Prompt,
+        settings: Settings | None = None,
+        session: Session | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Result:
+        """The whole answer at once; arguments and errors are those of `stream`."""
+        session = session or self.session()
+        rounds = list(self.stream(prompt, settings, session, cancel))
+        last = rounds[-1]
+        return Result(
+            text="".join(rnd.text for rnd in rounds),
+            token_ids=emitted_ids(rounds),
+            prompt_token_ids=session.prompt_ids,
+            rounds=rounds,
+            stats=last.stats,
+            finish_reason=last.finish_reason,
+        )
+
+    def unload(self, timeout_s: float = 60.0) -> None:
+        """Frees the weights. Answers in progress may finish for `timeout_s`, then are cancelled; new ones
+        are refused from now on.
+        """
+        with self._idle:
+            self._closing = True
+            if not self._idle.wait_for(lambda: self._active == 0, timeout_s):
+                self._abort.set()
+                self._idle.wait_for(lambda: self._active == 0, timeout_s)
+        for session in list(self._sessions):
+            session.close()
+        self._pair = None
+        release_memory()
+
+    def _stream(
+        self, prompt: Prompt, settings: Settings, session: Session, cancel: threading.Event
+    ) -> Iterator[Round]:
+        with _Answering(self, session):
+            rounds = session.rounds(prompt, settings, lambda: cancel.is_set() or self._abort.is_set())
+            with closing(_taking_turns(rounds, self._turn)) as in_turn:
+                yield from in_turn
+
+    def _bound_caches(self, newest: Session) -> None:
+        """Takes the caches of the sessions that were idle longest until all fit the bound."""
+        self._sessions[newest] = time.monotonic()
+        oldest_first = sorted(self._sessions.items(), key=lambda item: item[1])
+        held = sum(session.size_bytes for session, _ in oldest_first)
+        for session, _ in oldest_first:
+            if held <= self.max_cache_bytes or session is newest:
+                break
+            if id(session) not in self._busy:
+                held -= session.size_bytes
+                session.reset()
+
+    def _warm_up(self) -> None:
+        """Pays for what the first forward of each kind sets up, before a person waits for it, and measures
+        what steps cost, for gamma="auto".
+        """
+        context = min(64, self.pair.context_length - max(_MEASURED_ROWS))
+        times = step_times(self.pair, context=context, rows=_MEASURED_ROWS, repetitions=5)
+        # More rows never cost less; where it looks so, the machine was busy with something else.
+        costs = accumulate((times.v(rows) for rows in sorted(times.target_s)), max)
+        verify = dict(zip(sorted(times.target_s), costs, strict=True))
+        self.pair.costs["model"] = StepCosts(times.c, dict(verify))
+        self.pair.costs["ngram"] = StepCosts(0.0, dict(verify))
+        prompt = self._pair.tokenizer.decode([min(9, self._pair.target.vocab_size - 1)]) or "a"
+        gamma = 2 if self._pair.drafter is not None else 0
+        self.generate(prompt, Settings(max_new_tokens=8, gamma=gamma, seed=0))
+
+    @property
+    def costs(self) -> Mapping[Drafting, StepCosts]:
+        """What steps cost by way of drafting, in one-row target steps: c and v as measured so far."""
+        return self.pair.costs
+
+    @property
+    def pair(self) -> LoadedPair:
+        """The loaded runners and tokenizer, for measurements. Raises LoadError after `unload`."""
+        if self._pair is None or self._closing:
+            raise LoadError("This pair was unloaded. Load one again.")
+        return self._pair
+
+
+class _Answering:
+    """Counts an answer in progress, and keeps a session to one answer at a time."""
+
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._engine = engine
+        self._session = session
+
+    def __enter__(self) -> None:
+        engine = self._engine
+        with engine._idle:
+            _ = engine.pair  # raises where it was unloaded
+            if id(self._session) in engine._busy:
+                raise SpecDecError("This conversation is still being answered. Stop it, or wait for its end.")
+            engine._busy.add(id(self._session))
+            engine._active += 1
+
+    def __exit__(self, *exception: object) -> None:
+        engine = self._engine
+        with engine._idle:
+            engine._busy.discard(id(self._session))
+            engine._active -= 1
+            engine._idle.notify_all()
+            engine._bound_caches(self._session)
+
+
+def _taking_turns(rounds: Iterator[Round], turn: FairLock) -> Iterator[Round]:
+    """The same rounds, each decoded while holding the lock; it is free while the caller looks at one."""
+    try:
+        while True:
+            with turn:
+                rnd = next(rounds, None)
+            if rnd is None:
+                return
+            yield rnd
+    finally:
+        rounds.close()

@@ -1,0 +1,43 @@
+"""The one family of errors: each says what was wrong, the value seen and what to do next.
+
+Knows nothing of where an error is shown. Errors about what a caller passed are ValueErrors too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .pair_report import PairReport
+
+
+class SpecDecError(Exception):
+    """Anything that this package raises on purpose; `str(error)` is fit to be shown to a person."""
+
+
+class SettingsError(SpecDecError, ValueError):
+    """A setting of an answer is out of range or does not fit the loaded pair."""
+
+
+class PromptError(SpecDecError, ValueError):
+    """The prompt cannot be answered: empty, not text, or too long for the context."""
+
+
+class PresetError(SpecDecError, ValueError):
+    """A preset is unknown or its file is wrong; the message names file and key."""
+
+
+class IncompatiblePairError(SpecDecError, ValueError):
+    """The gate refused a pair. `report` holds every check."""
+
+    def __init__(self, report: PairReport) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+class PairUncheckableError(SpecDecError):
+    """A pair could not be checked: no such folder or repository, no access, no network."""
+
+
+class LoadError(SpecDecError):
+    """Weights could not be loaded: no access, no room, missing, corrupt, or not fitting the configuration."""

@@ -1,0 +1,40 @@
+"""A lock that serves waiters in the order they came, so that no answer starves another."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+
+class FairLock:
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._held = False
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            turn = threading.Event()
+            self._waiting.append(turn)
+        try:
+            turn.wait()
+        except BaseException:
+            with self._guard:
+                if turn.is_set():
+                    self._pass_on()
+                else:
+                    self._waiting.remove(turn)
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        with self._guard:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._held = False

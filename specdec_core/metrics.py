@@ -1,0 +1,90 @@
+"""Rounds → figures: acceptance rate, block efficiency, predicted and measured speedup.
+
+Pure arithmetic over the trace; knows nothing of how rounds were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import mul
+
+from .trace import TESTED_KINDS, Round, Stats
+
+
+def summarize(
+    rounds: Iterable[Round],
+    *,
+    time_to_first_token_s: float,
+    prompt_tokens: int,
+    cached_prompt_tokens: int = 0,
+    dropped_messages: int = 0,
+    seed: int | None = None,
+) -> Stats:
+    """The figures of an answer. Round 0 (the token that prefill yields) and rounds without a token, which
+    only say how the answer ended, are counted in none of the rates.
+    """
+    rounds = list(rounds)
+    counted = [rnd for rnd in rounds if rnd.index > 0 and rnd.tokens]
+    drafted = sum(len(rnd.drafted) for rnd in counted)
+    tested = sum(token.kind in TESTED_KINDS for rnd in counted for token in rnd.tokens)
+    accepted = sum(token.kind == "accepted" for rnd in counted for token in rnd.tokens)
+    emitted = sum(len(rnd.emitted) for rnd in counted)
+    seconds = sum(rnd.seconds for rnd in counted)
+    return Stats(
+        rounds=len(counted),
+        drafted=drafted,
+        tested=tested,
+        accepted=accepted,
+        acceptance_rate=_ratio(accepted, tested),
+        accepted_per_drafted=_ratio(accepted, drafted),
+        block_efficiency=_ratio(emitted, len(counted)),
+        acceptance_by_position=acceptance_by_position(counted),
+        tokens_per_second=_ratio(emitted, seconds),
+        time_to_first_token_s=time_to_first_token_s,
+        draft_s=sum(rnd.draft_s for rnd in counted),
+        verify_s=sum(rnd.verify_s for rnd in counted),
+        overhead_s=sum(rnd.overhead_s for rnd in counted),
+        new_tokens=sum(len(rnd.emitted) for rnd in rounds),
+        prompt_tokens=prompt_tokens,
+        cached_prompt_tokens=cached_prompt_tokens,
+        dropped_messages=dropped_messages,
+        seed=seed,
+    )
+
+
+def acceptance_by_position(rounds: Iterable[Round]) -> list[float | None]:
+    """For each draft position: accepted ÷ tested there, None where no draft was ever tested."""
+    tested: list[int] = []
+    accepted: list[int] = []
+    for rnd in rounds:
+        for at, token in enumerate(rnd.drafted):
+            if at == len(tested):
+                tested.append(0)
+                accepted.append(0)
+            tested[at] += token.kind in TESTED_KINDS
+            accepted[at] += token.kind == "accepted"
+    return [_ratio(a, t) for a, t in zip(accepted, tested, strict=True)]
+
+
+def expected_tokens(acceptance: Sequence[float]) -> float:
+    """Tokens that a round is expected to emit: 1 + Σ_j Π_{i≤j} a_i, from the acceptance at each position."""
+    return 1 + sum(accumulate(acceptance, mul))
+
+
+def expected_tokens_iid(alpha: float, gamma: int) -> float:
+    """The same with one alpha for all positions: (1 − α^(γ+1)) / (1 − α), γ + 1 at α = 1
+    (Leviathan et al. 2023, equation 1).
+    """
+    return expected_tokens([alpha] * gamma)
+
+
+def predicted_speedup(tokens_a_round: float, gamma: int, c: float, v: float) -> float:
+    """tau ÷ (γc + v): c is a drafter step and v a verification of gamma + 1 rows, both in one-row target
+    steps (Leviathan et al. 2023, theorem 3.8, where v is 1).
+    """
+    return tokens_a_round / (gamma * c + v)
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,35 @@
+"""A target and its drafter with their one tokenizer, loaded and ready to be shared by sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from transformers import PreTrainedTokenizerBase
+
+from .draft_length import StepCosts
+from .prompting import Prompter
+from .runners import EagerRunner
+from .settings import Drafting
+
+
+@dataclass(frozen=True)
+class LoadedPair:
+    """`drafter` is None for a target alone. `eos_ids` are all that the target's generation config names."""
+
+    target: EagerRunner
+    drafter: EagerRunner | None
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: frozenset[int]
+    costs: dict[Drafting, StepCosts] = field(default_factory=dict)
+    """What steps cost by way of drafting, measured when the pair was loaded and refined by every answer."""
+
+    @cached_property
+    def prompter(self) -> Prompter:
+        return Prompter(self.tokenizer)
+
+    @property
+    def context_length(self) -> int:
+        """Positions that both models were made for."""
+        lengths = [runner.context_length for runner in (self.target, self.drafter) if runner is not None]
+        return min(lengths)

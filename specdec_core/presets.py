@@ -1,0 +1,258 @@
+"""Presets: pairs of models with their settings, one TOML file each, read and validated.
+
+Knows nothing of how models are loaded. Every error is a PresetError that names file and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from .errors import PresetError, SettingsError
+from .pair_report import VocabPadding
+from .settings import Settings
+
+PRESETS_FOLDER = Path(__file__).resolve().parent.parent / "presets"
+
+Quantization = Literal["none", "nf4", "int8"]
+Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
+WebPage = Annotated[str, Field(pattern=r"^https://\S+$")]
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def _settings(values: object) -> Settings:
+    """The [settings] table as Settings; the class itself judges the values."""
+    if isinstance(values, Settings):
+        return values
+    if not isinstance(values, dict):
+        raise PydanticCustomError("settings", "must be a table, [settings]")
+    known = [field.name for field in fields(Settings)]
+    if unknown := [name for name in values if name not in known]:
+        raise PydanticCustomError(
+            "settings", "has an {problem}", {"problem": _unknown_key(unknown[0], known)}
+        )
+    try:
+        return Settings(**values)
+    except SettingsError as error:
+        raise PydanticCustomError("settings", "{problem}", {"problem": str(error)}) from error
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PresetModel(_Table):
+    """One model of a preset. `model` is a Hub id or, once read, the absolute path of a folder."""
+
+    model: Text
+    revision: Text | None = None
+    quantization: Quantization = "none"
+
+
+class Preset(_Table):
+    """A pair (or a target alone) that is known to work, and what is right for it.
+
+    `quantization` of each model applies on CUDA, `cpu_quantization` to both on a CPU. `download_gb` is
+    approximate, 0 where nothing is downloaded. With `drafter_vocabulary` the drafter computes logits for that
+    many tokens only: those most frequent in the file `drafter_vocabulary_text`, else those of lowest id.
+    """
+
+    name: Text
+    title: Text
+    description: Text
+    target: PresetModel
+    drafter: PresetModel | None = None
+    cpu_quantization: Quantization = "none"
+    vocab_padding: VocabPadding = "refuse"
+    drafter_vocabulary: int | None = Field(default=None, ge=1)
+    drafter_vocabulary_text: Text | None = None
+    takes_system_message: bool = True
+    gated: bool = False
+    license: Text
+    license_page: WebPage | None = None
+    download_gb: float = Field(default=0.0, ge=0)
+    examples: tuple[Text, ...] = Field(default=(), strict=False)
+    settings: Annotated[InstanceOf[Settings], BeforeValidator(_settings)] = Settings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Preset:
+        if self.gated and self.license_page is None:
+            raise PydanticCustomError(
+                "pair", "license_page is missing: a gated model needs the page to accept it on"
+            )
+        if self.drafter is None and self.settings.drafting == "model" and self.settings.gamma != 0:
+            raise PydanticCustomError(
+                "pair", 'settings.drafting must be "ngram" (or settings.gamma 0) where there is no [drafter]'
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return self.model_dump(mode="json", exclude={"settings"}) | {"settings": asdict(self.settings)}
+
+
+def list_presets(folder: str | Path | None = None) -> dict[str, Preset]:
+    """Every preset by name, those that need no licence first. Raises PresetError if any file is wrong."""
+    presets, errors = load_presets(folder)
+    if errors:
+        raise PresetError("\n".join(map(str, errors.values())))
+    return presets
+
+
+def load_presets(folder: str | Path | None = None) -> tuple[dict[str, Preset], dict[str, PresetError]]:
+    """What can be used and, by name, what is wrong with the rest, so that one broken file hides no other.
+
+    Raises PresetError only where the folder itself cannot be read.
+    """
+    presets: dict[str, Preset] = {}
+    errors: dict[str, PresetError] = {}
+    for name, path in _preset_files(folder).items():
+        try:
+            presets[name] = read_preset(path)
+        except PresetError as error:
+            errors[name] = error
+    by_access = sorted(presets.items(), key=lambda item: (item[1].gated, item[1].download_gb > 0, item[0]))
+    return dict(by_access), errors
+
+
+def get_preset(name: str, folder: str | Path | None = None) -> Preset:
+    """One preset, whatever the other files hold. Raises PresetError; an unknown name lists the known ones."""
+    files = _preset_files(folder)
+    if name not in files:
+        close = difflib.get_close_matches(name.lower(), files, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise PresetError(f"There is no preset {name!r}.{hint} The presets are {', '.join(files) or 'none'}.")
+    return read_preset(files[name])
+
+
+def read_preset(path: Path) -> Preset:
+    """One file. Raises PresetError."""
+    try:
+        values = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise PresetError(f"{path}: not UTF-8 text (byte {error.start}). Save the file as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise PresetError(f"{path}: not valid TOML: {error}.") from error
+    except OSError as error:
+        raise PresetError(f"{path}: cannot be read: {error.strerror}.") from error
+    if "name" in values:
+        raise PresetError(f"{path}: unknown key name; the file's own name is the preset's.")
+    try:
+        preset = Preset.model_validate({"name": path.stem, **values})
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors()]
+        raise PresetError("\n".join(f"{path}: {problem}." for problem in problems)) from error
+    models = {key: getattr(preset, key) for key in ("target", "drafter") if getattr(preset, key) is not None}
+    located = {
+        key: model.model_copy(update={"model": _locate(path, key, model)}) for key, model in models.items()
+    }
+    if preset.drafter_vocabulary_text is not None:
+        text = _inside(path, "drafter_vocabulary_text", preset.drafter_vocabulary_text)
+        if not text.is_file():
+            raise PresetError(f"{path}: drafter_vocabulary_text: there is no file {text}.")
+        located["drafter_vocabulary_text"] = str(text)
+    return preset.model_copy(update=located)
+
+
+def _preset_files(folder: str | Path | None) -> dict[str, Path]:
+    place = PRESETS_FOLDER if folder is None else Path(folder)
+    if not place.is_dir():
+        raise PresetError(f"There is no presets folder {place}. Presets are *.toml files in it.")
+    return {path.stem: path for path in sorted(place.glob("*.toml")) if not path.name.startswith(".")}
+
+
+def _locate(path: Path, key: str, model: PresetModel) -> str:
+    """A Hub id as it is; a local path made absolute, inside the preset's folder and there."""
+    name = model.model
+    where = f"{path}: {key}.model"
+    folder = path.parent.resolve()
+    if name.startswith("./"):
+        place = _inside(path, f"{key}.model", name)
+        if not place.is_dir():
+            raise PresetError(f"{where}: there is no folder {place}. Paths start at the file's own folder.")
+        if model.revision is not None:
+            raise PresetError(f"{path}: {key}.revision is for models on the Hub; {name!r} is a folder.")
+        return str(place)
+    if not _HUB_ID.fullmatch(name) or ".." in name:
+        raise PresetError(
+            f"{where} must be a Hub id (owner/name) or a path inside the presets folder that starts with ./, "
+            f"not {name!r}."
+        )
+    if (folder / name).is_dir():
+        raise PresetError(
+            f"{where}: {name!r} reads as a Hub id. Write ./{name} for the folder beside the file."
+        )
+    return name
+
+
+def _inside(path: Path, key: str, name: str) -> Path:
+    """A path relative to the preset's folder, made absolute; it may not leave that folder."""
+    folder = path.parent.resolve()
+    place = (folder / name).resolve()
+    if not place.is_relative_to(folder):
+        raise PresetError(f"{path}: {key} leaves the presets folder ({name!r}). Put it inside {folder}.")
+    return place
+
+
+def _explain(problem: ErrorDetails) -> str:
+    """One of pydantic's findings in plain words, with the key where TOML has it."""
+    location = [
+        str(part) for part in problem["loc"] if not str(part).startswith(("function-", "is-instance"))
+    ]
+    key = ".".join(location)
+    kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
+    if kind == "extra_forbidden":
+        table = PresetModel if len(location) > 1 else Preset
+        prefix = ".".join(location[:-1])
+        return (f"{prefix} has an " if prefix else "") + _unknown_key(location[-1], table.model_fields)
+    if kind == "pair":
+        return problem["msg"]
+    if kind == "settings":
+        return f"{key}: {problem['msg'].rstrip('.')}"
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "literal_error":
+        return f"{key} must be {context['expected']}, not {value!r}"
+    if kind in ("string_too_short", "string_pattern_mismatch"):
+        wanted = "an address that starts with https://" if key == "license_page" else "text that is not empty"
+        return f"{key} must be {wanted}, not {value!r}"
+    if kind == "greater_than_equal":
+        return f"{key} must be at least {context['ge']:g}, not {value!r}"
+    wanted = _TYPES.get(kind)
+    return f"{key} must be {wanted}, not {value!r}" if wanted else f"{key}: {problem['msg']}"
+
+
+_TYPES = {
+    "string_type": "text in quotes",
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "tuple_type": "a list",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "finite_number": "a finite number",
+}
+
+
+def _unknown_key(key: str, known: Iterable[str]) -> str:
+    names = [name for name in known if name != "name"]
+    close = difflib.get_close_matches(key, names, n=1)
+    return f"unknown key {key}" + (
+        f"; did you mean {close[0]}?" if close else f"; the keys are {', '.join(names)}"
+    )

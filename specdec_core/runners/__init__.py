@@ -1,0 +1,33 @@
+"""One model and its rewindable KV cache, behind one interface."""
+
+import torch
+
+from .cuda_graph import CudaGraphRunner
+from .eager import EagerRunner
+from .kv_cache import KVCache
+from .lean import LeanRunner, UnsupportedError, copied_bytes
+
+__all__ = ["CudaGraphRunner", "EagerRunner", "KVCache", "LeanRunner", "copied_bytes", "runner_for"]
+
+
+def runner_for(model: torch.nn.Module, *, vocab_size: int | None = None) -> EagerRunner:
+    """The fastest runner that computes this model; an eager one says in `reason` why no faster one does."""
+    if model.get_input_embeddings().weight.is_cuda:
+        return _graph_runner(model, vocab_size)
+    try:
+        return LeanRunner(model, vocab_size=vocab_size)
+    except UnsupportedError as error:
+        return EagerRunner(model, vocab_size=vocab_size, reason=str(error))
+
+
+def _graph_runner(model: torch.nn.Module, vocab_size: int | None) -> EagerRunner:
+    attention = model.config._attn_implementation
+    try:
+        return CudaGraphRunner(model, vocab_size=vocab_size)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # Whatever a model or a driver does not allow while capturing, the modules themselves still work.
+        model.set_attn_implementation(attention)
+        reason = f"no CUDA graph of {model.config.model_type}: {type(error).__name__}: {error}"
+        return EagerRunner(model, vocab_size=vocab_size, reason=reason.split("\n")[0])

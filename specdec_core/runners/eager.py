@@ -1,0 +1,89 @@
+"""The eager runner: one transformers model, fed token ids, answering logits, over a rewindable cache.
+
+Works for any decoder-only transformers model whose state is a KV cache. Knows nothing of text, sampling
+or speculation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import LoadError
+from .clock import clock_for
+from .few_rows import use_few_rows
+from .kv_cache import KVCache
+
+PREFILL_CHUNK = 512
+_REWINDABLE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+class EagerRunner:
+    """`vocab_size` cuts the logits to the tokenizer's ids where the model's own width is padded; `reason`
+    says why no faster runner took the model.
+    """
+
+    name = "eager"
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        vocab_size: int | None = None,
+        context_length: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self.reason = reason
+        self.model = model.eval()
+        use_few_rows(self.model)
+        config = model.config.get_text_config()
+        if unfit := sorted(set(getattr(config, "layer_types", None) or ()) - _REWINDABLE_LAYERS):
+            raise LoadError(
+                f"{config.model_type} keeps state that cannot be rewound ({', '.join(unfit)}), so drafts "
+                "could not be taken back. Choose a model whose layers are all attention."
+            )
+        self.layer_count: int = config.num_hidden_layers
+        self.vocab_size: int = vocab_size or config.vocab_size
+        positions = context_length or getattr(config, "max_position_embeddings", None)
+        if positions is None:
+            raise LoadError(
+                f"The configuration of {config.model_type} does not say how many positions it was made for "
+                "(max_position_embeddings). Choose another model."
+            )
+        self.context_length: int = positions
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.clock = clock_for(self.device)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(self.layer_count)
+
+    def ids(self, ids: Sequence[int]) -> Tensor:
+        """ids as int64 on the runner's device, without waiting for it."""
+        host = torch.tensor(ids, dtype=torch.int64)
+        return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
+
+    @torch.inference_mode()
+    def forward(self, cache: KVCache, ids: Tensor, *, last_rows: int = 0) -> Tensor:
+        """Feeds ids [rows] after what the cache holds; logits [rows, vocab] in the model's dtype.
+
+        With `last_rows`, logits of only that many last rows are computed.
+        """
+        output = self.model(
+            input_ids=ids[None], past_key_values=cache, use_cache=True, logits_to_keep=last_rows
+        )
+        return output.logits[0, :, : self.vocab_size]
+
+    def prefill(
+        self, cache: KVCache, ids: Sequence[int], stopped: Callable[[], bool] | None = None
+    ) -> Tensor | None:
+        """Feeds ids in chunks, asking `stopped` before each; the last row's logits [1, vocab], or None if
+        it was stopped.
+        """
+        logits = None
+        for chunk in self.ids(ids).split(PREFILL_CHUNK):
+            if stopped is not None and stopped():
+                return None
+            logits = self.forward(cache, chunk, last_rows=1)
+        return logits

@@ -1,0 +1,81 @@
+"""Products for the few rows of decoding and verification on a CPU, where F.linear is slow.
+
+For one row F.linear is a matrix-vector product on a single thread; for 2 to 8 rows it packs the weight anew
+each time. weight @ x.T does neither (the figures are in docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+MOST_ROWS = 8
+_PACKED_FOR_ROWS = 5
+_LARGEST_PACKED_BYTES = 32 * 2**20
+
+
+def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x [rows, in] contiguous, weight [out, in] → [rows, out], laid out by columns for few rows."""
+    rows = x.shape[0]
+    if rows > MOST_ROWS:
+        return torch.nn.functional.linear(x, weight)
+    # Two rows are a product of matrices, which runs on all threads, so one row is doubled.
+    return (weight @ (x if rows > 1 else x.repeat(2, 1)).t()).t()[:rows]
+
+
+class Projection:
+    """x [rows, in] contiguous → [rows, out], for any number of rows; the weight is given once.
+
+    Where torch has oneDNN's packed linear, the weight is packed beforehand: then verifying 5 rows costs
+    1.1 of one row in place of 1.25. A packed weight is a copy, so large ones are left as they are.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self._packed: Tensor | None = None
+        if packed_bytes(weight.nbytes):
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._packed is None:
+            return few_rows_linear(x, self.weight)
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
+
+
+def packed_bytes(weight_bytes: int) -> int:
+    """What a Projection of a weight of so many bytes holds beside it."""
+    packs = weight_bytes <= _LARGEST_PACKED_BYTES and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return weight_bytes if packs else 0
+
+
+class FewRowsLinear(torch.nn.Linear):
+    """nn.Linear with the same weights and, up to rounding, the same results."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = few_rows_linear(x.reshape(-1, self.in_features), self.weight)
+        if self.bias is not None:
+            out = out + self.bias
+        return out.reshape(*x.shape[:-1], self.out_features)
+
+
+def use_few_rows(model: torch.nn.Module) -> None:
+    """Turns the model's float32 nn.Linear layers on the CPU into FewRowsLinear, in place."""
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and module.weight.dtype == torch.float32 and module.weight.is_cpu:
+            module.__class__ = FewRowsLinear
+
+
+@contextmanager
+def stock_layers(*models: torch.nn.Module) -> Iterator[None]:
+    """Within it the models are as transformers made them, for measuring transformers itself."""
+    changed = [m for model in models for m in model.modules() if type(m) is FewRowsLinear]
+    for module in changed:
+        module.__class__ = torch.nn.Linear
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.__class__ = FewRowsLinear

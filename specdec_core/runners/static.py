@@ -1,0 +1,231 @@
+"""A forward of fixed shapes over buffers that never move: what a CUDA graph can capture.
+
+The model is transformers' own; keys and values are written at positions read from a device buffer, attention
+runs over the first `bucket` positions under a mask, and grouped query heads are folded into rows, so that K
+and V are not expanded. Knows nothing of graphs: it runs on any device, and is tested on the CPU.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from .eager import EagerRunner
+from .kv_cache import KVCache
+
+ATTENTION = "specdec_folded"
+FIRST_BUCKET = 256
+MOST_DECODING_ROWS = 17
+"""A verification of the longest draft; more rows are a prefill."""
+
+
+class StaticLayer(CacheLayerMixin):
+    """One layer's keys and values [1, kv_heads, capacity, head_dim], written at the window's positions."""
+
+    is_sliding = False
+    is_compileable = True
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()
+        self._window = window
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        batch, heads, _, head_dim = key_states.shape
+        shape = (batch, heads, self._window.capacity, head_dim)
+        # Zeros, for a masked position takes part with weight 0, and 0 times a stray NaN is NaN.
+        self.keys = key_states.new_zeros(shape)
+        self.values = value_states.new_zeros((*shape[:3], value_states.shape[-1]))
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys.index_copy_(2, self._window.positions, key_states)
+        self.values.index_copy_(2, self._window.positions, value_states)
+        bucket = self._window.bucket
+        return self.keys[:, :, :bucket], self.values[:, :, :bucket]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._window.bucket, 0
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_max_length(self) -> int:
+        return self._window.capacity
+
+
+class Window:
+    """Which positions the next forward writes, and how many of the first ones it attends to."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.bucket = capacity
+        self.positions: Tensor | None = None
+
+
+class ParkedCache(KVCache):
+    """One session's place in a StaticRunner: its keys and values are in the runner's buffers while it is the
+    one being answered, else parked here.
+    """
+
+    def __init__(self, layer_count: int) -> None:
+        Cache.__init__(self, layers=[])
+        self.layer_count = layer_count
+        self._length = 0
+        self.parked: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def advance(self, rows: int) -> None:
+        self._length += rows
+
+    def rewind(self, length: int) -> None:
+        self._length = min(self._length, length)
+
+    def reserve(self, capacity: int) -> None:
+        """The runner's buffers grow by themselves."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(keys.nbytes + values.nbytes for keys, values in self.parked)
+
+
+class StaticRunner(EagerRunner):
+    """Buffers for one conversation at a time; another one's are parked and brought back (a copy of what
+    it holds, once for each change of conversation).
+    """
+
+    name = "static"
+
+    def __init__(self, model: torch.nn.Module, *, vocab_size: int | None = None) -> None:
+        super().__init__(model, vocab_size=vocab_size)
+        text_config = model.config.get_text_config()
+        self._sliding_window = getattr(text_config, "sliding_window", None)
+        self._layer_types = set(getattr(text_config, "layer_types", None) or ())
+        heads = text_config.num_attention_heads
+        self._group = heads // (getattr(text_config, "num_key_value_heads", None) or heads)
+        AttentionInterface.register(ATTENTION, folded_attention)
+        model.set_attn_implementation(ATTENTION)
+        self._resident: weakref.ref[ParkedCache] | None = None
+        self._allocate(FIRST_BUCKET)
+
+    def new_cache(self) -> ParkedCache:
+        return ParkedCache(self.layer_count)
+
+    @torch.inference_mode()
+    def forward(self, cache: ParkedCache, ids: Tensor, *, last_rows: int = 0) -> Tensor:
+        """As EagerRunner.forward; the logits of few rows are overwritten by the next forward of as many."""
+        rows = ids.shape[0]
+        end = cache.length + rows
+        self._bring_in(cache, end)
+        bucket = FIRST_BUCKET
+        while bucket < end:
+            bucket *= 2
+        if rows <= MOST_DECODING_ROWS:
+            logits = self._decode(ids, cache.length, bucket)
+        else:
+            logits = self._compute(
+                ids, torch.arange(cache.length, end, device=self.device), bucket, last_rows
+            )
+        cache.advance(rows)
+        return logits[-last_rows:]
+
+    def _decode(self, ids: Tensor, start: int, bucket: int) -> Tensor:
+        """Few rows; where a graph would be replayed."""
+        positions = torch.arange(start, start + ids.shape[0], device=self.device)
+        return self._compute(ids, positions, bucket, 0)
+
+    def _compute(self, ids: Tensor, positions: Tensor, bucket: int, last_rows: int) -> Tensor:
+        """ids [rows] at positions [rows] → logits [rows or last_rows, vocab]. Fixed shapes, no wait."""
+        self._window.positions, self._window.bucket = positions, bucket
+        output = self.model(
+            input_ids=ids[None],
+            attention_mask=self._masks(positions, bucket),
+            position_ids=positions[None],
+            past_key_values=self._buffers,
+            use_cache=True,
+            logits_to_keep=last_rows,
+        )
+        return output.logits[0, :, : self.vocab_size]
+
+    def _masks(self, positions: Tensor, bucket: int) -> Tensor | dict[str, Tensor]:
+        """Masks [1, 1, group * rows, bucket], as `folded_attention` reads them; for models whose layers
+        differ, one for each type of layer.
+        """
+        held = torch.arange(bucket, device=self.device)
+        causal = held <= positions[:, None]
+        full = causal.repeat(self._group, 1)[None, None]
+        if "sliding_attention" not in self._layer_types:
+            return full
+        near = causal & (held > positions[:, None] - self._sliding_window)
+        return {"full_attention": full, "sliding_attention": near.repeat(self._group, 1)[None, None]}
+
+    def _bring_in(self, cache: ParkedCache, end: int) -> None:
+        """Makes `cache` the resident one, with room for `end` positions."""
+        resident = self._resident() if self._resident is not None else None
+        if resident is not cache:
+            if resident is not None:
+                self._park(resident)
+            self._resident = weakref.ref(cache)
+        if end > self._window.capacity:
+            if not cache.parked:
+                self._park(cache)
+            capacity = self._window.capacity
+            while capacity < end:
+                capacity *= 2
+            self._allocate(capacity)
+        for layer, (keys, values) in zip(self._buffers.layers, cache.parked, strict=False):
+            if not layer.is_initialized:
+                layer.lazy_initialization(keys, values)
+            layer.keys[:, :, : keys.shape[2]] = keys
+            layer.values[:, :, : values.shape[2]] = values
+        cache.parked = []
+
+    def _park(self, cache: ParkedCache) -> None:
+        held = slice(0, cache.length)
+        cache.parked = [
+            (layer.keys[:, :, held].clone(), layer.values[:, :, held].clone())
+            for layer in self._buffers.layers
+            if layer.is_initialized and cache.length
+        ]
+
+    def _allocate(self, capacity: int) -> None:
+        self._window = Window(capacity)
+        self._buffers = Cache(layers=[StaticLayer(self._window) for _ in range(self.layer_count)])
+
+
+def folded_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """query [1, heads, rows, d], key and value [1, kv_heads, bucket, d], mask [1, 1, group * rows, bucket] →
+    [1, rows, heads, d]. The query heads that share a kv head become rows of one product.
+    """
+    _, heads, rows, head_dim = query.shape
+    kv_heads = key.shape[1]
+    folded = query.reshape(1, kv_heads, -1, head_dim)
+    scaling = head_dim**-0.5 if scaling is None else scaling
+    if softcap is None and rows > MOST_DECODING_ROWS:
+        mixed = scaled_dot_product_attention(folded, key, value, attention_mask, scale=scaling)
+    else:
+        # For few rows the fused kernels keep most of a GPU idle, and none of them caps logits.
+        scores = (folded @ key.transpose(-1, -2)).float() * scaling
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        weights = scores.masked_fill(~attention_mask, -torch.inf).softmax(-1)
+        mixed = weights.to(value.dtype) @ value
+    return mixed.reshape(1, heads, rows, -1).transpose(1, 2).contiguous(), None

@@ -1,0 +1,125 @@
+"""Logits → probabilities → token, and the keyed noise that makes an answer repeatable.
+
+Knows nothing of models or rounds. All functions work on the device of the tensors they are given and
+never wait for the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .settings import Settings
+
+Purpose = Literal["draft", "accept", "residual"]
+
+_MASK32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """The part of the settings that shapes a distribution."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> SamplingParams:
+        return cls(float(settings.temperature), settings.top_k, float(settings.top_p), float(settings.min_p))
+
+    @property
+    def greedy(self) -> bool:
+        # Below this float32 cannot tell the best logit from infinitely better than the rest.
+        return self.temperature < 1e-6
+
+
+def filtered_logits(logits: Tensor, params: SamplingParams) -> Tensor:
+    """Temperature → top-k → top-p → min-p on logits [rows, vocab], in float32; filtered entries are -inf.
+
+    `params.temperature` must be above 0. The most probable token always survives. top-p keeps the
+    smallest set whose mass reaches p (Holtzman et al. 2020); min-p keeps what has at least min_p times
+    the probability of the best (Nguyen et al. 2024), both measured on what the filters before them left.
+    """
+    logits = logits.float()
+    # The greatest logit becomes 0, so that a tiny temperature cannot overflow.
+    logits = (logits - logits.amax(-1, keepdim=True)) / params.temperature
+    if 0 < params.top_k < logits.shape[-1]:
+        threshold = logits.topk(params.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    if params.top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+        probs = ordered.softmax(-1)
+        mass_before = probs.cumsum(-1) - probs
+        drop = mass_before >= params.top_p
+        drop[..., 0] = False
+        logits = logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), -torch.inf)
+    if params.min_p > 0:
+        probs = logits.softmax(-1)
+        logits = logits.masked_fill(probs < params.min_p * probs.amax(-1, keepdim=True), -torch.inf)
+    return logits
+
+
+def probabilities(logits: Tensor, params: SamplingParams) -> Tensor:
+    """The distribution [rows, vocab], float32, that a token is drawn from; one-hot at temperature 0."""
+    if params.greedy:
+        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+    return filtered_logits(logits, params).softmax(-1)
+
+
+def draw(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse-CDF draw: weights [vocab], not necessarily normalized, and uniform [1] in (0, 1) → id [1].
+
+    Summed in float64, so that the tail of a large vocabulary keeps its mass; an entry of weight 0 is
+    never drawn.
+    """
+    cdf = weights.cumsum(-1, dtype=torch.float64)
+    index = torch.searchsorted(cdf, uniform * cdf[-1:], right=True)
+    return index.clamp_(max=weights.shape[-1] - 1)
+
+
+class KeyedNoise:
+    """Randomness as a function of (seed, absolute position, purpose), so that no draw depends on which
+    other draws were made. The hash is BLAKE2b on the host, and for the Gumbel rows a 32-bit mixer
+    (MurmurHash3's finalizer) over token ids on the device.
+    """
+
+    def __init__(self, seed: int | None, device: torch.device | str = "cpu") -> None:
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self.device = torch.device(device)
+        self._key = (self.seed & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")
+        self._ids: Tensor | None = None
+
+    def uniforms(self, positions: range, purpose: Purpose) -> Tensor:
+        """One float64 in (0, 1) for each position, [positions], on the noise's device."""
+        values = [((self._hash(p, purpose) >> 16) + 0.5) / 2**48 for p in positions]
+        return torch.tensor(values, dtype=torch.float64).to(self.device, non_blocking=True)
+
+    def gumbel(self, positions: range, vocab: int) -> Tensor:
+        """Standard Gumbel noise [positions, vocab], float32, indexed by position and token id."""
+        if self._ids is None or self._ids.shape[0] != vocab:
+            self._ids = torch.arange(vocab, device=self.device)
+        keys = [self._hash(p, "gumbel") for p in positions]
+        low = torch.tensor([[key & _MASK32] for key in keys]).to(self.device, non_blocking=True)
+        high = torch.tensor([[key >> 32] for key in keys]).to(self.device, non_blocking=True)
+        bits = _mix32((_mix32(self._ids ^ low) + high) & _MASK32)
+        uniform = (bits.double() + 0.5) / 2**32
+        return -(-uniform.log()).log().float()
+
+    def _hash(self, position: int, purpose: str) -> int:
+        data = position.to_bytes(8, "little") + purpose.encode()
+        return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=self._key).digest(), "little")
+
+
+def _mix32(x: Tensor) -> Tensor:
+    x = x ^ (x >> 16)
+    x = (x * 0x85EBCA6B) & _MASK32
+    x = x ^ (x >> 13)
+    x = (x * 0xC2B2AE35) & _MASK32
+    return x ^ (x >> 16)

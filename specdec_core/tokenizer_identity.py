@@ -1,0 +1,246 @@
+"""Are two tokenizers the same? Where their vocabularies part, and what cuts text in another way.
+
+Compares tokenizers as they were loaded, since some classes replace what the file says. Knows nothing of
+configurations, logits or verdicts: it only names differences.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+EXCERPT_LENGTH = 120
+
+PROBE_TEXT = (
+    "The quick brown fox can't jump; it's 3.14159 or 1,234,567 — isn't it?  Two  spaces,\ttabs\n\n\tand "
+    "lines.\r\n"
+    "naïve café, Straße, ÅNGSTRÖM, ﬁne ½ e\u0301 ＦＵＬＬ. Привет, мир! Γειά σου. שלום עולם. مرحبا بالعالم. "
+    "हिन्दी में नमस्ते। ภาษาไทย 你好，世界。こんにちは、カタカナ。안녕하세요. 👩‍👩‍👧 🇩🇪 ✈️ \u200b\u00a0\ufeff "
+    'def f(x_1): return {"a": [x ** 2, 0xFF]}  # <b>&amp;</b> https://a.b/c?d=%20 <s> [UNK] ▁Ġ <0x0A> Zażółć'
+)
+"""Scripts, spaces, digits, quotes, marks and code: where two ways of cutting text usually part."""
+
+_MODEL_OPTIONS = {
+    "byte_fallback": "byte fallback",
+    "ignore_merges": "ignore_merges",
+    "unk_token": "unknown token",
+    "unk_id": "unknown token",
+    "fuse_unk": "fusing of unknown tokens",
+    "continuing_subword_prefix": "continuing-subword prefix",
+    "end_of_word_suffix": "end-of-word suffix",
+    "max_input_chars_per_word": "longest word",
+    "dropout": "merge dropout",
+}
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyDifference:
+    """The first id that stands for different strings; a side is None where it has no token of that id."""
+
+    first_id: int
+    target_token: str | None
+    drafter_token: str | None
+    changed: int
+    target_only: int
+    drafter_only: int
+
+
+@dataclass(frozen=True, slots=True)
+class CuttingDifference:
+    """One component that differs. `harmless` where the target's alone is used whenever it matters."""
+
+    component: str
+    target: str
+    drafter: str
+    harmless: bool = False
+
+
+def vocabulary_difference(target: dict[str, int], drafter: dict[str, int]) -> VocabularyDifference | None:
+    """Compares two token → id maps, added tokens included. None where they are equal."""
+    if target == drafter:
+        return None
+    target_tokens, drafter_tokens = _by_id(target), _by_id(drafter)
+    differing = [
+        token_id
+        for token_id in target_tokens.keys() | drafter_tokens.keys()
+        if target_tokens.get(token_id) != drafter_tokens.get(token_id)
+    ]
+    first = min(differing)
+    target_only = sum(token_id not in drafter_tokens for token_id in differing)
+    drafter_only = sum(token_id not in target_tokens for token_id in differing)
+    return VocabularyDifference(
+        first_id=first,
+        target_token=target_tokens.get(first),
+        drafter_token=drafter_tokens.get(first),
+        changed=len(differing) - target_only - drafter_only,
+        target_only=target_only,
+        drafter_only=drafter_only,
+    )
+
+
+def serialized(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The tokenizer as it was loaded, as JSON, or None for one that is Python code."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend.to_str() if backend is not None else None
+
+
+def cutting_differences(target: dict[str, Any], drafter: dict[str, Any]) -> list[CuttingDifference]:
+    """What cuts text in another way, of two parsed `serialized` tokenizers. Vocabularies are not compared."""
+    return [
+        *_model_differences(target["model"], drafter["model"]),
+        *_pipeline_difference("normalizer", target["normalizer"], drafter["normalizer"]),
+        *_pipeline_difference("pre-tokenizer", target["pre_tokenizer"], drafter["pre_tokenizer"]),
+        *_added_token_differences(target["added_tokens"], drafter["added_tokens"]),
+        # These only frame the ids with special tokens and turn ids into text: the target's work.
+        *_pipeline_difference(
+            "post-processor", target["post_processor"], drafter["post_processor"], harmless=True
+        ),
+        *_pipeline_difference("decoder", target["decoder"], drafter["decoder"], harmless=True),
+    ]
+
+
+def probe_difference(
+    target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase
+) -> CuttingDifference | None:
+    """Compares the ids of PROBE_TEXT, for tokenizers without a serialized form."""
+    ids = [tokenizer.encode(PROBE_TEXT, add_special_tokens=False) for tokenizer in (target, drafter)]
+    if ids[0] == ids[1]:
+        return None
+    at = _first_difference(*ids)
+    return CuttingDifference(
+        f"piece {at + 1} of the probe text",
+        *(_piece(t, i, at) for t, i in zip((target, drafter), ids, strict=True)),
+    )
+
+
+def describe_cutting(parsed: dict[str, Any]) -> str:
+    """One line for people: kind of model, merges, and the steps before it."""
+    model = parsed["model"]
+    parts = [model["type"]]
+    if "merges" in model:
+        parts.append(f"{len(model['merges']):,} merges")
+    if model.get("byte_fallback"):
+        parts.append("byte fallback")
+    for name, key in (("normalizer", "normalizer"), ("pre-tokenizer", "pre_tokenizer")):
+        steps = " + ".join(step["type"] for step in _steps(parsed[key]))
+        parts.append(f"{name} {steps}" if steps else f"no {name}")
+    return ", ".join(parts)
+
+
+def quoted(token: str | None) -> str:
+    """A token for people, with what cannot be seen escaped and what is too long cut."""
+    if token is None:
+        return "no token"
+    return repr(token) if len(token) <= EXCERPT_LENGTH else repr(token[:EXCERPT_LENGTH]) + "…"
+
+
+def _by_id(vocabulary: dict[str, int]) -> dict[int, str]:
+    tokens: dict[int, list[str]] = defaultdict(list)
+    for token, token_id in vocabulary.items():
+        tokens[token_id].append(token)
+    return {token_id: " and ".join(sorted(names)) for token_id, names in tokens.items()}
+
+
+def _model_differences(target: dict[str, Any], drafter: dict[str, Any]) -> Iterator[CuttingDifference]:
+    if target["type"] != drafter["type"]:
+        yield CuttingDifference("model type", target["type"], drafter["type"])
+        return
+    for option in sorted((target.keys() | drafter.keys()) - {"type", "vocab", "merges"}):
+        values = target.get(option), drafter.get(option)
+        if _effective(values[0]) != _effective(values[1]):
+            yield CuttingDifference(_MODEL_OPTIONS.get(option, option), *map(_as_json, values))
+    yield from _merge_difference(target.get("merges", []), drafter.get("merges", []))
+    if isinstance(target["vocab"], list) and target["vocab"] != drafter["vocab"]:
+        at = _first_difference(target["vocab"], drafter["vocab"])
+        entries = (_as_json(v[at]) if at < len(v) else "none" for v in (target["vocab"], drafter["vocab"]))
+        yield CuttingDifference(f"score of piece {at}", *entries)
+
+
+def _effective(value: Any) -> Any:
+    """None for what does nothing: a switch that is off, an empty affix, a dropout of 0.0 (not the id 0)."""
+    does_nothing = value is False or value == "" or (isinstance(value, float) and value == 0.0)
+    return None if does_nothing else value
+
+
+def _merge_difference(target: list[Any], drafter: list[Any]) -> Iterator[CuttingDifference]:
+    if target == drafter:
+        return
+    at = _first_difference(target, drafter)
+    first = (
+        " + ".join(map(quoted, merges[at])) if at < len(merges) else "none" for merges in (target, drafter)
+    )
+    yield CuttingDifference(f"merge {at + 1:,}", *first)
+
+
+def _pipeline_difference(
+    component: str, target: dict[str, Any] | None, drafter: dict[str, Any] | None, harmless: bool = False
+) -> Iterator[CuttingDifference]:
+    steps = [_steps(target), _steps(drafter)]
+    if steps[0] != steps[1]:
+        yield CuttingDifference(component, *_excerpts(*map(_steps_as_text, steps)), harmless)
+
+
+def _added_token_differences(
+    target: list[dict[str, Any]], drafter: list[dict[str, Any]]
+) -> Iterator[CuttingDifference]:
+    """Flags of the added tokens that both have, and tokens that only one side cuts out of the text whole."""
+    drafter_flags = {token["content"]: token for token in drafter}
+    target_flags = {token["content"]: token for token in target}
+    for content in [*target_flags, *(c for c in drafter_flags if c not in target_flags)]:
+        flags = [_flags(side.get(content)) for side in (target_flags, drafter_flags)]
+        if flags[0] != flags[1]:
+            yield CuttingDifference(f"added token {quoted(content)}", *flags)
+            return
+
+
+def _flags(token: dict[str, Any] | None) -> str:
+    if token is None:
+        return "not an added token"
+    return ", ".join(flag for flag in _FLAGS if token[flag]) or "no flags"
+
+
+def _steps(component: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A component as a flat list of steps, without what only concerns offsets."""
+    if component is None:
+        return []
+    for key in ("normalizers", "pretokenizers", "processors", "decoders"):
+        if component["type"] == "Sequence" and key in component:
+            return [step for part in component[key] for step in _steps(part)]
+    return [{name: value for name, value in component.items() if name != "trim_offsets"}]
+
+
+def _steps_as_text(steps: list[dict[str, Any]]) -> str:
+    return " + ".join(_as_json(step) for step in steps) or "none"
+
+
+def _excerpts(target: str, drafter: str) -> tuple[str, str]:
+    """Both texts, or where they are long the part of each that surrounds the first difference."""
+    start = max(_first_difference(target, drafter) - EXCERPT_LENGTH // 3, 0)
+
+    def excerpt(text: str) -> str:
+        if len(text) <= EXCERPT_LENGTH:
+            return text
+        end = start + EXCERPT_LENGTH
+        return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
+
+    return excerpt(target), excerpt(drafter)
+
+
+def _first_difference(target: Any, drafter: Any) -> int:
+    """The first index at which two unequal sequences differ, or the shorter one's length."""
+    pairs = enumerate(zip(target, drafter, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(target), len(drafter)))
+
+
+def _piece(tokenizer: PreTrainedTokenizerBase, ids: list[int], at: int) -> str:
+    return quoted(str(tokenizer.convert_ids_to_tokens(ids[at]))) if at < len(ids) else "nothing"
+
+
+def _as_json(value: Any) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
