@@ -1,0 +1,101 @@
+"""One visitor's conversation: what was said, and the two texts that the page's views show of it.
+
+Knows the trace and the engine's public names; nothing of Gradio's events.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import specdec_core as sd
+from specdec_core.trace import Round, Stats
+
+from . import token_view
+from .assets import json_line
+from .figures import FIGURES, LiveFigures, final_figures, in_words
+
+ENDINGS = {
+    "length": "Cut off at the longest answer that the settings allow.",
+    "context": "Ended because the conversation fills the context of this pair. Clear it to begin anew.",
+    "cancelled": "Stopped by you.",
+}
+
+
+@dataclass
+class Conversation:
+    """`shown` and `tokens` are the values of the conversation view and of the token view."""
+
+    messages: list[dict[str, str]] = field(default_factory=list)
+    shown: str = ""
+    tokens: str = ""
+    answers: int = 0
+
+    def clear(self) -> None:
+        self.messages, self.shown, self.tokens = [], "", ""
+
+    def note(self, text: str) -> None:
+        """A remark of the page's own between the turns."""
+        self.shown += json_line(event="note", text=text)
+
+    def ask(
+        self, text: str, engine: Any, settings: sd.Settings, session: Any, cancel: threading.Event
+    ) -> Iterator[Round | None]:
+        """Asks `text` and yields None, then each round after `shown` and `tokens` have grown by it.
+
+        Raises what the engine raises; if that is before the first round, the conversation is as it was.
+        """
+        started = time.perf_counter()
+        shown_before, tokens_before = self.shown, self.tokens
+        self.messages.append({"role": "user", "content": text})
+        self.answers += 1
+        self.shown += json_line(event="user", text=text)
+        self.shown += json_line(event="answer", who=engine.info.title, figures=FIGURES)
+        self.tokens = token_view.answer_line(self.answers)
+        live, answer, last = LiveFigures(), [], None
+        try:
+            yield None
+            with closing(engine.stream(list(self.messages), settings, session, cancel)) as rounds:
+                for rnd in rounds:
+                    if last is None:
+                        live.first_token_s = time.perf_counter() - started
+                    last = rnd
+                    live.add(rnd)
+                    answer.append(rnd.text)
+                    self._show_round(rnd, live)
+                    yield rnd
+        finally:
+            if last is None:
+                self.messages.pop()
+                self.shown, self.tokens = shown_before, tokens_before
+            else:
+                self._settle("".join(answer), last)
+
+    def _show_round(self, rnd: Round, live: LiveFigures) -> None:
+        if rnd.text:
+            self.shown += json_line(event="text", text=rnd.text)
+        self.tokens += token_view.round_line(rnd)
+        stats: Stats | None = rnd.stats
+        self.shown += json_line(event="figures", values=final_figures(stats) if stats else live.figures())
+        if rnd.finish_reason is not None:
+            remarks = [in_words(stats) if stats else "", ENDINGS.get(rnd.finish_reason, "")]
+            self.shown += json_line(event="end", remarks=[remark for remark in remarks if remark])
+            self.tokens += token_view.end_line(rnd.finish_reason)
+            if stats and stats.dropped_messages:
+                self.note(
+                    f"The oldest {stats.dropped_messages} messages no longer fit this pair's context; "
+                    "the answer above was made without them."
+                )
+
+    def _settle(self, answer: str, last: Round) -> None:
+        """Keeps the turn for what follows. An answer without text leaves no turn: templates want text."""
+        if last.finish_reason is None:
+            self.shown += json_line(event="end", remarks=["Broken off."])
+        if answer:
+            self.messages.append({"role": "assistant", "content": answer})
+        else:
+            self.messages.pop()

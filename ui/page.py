@@ -1,0 +1,142 @@
+"""The whole page: header, what is loaded, the tabs, and the wiring between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from . import api, load_bar, load_handlers
+from .assets import FAVICON, STYLESHEETS
+from .chat import chat_tab
+from .compare import compare_tab
+from .frames import LoadFrame
+from .holder import EngineHolder
+from .own_preset import OwnPair
+from .pair_check import pair_check_tab
+from .presets import Presets
+from .traces import traces_tab
+from .visitors import Visitors
+
+REFRESH_S = 4.0
+"""How often an open page asks whether somebody has replaced the pair."""
+
+_HEADER = """
+<header class="page-header">
+  <h1>SpecDec Chat</h1>
+  <p>A small model, the <em>drafter</em>, drafts the next few tokens (words or parts of words); the large one,
+  the <em>target</em>, tests all of them in one go and keeps those that it could have written itself. You get
+  the large model's answer, sooner, and see here what was kept and what was thrown away.</p>
+</header>
+"""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What the person who runs the server has decided: a fixed preset, or no changes once one is loaded."""
+
+    preset: str | None = None
+    lock: bool = False
+
+
+def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None = None) -> gr.Blocks:
+    """The page, ready to be launched with `launch_options()`."""
+    operator = operator or Operator()
+    visitors = Visitors()
+
+    def locked() -> bool:
+        return operator.preset is not None or (operator.lock and holder.current is not None)
+
+    with gr.Blocks(title="SpecDec Chat", fill_width=True, analytics_enabled=False) as page:
+        gr.HTML(_HEADER, apply_default_css=False, elem_id="header")
+        bar = load_bar.load_bar(presets, operator.preset)
+        start = presets.usable.get(bar.preset.value)
+        examples = list(start.examples) if start else []
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+            with gr.Tab("Chat", id="chat"):
+                chat = chat_tab(holder, visitors, examples)
+            compare = compare_tab(holder, visitors, presets, examples[0] if examples else "")
+            pairs = pair_check_tab(holder, visitors, locked)
+            traces_tab(visitors)
+        timer = gr.Timer(REFRESH_S)
+
+        def updates(frame: LoadFrame, chosen: str) -> list[Any]:
+            about = gr.skip()
+            if frame.status is not None and not frame.loading:
+                about = on_choose(chosen)
+            settings = [gr.skip()] * len(chat.settings) if frame.settings is None else frame.settings
+            examples = (
+                gr.skip() if frame.examples is None else gr.Dataset(samples=[[x] for x in frame.examples])
+            )
+            return [*load_bar.updates(frame, locked()), about, *settings, examples]
+
+        def on_load(request: gr.Request, chosen: str) -> Iterator[list[Any]]:
+            visitor = visitors.of(request.session_hash)
+            for frame in load_handlers.load(visitor, holder, presets, chosen, locked()):
+                yield updates(frame, chosen)
+
+        def own_preset(passed: OwnPair) -> Any:
+            return passed.preset(holder.current.preset if holder.current else None)
+
+        def on_load_pair(request: gr.Request, passed: OwnPair | None, chosen: str) -> Iterator[list[Any]]:
+            if passed is None:
+                return
+            preset = own_preset(passed)
+            visitor = visitors.of(request.session_hash)
+            own = Presets({preset.name: preset})
+            for frame in load_handlers.load(visitor, holder, own, preset.name, locked()):
+                yield updates(frame, chosen)
+
+        def on_pair_loaded(passed: OwnPair | None) -> str:
+            preset = None if passed is None else own_preset(passed)
+            return load_bar.about(preset, holder.current, len(visitors) - 1, locked())
+
+        def on_open(request: gr.Request, chosen: str) -> list[Any]:
+            return updates(load_handlers.current(visitors.of(request.session_hash), holder), chosen)
+
+        def on_tick(request: gr.Request, chosen: str) -> list[Any]:
+            return updates(load_handlers.changed(visitors.of(request.session_hash), holder), chosen)
+
+        def on_choose(chosen: str) -> str:
+            return load_bar.about(presets.usable.get(chosen), holder.current, len(visitors) - 1, locked())
+
+        def on_leave(request: gr.Request) -> None:
+            visitors.leave(request.session_hash)
+
+        parts = [bar.status, bar.load, bar.preset, bar.about, *chat.settings, chat.examples]
+        quiet = {"api_visibility": "private", "show_progress": "hidden"}
+        page.load(on_open, bar.preset, parts, **quiet)
+        bar.preset.input(on_choose, bar.preset, bar.about, queue=False, **quiet)
+        preset_load = bar.load.click(on_load, bar.preset, parts, **quiet)
+        pair_load = pairs.load.click(on_load_pair, [pairs.passed, bar.preset], parts, **quiet)
+        pair_load.then(on_pair_loaded, pairs.passed, pairs.about, queue=False, **quiet)
+        for load in (preset_load, pair_load):
+            load.then(compare.follow, compare.parts[:2], compare.parts, queue=False, **quiet)
+        timer.tick(on_tick, bar.preset, parts, queue=False, **quiet)
+        page.unload(on_leave)
+        api.add_endpoints(holder, visitors, presets, locked)
+    return page
+
+
+def launch_options() -> dict[str, Any]:
+    """Theme, stylesheet and queue limits for `Blocks.launch`; no font or script of another host."""
+    theme = gr.themes.Default(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        font=("system-ui", "sans-serif"),
+        font_mono=("ui-monospace", "monospace"),
+    ).set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )
+    return {"theme": theme, "css_paths": STYLESHEETS, "favicon_path": FAVICON, "footer_links": ["api"]}

@@ -1,0 +1,60 @@
+"""The gate's report as a table for people: what was compared, with which outcome, and what it means.
+
+Makes HTML in which every value is escaped; knows nothing of components.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+VERDICTS = {
+    "pass": ("✓", "same"),
+    "warning": ("!", "differs, no harm"),
+    "fail": ("✕", "does not fit"),
+    "unchecked": ("?", "not checked"),
+}
+
+
+def summary(report: Any) -> str:
+    """One line in plain words."""
+    total = len(report.checks)
+    failed = [check.name for check in report.checks if check.status == "fail"]
+    warned = sum(check.status == "warning" for check in report.checks)
+    if failed:
+        return f"{len(failed)} of {total} checks failed: {', '.join(failed)}"
+    passed = f"All {total} checks passed" if not warned else f"{total - warned} of {total} checks passed"
+    note = f", {warned} with a warning" if warned else ""
+    return f"{passed}{note}: both models speak the same tokens"
+
+
+def table(report: Any) -> str:
+    """Check, target, drafter, verdict, meaning: one row each, what failed first."""
+    failed_first = sorted(report.checks, key=lambda check: check.status != "fail")
+    rows = "".join(_row(check) for check in failed_first)
+    return (
+        '<div class="report-scroll" role="region" aria-label="Report of the gate" tabindex="0">'
+        '<table class="report"><thead><tr><th scope="col">Check</th><th scope="col">Verdict</th>'
+        '<th scope="col">Target</th><th scope="col">Drafter</th>'
+        f'<th scope="col">What it means</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _row(check: Any) -> str:
+    sign, verdict = VERDICTS.get(check.status, ("", check.status))
+    if check.target_value == check.drafter_value:
+        values = f'<td colspan="2">both <code>{_value(check.target_value)}</code></td>'
+    else:
+        values = (
+            f"<td><code>{_value(check.target_value)}</code></td>"
+            f"<td><code>{_value(check.drafter_value)}</code></td>"
+        )
+    return (
+        f'<tr data-verdict="{escape(check.status)}"><th scope="row">{escape(check.name)}</th>'
+        f'<td class="report-verdict"><span aria-hidden="true">{sign}</span> {escape(verdict)}</td>'
+        f"{values}<td>{escape(str(check.explanation))}</td></tr>"
+    )
+
+
+def _value(value: object) -> str:
+    return "–" if value is None else escape(str(value))

@@ -1,0 +1,235 @@
+"""Traces as files: any answer of the page to JSON and back, with what is needed to read it elsewhere.
+
+No ids of people, no paths of the machine. What is read is judged before it is believed; knows no components.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib import metadata
+from pathlib import PurePath
+from typing import Any, get_args
+
+import specdec_core as sd
+from specdec_core.trace import Round, Stats, Token, TokenKind
+
+FORMAT = "specdec-chat-trace"
+VERSION = 1
+MOST_BYTES = 50_000_000
+MOST_TOKENS = 100_000
+_KINDS = frozenset(get_args(TokenKind))
+_COUNTS = ("index", "position", "gamma")
+_TIMES = ("draft_s", "verify_s", "overhead_s")
+
+
+class TraceFileError(sd.SpecDecError, ValueError):
+    """A file is not a trace; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One answer. `settings`, `pair` and `versions` are plain values: what was asked, of what, on what."""
+
+    prompt: str
+    settings: Mapping[str, Any]
+    pair: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    rounds: list[Round]
+
+    @property
+    def stats(self) -> Stats | None:
+        return self.rounds[-1].stats
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.rounds[-1].finish_reason
+
+    @property
+    def label(self) -> str:
+        """The answer in a line."""
+        prompt = " ".join(self.prompt.split())
+        asked = prompt if len(prompt) <= 48 else prompt[:47] + "…"
+        count = sum(len(rnd.emitted) for rnd in self.rounds)
+        return f"{asked} · {drafting_in_words(self.settings)} · {count} tokens"
+
+
+def drafting_in_words(settings: Mapping[str, Any]) -> str:
+    gamma = settings.get("gamma")
+    if gamma == 0:
+        return "plain decoding"
+    drafts = "n-gram, " if settings.get("drafting") == "ngram" else ""
+    return f"{drafts}gamma {gamma}"
+
+
+def trace_of(prompt: str, settings: sd.Settings, info: Any, rounds: list[Round]) -> Trace:
+    """The trace of an answer that `info`'s pair gave; the seed is the one that was drawn."""
+    asked = asdict(settings)
+    stats = rounds[-1].stats
+    if stats is not None and stats.seed is not None:
+        asked["seed"] = stats.seed
+    pair = {
+        "title": info.title,
+        "preset": info.preset,
+        "target": _model_name(info.target),
+        "drafter": _model_name(info.drafter),
+        "device": info.device,
+        "dtype": info.dtype,
+        "target_quantization": info.target_quantization,
+        "drafter_quantization": info.drafter_quantization,
+        "runner": info.runner,
+    }
+    return Trace(prompt, asked, pair, versions(), rounds)
+
+
+def to_json(trace: Trace) -> str:
+    """The trace as a JSON file; `from_json` is its inverse."""
+    stats = trace.stats
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "prompt": trace.prompt,
+        "settings": dict(trace.settings),
+        "pair": dict(trace.pair),
+        "versions": dict(trace.versions),
+        "finish_reason": trace.finish_reason,
+        "stats": None if stats is None else asdict(stats),
+        "rounds": [replace(rnd, stats=None).to_dict() for rnd in trace.rounds],
+    }
+    return json.dumps(data, indent=1)
+
+
+def from_json(data: bytes) -> Trace:
+    """The trace in a file. Raises TraceFileError, naming what is wrong."""
+    if len(data) > MOST_BYTES:
+        raise TraceFileError(f"The file is larger than {MOST_BYTES // 1_000_000} MB, too large for a trace.")
+    try:
+        values = json.loads(data.decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise TraceFileError("The file is not JSON. Open a file that was saved here as a trace.") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise TraceFileError(
+            f'The file is JSON, but not a trace: its "format" is not "{FORMAT}". Open a file that was saved '
+            "here as a trace."
+        )
+    if values.get("version") != VERSION:
+        raise TraceFileError(
+            f"The trace has version {_short(values.get('version'))}; this page reads version {VERSION}."
+        )
+    try:
+        return _trace(values)
+    except ValueError as error:
+        raise TraceFileError(f"The trace is damaged: {error}") from error
+
+
+def _trace(values: dict[str, Any]) -> Trace:
+    rounds = values.get("rounds")
+    if not isinstance(rounds, list) or not rounds:
+        raise ValueError("rounds must be a list of at least one round.")
+    read = [_round(at, rnd) for at, rnd in enumerate(rounds)]
+    if sum(len(rnd.tokens) for rnd in read) > MOST_TOKENS:
+        raise ValueError(f"it has more than {MOST_TOKENS:,} tokens.")
+    if values.get("stats") is not None:
+        # Round.from_dict is what checks the fields of stats.
+        last = replace(read[-1], stats=None).to_dict() | {"stats": values["stats"]}
+        read[-1] = Round.from_dict(last)
+        _check_stats(read[-1].stats)
+    facts = {name: _flat(name, values.get(name, {})) for name in ("settings", "pair", "versions")}
+    prompt = values.get("prompt", "")
+    if not isinstance(prompt, str):
+        raise ValueError("prompt must be text.")
+    return Trace(prompt, facts["settings"], facts["pair"], facts["versions"], read)
+
+
+def _round(at: int, values: Any) -> Round:
+    if isinstance(values, dict) and not isinstance(values.get("tokens", []), list):
+        raise ValueError(f"round {at}: tokens must be a list.")
+    try:
+        rnd = Round.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"round {at}: {error}") from error
+    for name in _COUNTS:
+        if not _is_count(getattr(rnd, name)):
+            raise ValueError(f"round {at}: {name} must be a whole number, not {_short(getattr(rnd, name))}.")
+    for name in _TIMES:
+        if not _is_number(getattr(rnd, name)):
+            raise ValueError(f"round {at}: {name} must be seconds, not {_short(getattr(rnd, name))}.")
+    if not isinstance(rnd.text, str) or not isinstance(rnd.gamma_reason, str):
+        raise ValueError(f"round {at}: text and gamma_reason must be text.")
+    if rnd.finish_reason is not None and not isinstance(rnd.finish_reason, str):
+        raise ValueError(f"round {at}: finish_reason must be text.")
+    for token in rnd.tokens:
+        _check_token(at, token)
+    return rnd
+
+
+def _check_token(at: int, token: Token) -> None:
+    if not isinstance(token.kind, str) or token.kind not in _KINDS:
+        raise ValueError(f"round {at}: a token has kind {_short(token.kind)}; known are {', '.join(_KINDS)}.")
+    if not isinstance(token.text, str) or not _is_count(token.id):
+        raise ValueError(f"round {at}: a token must have text and a whole number as id.")
+    for p in (token.target_prob, token.drafter_prob):
+        if p is not None and not (_is_number(p) and p <= 1.000001):
+            raise ValueError(f"round {at}: a probability must be from 0 to 1, not {_short(p)}.")
+
+
+def _check_stats(stats: Stats) -> None:
+    for name, value in asdict(stats).items():
+        numbers = value if name == "acceptance_by_position" else [value]
+        if not isinstance(numbers, list):
+            raise ValueError(f"stats: {name} must be a list.")
+        if not all(number is None or _is_number(number) for number in numbers) and name != "seed":
+            raise ValueError(f"stats: {name} must be a number, not {_short(value)}.")
+
+
+def _flat(name: str, values: Any) -> dict[str, Any]:
+    """A table of plain values, the longest cut: they are only shown."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} must be an object.")
+    plain = (str, int, float, bool, type(None), list)
+    return {key[:100]: value for key, value in values.items() if isinstance(value, plain)}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _model_name(model: str | None) -> str | None:
+    """A Hub id as it is; of a folder only its own name."""
+    if model is None or re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model):
+        return model
+    return PurePath(model.replace("\\", "/")).name
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what an answer is."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "tokenizers", "gradio"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def file_name(trace: Trace, ending: str) -> str:
+    """A name for the file, of letters that every system takes."""
+    words = re.sub(r"[^a-z0-9]+", "-", trace.prompt.lower()).strip("-")[:40].strip("-")
+    return f"specdec-{words or 'trace'}.{ending}"
