@@ -1,0 +1,47 @@
+"""What every test shares: one thread, since two on busy cores wait for each other at every product."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the apps that tests start
+
+import pytest
+import torch
+from hub_server import running_hub
+from huggingface_hub import constants
+from tiny_pair import save_pair
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def pair_folders(tmp_path_factory) -> tuple[str, str]:
+    """Paths of a small random target and of its drafter."""
+    return save_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def engine(pair_folders):
+    """One loaded pair for all tests that do not unload it."""
+    from specdec_core import Engine
+
+    target, drafter = pair_folders
+    return Engine.load(target=target, drafter=drafter, device="cpu")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on this machine, an empty cache, and no token."""
+    with running_hub() as server:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        # transformers keeps a client, which would go on asking the Hub that it was made for.
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
+        yield server

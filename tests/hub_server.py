@@ -1,0 +1,148 @@
+"""A Hub of our own on the loopback interface: serves folders as repositories and counts what is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class HubServer(ThreadingHTTPServer):
+    """`repositories` maps a Hub id to the folder that it serves; `refusals` to (status, X-Error-Code).
+
+    `gated` maps one to the tokens whose accounts have accepted its licence. `cuts` lists for a file's name
+    after how many bytes each next answer breaks off; answers for `stalled` files stop there and wait until
+    `released` is set.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repositories: dict[str, Path] = {}
+        self.refusals: dict[str, tuple[int, str]] = {}
+        self.asked_for: list[str] = []
+        self.ranges: list[str] = []
+        self.gated: dict[str, set[str]] = {}
+        self.cuts: dict[str, list[int]] = {}
+        self.stalled: set[str] = set()
+        self.stalling = threading.Event()
+        self.released = threading.Event()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@contextmanager
+def running_hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.released.set()
+            server.shutdown()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: HubServer
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+    def _answer(self, with_body: bool) -> None:
+        path = self.path.partition("?")[0].removeprefix("/api/models").strip("/")
+        owner, name, *rest = path.split("/")
+        repository = f"{owner}/{name}"
+        if repository in self.server.refusals:
+            status, code = self.server.refusals[repository]
+            self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": "refused"}, with_body)
+        elif repository not in self.server.repositories:
+            self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, with_body)
+        else:
+            kind, revision, *file = rest if len(rest) > 1 else ["", "main"]
+            self._repository(repository, kind, revision, file, with_body)
+
+    def _repository(
+        self, repository: str, kind: str, revision: str, file: list[str], with_body: bool
+    ) -> None:
+        folder = self.server.repositories[repository]
+        names = sorted(path.name for path in folder.iterdir())
+        if revision not in ("main", COMMIT):
+            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, with_body)
+        elif kind == "resolve" and (refusal := self._gate(repository)):
+            status, message = refusal
+            self._send(status, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": message}, with_body)
+        elif kind == "resolve":
+            self.server.asked_for.append("/".join(file))
+            path = folder.joinpath(*file)
+            if path.is_file():
+                body = path.read_bytes()
+                etag = f'"{hashlib.sha1(body).hexdigest()}"'
+                self._file(file[-1], body, {"ETag": etag, "X-Repo-Commit": COMMIT}, with_body)
+            else:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, with_body)
+        elif kind == "tree":
+            listing = [{"type": "file", "path": name, "oid": COMMIT, "size": 1} for name in names]
+            if file:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body)
+            else:
+                self._send(200, json.dumps(listing).encode(), {}, with_body)
+        else:
+            siblings = [{"rfilename": name, "size": (folder / name).stat().st_size} for name in names]
+            info = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
+            self._send(200, json.dumps(info).encode(), {}, with_body)
+
+    def _gate(self, repository: str) -> tuple[int, str] | None:
+        """Why a gated repository's files are not handed out, if they are not."""
+        if repository not in self.server.gated:
+            return None
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not token:
+            return 401, f"Access to model {repository} is restricted. You must be authenticated to access it."
+        if token not in self.server.gated[repository]:
+            return 403, f"Access to model {repository} is restricted and you are not in the authorized list."
+        return None
+
+    def _file(self, name: str, body: bytes, headers: dict[str, str], with_body: bool) -> None:
+        """A file, or the rest of it, whole or broken off."""
+        start = 0
+        if wanted := self.headers.get("Range"):
+            self.server.ranges.append(wanted)
+            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+            headers = headers | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+        cuts = self.server.cuts.get(name)
+        if not with_body or not cuts:
+            self._send(206 if start else 200, body[start:], headers, with_body)
+            return
+        self._send(206 if start else 200, body[start:], headers, with_body=False)
+        self.wfile.write(body[start : start + cuts.pop(0)])
+        self.wfile.flush()
+        if name in self.server.stalled:
+            self.server.stalling.set()
+            self.server.released.wait()
+        self.close_connection = True
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str], with_body: bool) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)

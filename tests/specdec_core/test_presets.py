@@ -1,0 +1,295 @@
+"""Presets as a specification: what a file may say, and how a wrong one is told."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from specdec_core.errors import PresetError
+from specdec_core.presets import PRESETS_FOLDER, Preset, get_preset, list_presets, load_presets
+from specdec_core.settings import Settings
+
+TABLES = """
+[target]
+model = "owner/large"
+
+[drafter]
+model = "owner/small"
+"""
+HEAD = 'title = "A pair"\ndescription = "Two models."\nlicense = "MIT"\n'
+
+
+def write(folder: Path, head: str = HEAD, tables: str = TABLES, name: str = "mine") -> Path:
+    (folder / f"{name}.toml").write_text(head + tables, encoding="utf-8")
+    return folder
+
+
+def refusal(folder: Path, name: str = "mine") -> str:
+    """The error's text, without the file's name that every one starts with."""
+    with pytest.raises(PresetError) as error:
+        get_preset(name, folder)
+    start = f"{folder / name}.toml: "
+    assert str(error.value).startswith(start)
+    return str(error.value).removeprefix(start)
+
+
+# What a file says
+
+
+def test_a_preset_is_named_after_its_file(tmp_path):
+    presets = list_presets(write(tmp_path))
+    assert list(presets) == ["mine"]
+    assert presets["mine"].name == "mine"
+
+
+def test_what_a_file_leaves_out_has_a_careful_default(tmp_path):
+    preset = get_preset("mine", write(tmp_path))
+    assert preset.settings == Settings()
+    assert preset.vocab_padding == "refuse"
+    assert preset.cpu_quantization == "none"
+    assert preset.target.quantization == "none"
+    assert preset.target.revision is None
+    assert preset.gated is False
+
+
+def test_settings_are_the_engines_own(tmp_path):
+    tables = TABLES + '[settings]\ntemperature = 0\ngamma = "auto"\nstop = ["END"]\n'
+    preset = get_preset("mine", write(tmp_path, tables=tables))
+    assert preset.settings == Settings(temperature=0, gamma="auto", stop=["END"])
+
+
+def test_a_target_alone_drafts_by_ngram(tmp_path):
+    tables = '[target]\nmodel = "owner/large"\n[settings]\ndrafting = "ngram"\n'
+    assert get_preset("mine", write(tmp_path, tables=tables)).drafter is None
+
+
+def test_a_local_path_becomes_the_folder_beside_the_file(tmp_path):
+    (tmp_path / "pair" / "target").mkdir(parents=True)
+    tables = '[target]\nmodel = "./pair/target"\n[settings]\ngamma = 0\n'
+    preset = get_preset("mine", write(tmp_path, tables=tables))
+    assert preset.target.model == str((tmp_path / "pair" / "target").resolve())
+
+
+def test_a_preset_goes_through_json(tmp_path):
+    values = json.loads(json.dumps(get_preset("mine", write(tmp_path)).to_dict()))
+    assert values["target"] == {"model": "owner/large", "revision": None, "quantization": "none"}
+    assert values["settings"]["gamma"] == 4
+
+
+def test_other_files_are_not_presets(tmp_path):
+    write(tmp_path)
+    (tmp_path / "notes.md").write_text("not a preset")
+    (tmp_path / ".mine.toml").write_text("an editor's backup")
+    assert list(list_presets(tmp_path)) == ["mine"]
+
+
+def test_what_needs_no_licence_comes_first(tmp_path):
+    gated = 'gated = true\nlicense_page = "https://example.org/a"\n'
+    write(tmp_path, HEAD + gated, name="a")
+    write(tmp_path, HEAD + "download_gb = 2.5\n", name="b")
+    write(tmp_path, name="c")
+    assert list(list_presets(tmp_path)) == ["c", "b", "a"]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("head", "tables", "words"),
+    [
+        (HEAD + 'titel = "x"\n', TABLES, "unknown key titel; did you mean title?"),
+        (
+            HEAD,
+            TABLES + 'quantisation = "nf4"\n',
+            "drafter has an unknown key quantisation; did you mean quant",
+        ),
+        (
+            HEAD,
+            TABLES + "[settings]\ntemprature = 1\n",
+            "settings: has an unknown key temprature; did you mean temp",
+        ),
+        (HEAD, TABLES + "[settings]\ntemperature = -1\n", "settings: temperature must be at least 0"),
+        (HEAD, TABLES + '[settings]\ngamma = "4"\n', "settings: gamma must be a whole number"),
+        ("settings = 3\n" + HEAD, TABLES, "settings: must be a table"),
+        ('title = "A pair"\nlicense = "MIT"\n', TABLES, "description is missing"),
+        (HEAD, "", "target is missing"),
+        ('target = "owner/large"\n' + HEAD, "", "target must be a table, not 'owner/large'"),
+        (HEAD, "[target]\nrevision = 'v1'\n", "target.model is missing"),
+        (HEAD, "[target]\nmodel = 7\n", "target.model must be text in quotes, not 7"),
+        ("gated = 1\n" + HEAD, TABLES, "gated must be true or false, not 1"),
+        ("examples = 'one'\n" + HEAD, TABLES, "examples must be a list, not 'one'"),
+        ("examples = ['one', 2]\n" + HEAD, TABLES, "examples.1 must be text in quotes, not 2"),
+        ("download_gb = -1\n" + HEAD, TABLES, "download_gb must be at least 0, not -1"),
+        ("vocab_padding = 'cut'\n" + HEAD, TABLES, "vocab_padding must be 'refuse' or 'trim', not 'cut'"),
+        (
+            HEAD,
+            TABLES + 'quantization = "int4"\n',
+            "drafter.quantization must be 'none', 'nf4' or 'int8', not 'int4'",
+        ),
+        ("gated = true\n" + HEAD, TABLES, "license_page is missing"),
+        (
+            "license_page = 'example.org'\n" + HEAD,
+            TABLES,
+            "license_page must be an address that starts with https://",
+        ),
+        (HEAD, '[target]\nmodel = "owner/large"\n', 'settings.drafting must be "ngram"'),
+        ("name = 'other'\n" + HEAD, TABLES, "unknown key name; the file's own name is the preset's"),
+        ("title = ' '\ndescription = 'd'\nlicense = 'l'\n", TABLES, "title must be text that is not empty"),
+    ],
+)
+def test_a_wrong_value_is_told_with_file_and_key(tmp_path, head, tables, words):
+    assert words in refusal(write(tmp_path, head, tables))
+
+
+def test_every_wrong_value_of_a_file_is_told_at_once(tmp_path):
+    text = refusal(write(tmp_path, "gated = 1\n" + HEAD, TABLES + "revision = 2\n"))
+    assert "gated must be" in text
+    assert "drafter.revision must be" in text
+
+
+def test_no_trace_of_the_validator_reaches_a_person(tmp_path):
+    assert "pydantic" not in refusal(write(tmp_path, "gated = 1\n" + HEAD))
+
+
+def test_broken_toml_is_told_with_its_line(tmp_path):
+    assert "not valid TOML" in (text := refusal(write(tmp_path, HEAD + "title = \n")))
+    assert "line 4" in text
+
+
+def test_a_file_that_is_not_utf8_is_told(tmp_path):
+    (tmp_path / "mine.toml").write_bytes(HEAD.encode() + b"# caf\xe9\n")
+    assert "not UTF-8" in refusal(tmp_path)
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path):
+    (tmp_path / "mine.toml").mkdir()
+    assert "cannot be read" in refusal(tmp_path)
+
+
+def local(path: str) -> str:
+    return f'[target]\nmodel = "{path}"\n[settings]\ngamma = 0\n'
+
+
+@pytest.mark.parametrize("path", ["./../outside", "./pair/../../outside", "./pair/link"])
+def test_a_path_that_leaves_the_presets_folder_is_refused(tmp_path, path):
+    folder = tmp_path / "presets"
+    (folder / "pair").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (folder / "pair" / "link").symlink_to(tmp_path / "outside")
+    assert "target.model leaves the presets folder" in refusal(write(folder, tables=local(path)))
+
+
+@pytest.mark.parametrize("path", ["/etc", "~/models", "../outside", "a/b/c", "C:/models", "owner/.."])
+def test_what_is_neither_a_hub_id_nor_a_path_inside_is_refused(tmp_path, path):
+    assert "target.model must be a Hub id (owner/name) or a path" in refusal(
+        write(tmp_path, tables=local(path))
+    )
+
+
+def test_a_missing_model_folder_is_named(tmp_path):
+    text = refusal(write(tmp_path, tables=local("./gone")))
+    assert f"target.model: there is no folder {tmp_path / 'gone'}" in text
+
+
+def test_a_local_path_without_its_dot_is_not_taken_for_a_hub_id(tmp_path):
+    (tmp_path / "pair" / "target").mkdir(parents=True)
+    assert "Write ./pair/target" in refusal(write(tmp_path, tables=local("pair/target")))
+
+
+def test_a_revision_of_a_local_folder_is_refused(tmp_path):
+    (tmp_path / "pair").mkdir()
+    tables = '[target]\nmodel = "./pair"\nrevision = "main"\n[settings]\ngamma = 0\n'
+    assert "target.revision is for models on the Hub" in refusal(write(tmp_path, tables=tables))
+
+
+def test_an_unknown_name_lists_the_known_and_suggests_the_closest(tmp_path):
+    write(write(tmp_path), name="other")
+    with pytest.raises(PresetError, match=r"'Mein'\. Did you mean mine\? The presets are mine, other\."):
+        get_preset("Mein", tmp_path)
+
+
+def test_a_name_is_never_a_path(tmp_path):
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    write(tmp_path, name="outside")
+    with pytest.raises(PresetError, match="no preset"):
+        get_preset("../outside", folder)
+
+
+def test_a_missing_presets_folder_is_named(tmp_path):
+    with pytest.raises(PresetError, match="There is no presets folder"):
+        list_presets(tmp_path / "gone")
+
+
+# One broken file
+
+
+def test_listing_names_the_broken_file(tmp_path):
+    write(write(tmp_path), HEAD + "gamma = 3\n", name="broken")
+    with pytest.raises(PresetError, match=r"broken\.toml: unknown key gamma"):
+        list_presets(tmp_path)
+
+
+def test_a_broken_file_hides_no_other(tmp_path):
+    write(write(tmp_path), HEAD + "gamma = 3\n", name="broken")
+    presets, errors = load_presets(tmp_path)
+    assert list(presets) == ["mine"]
+    assert "unknown key gamma" in str(errors["broken"])
+
+
+def test_a_broken_file_does_not_keep_another_from_being_loaded(tmp_path):
+    write(write(tmp_path), HEAD + "gamma = 3\n", name="broken")
+    assert get_preset("mine", tmp_path).name == "mine"
+
+
+# The presets that ship
+
+
+def shipped() -> dict[str, Preset]:
+    return load_presets()[0]
+
+
+def test_the_shipped_files_are_these_presets():
+    presets, errors = load_presets()
+    gated = {"llama-3.2", "gemma", "llama-3.1", "gemma-2"}
+    assert {*presets, *errors} == {"stories", "qwen3", "smollm2", "qwen2.5", *gated}
+    assert {name for name, preset in presets.items() if preset.gated} == gated
+    assert not [error for error in errors.values() if "there is no folder" not in str(error)]
+
+
+@pytest.mark.skipif(
+    not (PRESETS_FOLDER / "stories" / "target").is_dir(), reason="the embedded pair is not built"
+)
+def test_the_embedded_pair_comes_first_and_needs_no_download():
+    presets = list_presets()
+    assert next(iter(presets)) == "stories"
+    assert presets["stories"].download_gb == 0
+
+
+def test_the_large_presets_have_a_licence_page_and_are_held_in_nf4_on_a_gpu():
+    for name in shipped().keys() - {"stories"}:
+        preset = shipped()[name]
+        assert preset.license_page == f"https://huggingface.co/{preset.target.model}"
+        assert preset.target.quantization == preset.drafter.quantization == "nf4"
+        assert preset.cpu_quantization == "none"
+
+
+def test_gemma_takes_no_system_message():
+    for name, preset in shipped().items():
+        assert preset.takes_system_message == (name not in ("gemma", "gemma-2", "stories"))
+
+
+def test_only_qwen2_5_opts_into_trimming_the_padding():
+    assert [name for name, preset in shipped().items() if preset.vocab_padding == "trim"] == ["qwen2.5"]
+
+
+def test_the_description_of_a_large_preset_says_that_its_speedup_is_an_estimate():
+    for name in ("qwen3", "smollm2", "gemma-2", "llama-3.1", "qwen2.5"):
+        assert "an estimate, not a measurement" in shipped()[name].description
+
+
+def test_listing_presets_imports_no_torch():
+    code = "import sys, specdec_core.presets as p; p.load_presets(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PRESETS_FOLDER.parent).returncode == 0

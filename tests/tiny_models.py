@@ -1,0 +1,102 @@
+"""Small random models for tests: real architectures, and a lookup model fast enough for statistics."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+VOCAB = 96
+_SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+
+
+def _gpt2() -> PreTrainedModel:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=256))
+
+
+def _gemma2() -> PreTrainedModel:
+    # The window is shorter than the tests' contexts, so that it matters. Untied, or Gemma repeats itself.
+    config = Gemma2Config(
+        **_SHAPE, head_dim=8, sliding_window=12, tie_word_embeddings=False, attn_implementation="eager"
+    )
+    return Gemma2ForCausalLM(config)
+
+
+ARCHITECTURES = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SHAPE)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**_SHAPE, head_dim=8, tie_word_embeddings=False)),
+    "gemma2": _gemma2,
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SHAPE, head_dim=8)),
+    "gpt2": _gpt2,
+}
+
+
+def tiny_model(architecture: str, seed: int = 0) -> PreTrainedModel:
+    """A random model in float32 whose distributions are far from uniform."""
+    torch.manual_seed(seed)
+    model = ARCHITECTURES[architecture]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6)
+    return model
+
+
+def noisy_copy(model: PreTrainedModel, noise: float, seed: int = 1) -> PreTrainedModel:
+    """The same model with noise on its weights, relative to each one's spread: a drafter that is often,
+    but not always, right.
+    """
+    copy = type(model)(model.config).eval()
+    copy.load_state_dict(model.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            spread = parameter.std() if parameter.numel() > 1 else 0
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * spread * noise)
+    return copy
+
+
+class TrigramModel(torch.nn.Module):
+    """Logits looked up by the last two tokens, of which the earlier one comes out of the KV cache."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        """`table` [vocab, vocab, vocab]: the logits after (earlier, last)."""
+        super().__init__()
+        vocab = table.shape[0]
+        self.table = torch.nn.Parameter(table, requires_grad=False)
+        self.config = SimpleNamespace(
+            num_hidden_layers=1, vocab_size=vocab, max_position_embeddings=512, model_type="trigram"
+        )
+        self.config.get_text_config = lambda: self.config
+
+    def get_input_embeddings(self) -> SimpleNamespace:
+        return SimpleNamespace(weight=self.table)
+
+    def forward(self, input_ids, past_key_values, use_cache=True, logits_to_keep=0):
+        states = input_ids[:, None, :, None]
+        held, _ = past_key_values.update(states, states, 0)
+        last = held[0, 0, :, 0]
+        earlier = torch.cat([last[:1], last[:-1]])
+        rows = input_ids.shape[1] if logits_to_keep == 0 else logits_to_keep
+        return SimpleNamespace(logits=self.table[earlier[-rows:], last[-rows:]][None])

@@ -1,0 +1,105 @@
+"""Pair check: the gate's report for two names, the preset that a passed pair makes, and hostile names."""
+
+import pytest
+from mismatched import write_mismatched_preset
+from replay import ReplayEngine, ReplayPreset
+
+import specdec_core as sd
+from ui import pair_check_handlers
+from ui.holder import EngineHolder
+from ui.own_preset import OwnPair
+
+HUB_PAIR = OwnPair("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", trim=True, nf4=True)
+
+
+def check(target, drafter, holder=None, locked=False):
+    holder = holder or EngineHolder()
+    return list(pair_check_handlers.check(holder, target, drafter, False, False, 0, locked))
+
+
+def test_a_pair_that_fits_may_be_loaded_and_kept(pair_folders):
+    *_, last = check(*pair_folders)
+    assert "can work together" in last.shown
+    assert (last.passed.target, last.passed.drafter) == pair_folders
+    assert "[target]" in last.toml
+
+
+def test_a_pair_that_does_not_fit_is_refused_with_the_report(tmp_path):
+    write_mismatched_preset(tmp_path)
+    *_, last = check(str(tmp_path / "mismatched/target"), str(tmp_path / "mismatched/drafter"))
+    assert "cannot work together" in last.shown
+    assert 'data-verdict="fail"' in last.shown
+    assert (last.passed, last.toml) == (None, "")
+
+
+def test_a_folder_that_is_not_there_is_explained(tmp_path):
+    *_, last = check(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "could not be checked" in last.shown
+    assert last.passed is None
+
+
+@pytest.mark.parametrize(
+    ("target", "drafter", "said"),
+    [
+        ("", "b", "Name the target"),
+        ("a", "  ", "Name the drafter"),
+        (None, "b", "Name the target"),
+        ("a\nb", "b", "one line"),
+        ("a" * 501, "b", "one line"),
+        ("a\ud800", "b", "U+D800"),
+    ],
+)
+def test_what_names_no_model_is_explained_before_anything_is_read(target, drafter, said):
+    frames = check(target, drafter)
+    assert len(frames) == 1
+    assert said in frames[0].shown
+
+
+def test_names_never_become_markup():
+    hostile = "<img src=x onerror=alert(1)>/${alert(2)}"
+    *_, last = check(hostile, hostile)
+    assert "<img" not in last.shown
+
+
+def test_the_page_says_whose_pair_would_be_replaced(pair_folders):
+    holder = EngineHolder(lambda preset, on_progress: (ReplayEngine(), None))
+    holder.load(ReplayPreset("replay"), lambda message, fraction: None)
+    assert "replaces <strong>replay</strong>" in check(*pair_folders, holder)[-1].about
+    assert "operator" in check(*pair_folders, holder, locked=True)[-1].about
+
+
+def test_the_toml_of_a_hub_pair_is_a_preset(tmp_path):
+    (tmp_path / "own.toml").write_text(HUB_PAIR.toml(), encoding="utf-8")
+    preset = sd.list_presets(tmp_path)["own"]
+    assert (preset.target.model, preset.drafter.model) == (HUB_PAIR.target, HUB_PAIR.drafter)
+    assert (preset.vocab_padding, preset.target.quantization) == ("trim", "nf4")
+    assert preset.settings == HUB_PAIR.preset().settings
+
+
+@pytest.mark.parametrize("folder", ["/models/a b/große", 'C:\\models\\"x"', "/", "/models/.hidden"])
+def test_the_toml_of_folders_is_a_preset_once_they_are_copied(tmp_path, folder):
+    pair = OwnPair(folder, folder)
+    for role in ("target", "drafter"):
+        (tmp_path / pair.file_stem / role).mkdir(parents=True)
+    (tmp_path / "own.toml").write_text(pair.toml(), encoding="utf-8")
+    assert sd.list_presets(tmp_path)["own"].target.model.endswith("/target")
+
+
+def test_a_pair_of_ones_own_shows_no_path_of_the_machine():
+    pair = OwnPair("/home/somebody/models/large", "/home/somebody/models/small")
+    preset = pair.preset()
+    assert "somebody" not in preset.name + preset.title + preset.description
+
+
+def test_another_pair_with_the_same_names_is_not_taken_for_the_loaded_one():
+    loaded = OwnPair("/x/large", "/x/small").preset()
+    assert OwnPair("/x/large", "/x/small").preset(loaded).name == loaded.name
+    assert OwnPair("/y/large", "/y/small").preset(loaded).name != loaded.name
+
+
+def test_a_checked_pair_loads_as_a_preset_does(pair_folders):
+    preset = OwnPair(*pair_folders).preset()
+    holder = EngineHolder()
+    loaded = holder.load(preset, lambda message, fraction: None)
+    assert loaded.engine.info.title == preset.title
+    loaded.engine.unload()
