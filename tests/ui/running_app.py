@@ -39,7 +39,11 @@ def running_app(log: Path, **environment: str) -> Iterator[str]:
         yield url
     finally:
         app.terminate()
-        app.wait(timeout=20)
+        try:
+            app.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            app.kill()
+            app.wait()
 
 
 def _wait_until_up(url: str, app: subprocess.Popen, log: Path, limit_s: float = 60) -> None:

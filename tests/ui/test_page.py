@@ -103,17 +103,16 @@ def test_p_and_q_show_on_hover_and_on_keyboard_focus(page):
 def test_stop_in_the_middle_then_send_again(page):
     load(page)
     set_number(page, "Longest answer", 2000)
-    set_number(page, "Temperature", 2)  # rambles on without an end
+    set_number(page, "Temperature", 2)  # rambles on without an end, with this seed
+    set_number(page, "Seed", 7)
     send(page, "Tell me a story about a dog. " * 3)
-    page.evaluate(
-        """() => new Promise(done => {
-            const timer = setInterval(() => {
-                if (document.querySelectorAll('#token-view span.token').length < 12) return;
-                clearInterval(timer);
-                document.querySelector('#stop').click();
-                done();
-            }, 10);
-        })"""
+    page.wait_for_function(
+        """() => {
+            const enough = document.querySelectorAll('#token-view span.token').length >= 12;
+            if (enough) document.querySelector('#stop').click();
+            return enough;
+        }""",
+        polling=10,
     )
     finish(page)
     assert "Stopped by you." in page.inner_text("#conversation")
