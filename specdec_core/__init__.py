@@ -11,6 +11,7 @@ _HOME = {
     "Engine": "engine",
     "EngineInfo": "assembly",
     "IncompatiblePairError": "errors",
+    "LoadCancelledError": "errors",
     "LoadError": "errors",
     "PairReport": "pair_report",
     "PairUncheckableError": "errors",

@@ -6,7 +6,6 @@ Nothing is given up for a pair that the gate refuses: it speaks before any weigh
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,13 +33,14 @@ from .memory import require_memory
 from .pair import LoadedPair
 from .pair_report import PairReport
 from .presets import Preset, get_preset
+from .progress import Watch
 from .runners import runner_for
 from .runners.short_head import frequent_ids, shorten_head
 from .settings import Settings
 from .units import gigabytes
 
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and, where known, the share of the whole that is done (0 to 1)."""
+_WAITING_S = 0.2
+"""Between two looks at whether a load that waits for another was called off."""
 
 # transformers sets process-wide state while it makes a model, and two loads would count on the same memory.
 _one_at_a_time = threading.Lock()
@@ -134,17 +134,19 @@ def plan_pair(
     )
 
 
-def load_pair(plan: PairPlan, say: Progress) -> tuple[LoadedPair, EngineInfo, PairReport]:
+def load_pair(plan: PairPlan, watch: Watch) -> tuple[LoadedPair, EngineInfo, PairReport]:
     """The gate, then room in memory and on disk, the weights, and the gate's last check on the real output
     layers. One pair at a time: whoever comes second waits.
 
-    Raises IncompatiblePairError, PairUncheckableError, LoadError; nothing of the pair is in memory then.
+    Raises IncompatiblePairError, PairUncheckableError, LoadError, LoadCancelledError, and whatever the one who
+    watches raises; nothing of the pair is in memory then.
     """
     if not _one_at_a_time.acquire(blocking=False):
-        say("Waiting until another pair is loaded", None)
-        _one_at_a_time.acquire()
+        watch.say("Waiting until another pair is loaded")
+        while not _one_at_a_time.acquire(timeout=_WAITING_S):
+            watch.check()
     try:
-        loaded = _load_pair(plan, say)
+        loaded = _load_pair(plan, watch)
         release_memory()
         return loaded
     except Exception as error:
@@ -164,7 +166,8 @@ def memory_ran_out(plan: PairPlan, error: Exception) -> LoadError:
     )
 
 
-def _load_pair(plan: PairPlan, say: Progress) -> tuple[LoadedPair, EngineInfo, PairReport]:
+def _load_pair(plan: PairPlan, watch: Watch) -> tuple[LoadedPair, EngineInfo, PairReport]:
+    say = watch.say
     say("Checking configurations and tokenizers", 0.0)
     report = check_pair(
         plan.target.model,
@@ -180,7 +183,7 @@ def _load_pair(plan: PairPlan, say: Progress) -> tuple[LoadedPair, EngineInfo, P
         require_quantizable(source, plan.device)
     say("Comparing the memory it needs with what is free", 0.03)
     require_memory(sources, plan.device)
-    folders, done = _download(sources, say)
+    folders, done = _download(sources, watch)
     say(f"Loading the target, {plan.target.model}", done)
     target_model = load_model(plan.target, plan.device, folders[plan.target])
     drafter_model = None
@@ -211,11 +214,11 @@ def _load_pair(plan: PairPlan, say: Progress) -> tuple[LoadedPair, EngineInfo, P
     return pair, _describe(plan, pair, target_model, drafter_model), report
 
 
-def _download(sources: list[ModelSource], say: Progress) -> tuple[dict[ModelSource, str | None], float]:
+def _download(sources: list[ModelSource], watch: Watch) -> tuple[dict[ModelSource, str | None], float]:
     """Where each model's files are (None for what is a folder already), and the share of the whole work that
     is done then. Raises LoadError.
     """
-    say("Looking for the weights", 0.05)
+    watch.say("Looking for the weights", 0.05)
     plans = {source: plan_download(source.model, source.revision) for source in sources}
     downloads = [download for download in plans.values() if download is not None]
     require_disk_space(downloads)
@@ -225,7 +228,7 @@ def _download(sources: list[ModelSource], say: Progress) -> tuple[dict[ModelSour
 
     def arrived(download: Download, count: int) -> None:
         count = min(count, download.size_bytes)
-        say(
+        watch.say(
             f"Downloading {download.model}: {gigabytes(count)} of {gigabytes(download.size_bytes)}",
             0.05 + share * (before + count) / total,
         )

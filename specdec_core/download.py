@@ -92,7 +92,10 @@ def require_disk_space(downloads: Sequence[Download]) -> None:
 
 
 def fetch(download: Download, on_bytes: OnBytes) -> str:
-    """Downloads what is missing; the folder that holds the model's files. Raises LoadError."""
+    """Downloads what is missing; the folder that holds the model's files.
+
+    Raises LoadError, and at once whatever `on_bytes` raises.
+    """
     _remove_leftovers(download.model)
     arrived = _Arrived(on_bytes)
     for file in download.missing:
@@ -101,6 +104,8 @@ def fetch(download: Download, on_bytes: OnBytes) -> str:
                 download.model, file.name, revision=download.commit, tqdm_class=arrived.progress_bar()
             )
         except Exception as error:
+            if error is arrived.ended_by:
+                raise
             raise LoadError(_explain_cut(download, arrived.count, error)) from error
     folder = _snapshot(download.model, download.commit)
     if folder is None:
@@ -170,6 +175,7 @@ class _Arrived:
 
     def __init__(self, on_bytes: OnBytes) -> None:
         self.count = 0
+        self.ended_by: Exception | None = None
         self._on_bytes = on_bytes
         self._reported = 0.0
 
@@ -178,7 +184,11 @@ class _Arrived:
         now = time.monotonic()
         if now - self._reported >= _SECONDS_BETWEEN_REPORTS:
             self._reported = now
-            self._on_bytes(self.count)
+            try:
+                self._on_bytes(self.count)
+            except Exception as error:
+                self.ended_by = error
+                raise
 
     def progress_bar(self) -> type[tqdm]:
         """What the Hub client takes for a progress bar: it shows nothing and counts here."""

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 
-from .assembly import EngineInfo, Progress, load_pair, memory_ran_out, plan_pair
+from .assembly import EngineInfo, load_pair, memory_ran_out, plan_pair
 from .draft_length import StepCosts
 from .errors import LoadError, SettingsError, SpecDecError
 from .fair_lock import FairLock
@@ -18,6 +18,7 @@ from .loading import out_of_memory, release_memory
 from .pair import LoadedPair
 from .pair_report import PairReport
 from .presets import Preset
+from .progress import Progress, Watch
 from .session import Prompt, Session
 from .settings import Drafting, Settings
 from .step_times import step_times
@@ -79,27 +80,30 @@ class Engine:
         quantization: str | None = None,
         vocab_padding: str | None = None,
         on_progress: Progress | None = None,
+        cancel: threading.Event | None = None,
     ) -> Engine:
         """Checks the pair, then loads it.
 
         Either `preset`, or `target` with or without `drafter` (Hub ids or folders; `revision` is the
-        target's). `quantization` (none, nf4, int8) overrides the preset's for both models. Raises
-        PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, LoadError.
+        target's). `quantization` (none, nf4, int8) overrides the preset's for both models. Setting `cancel`
+        ends the load between two steps or two pieces of a download with LoadCancelledError; so does what
+        `on_progress` raises, with that. Raises PresetError, IncompatiblePairError with the gate's report,
+        PairUncheckableError, LoadError.
         """
-        say = on_progress or (lambda message, fraction: None)
+        watch = Watch(on_progress, cancel)
         plan = plan_pair(preset, target, drafter, revision, device, quantization, vocab_padding)
-        pair, info, report = load_pair(plan, say)
+        pair, info, report = load_pair(plan, watch)
         engine = cls(pair, info, plan.settings, report=report if plan.drafter is not None else None)
-        say("Warming up", 0.95)
         try:
+            watch.say("Warming up", 0.95)
             engine._warm_up()
+            watch.say("Ready", 1.0)
         except Exception as error:
             engine.unload()
             release_memory(error)
             if out_of_memory(error):
                 raise memory_ran_out(plan, error) from None
             raise
-        say("Ready", 1.0)
         return engine
 
     def session(self) -> Session:

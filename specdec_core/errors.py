@@ -39,5 +39,9 @@ class PairUncheckableError(SpecDecError):
     """A pair could not be checked: no such folder or repository, no access, no network."""
 
 
+class LoadCancelledError(SpecDecError):
+    """Whoever asked for a pair called the load off; nothing of it is in memory."""
+
+
 class LoadError(SpecDecError):
     """Weights could not be loaded: no access, no room, missing, corrupt, or not fitting the configuration."""
