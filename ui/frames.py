@@ -49,10 +49,13 @@ def notice(text: str) -> str:
 
 @dataclass(frozen=True)
 class LoadFrame:
-    """What the top of the page shows next; `status` is HTML made by ui.status."""
+    """What the top of the page shows next; `status` is HTML made by ui.status. `own` tells a load that this
+    page asked for, and may call off, from somebody else's.
+    """
 
     status: str | None = None
     loading: bool = False
+    own: bool = False
     settings: list[Any] | None = None
     examples: list[str] | None = None
     loaded: str | None = None

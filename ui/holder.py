@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import specdec_core as sd
 
 Progress = Callable[[str, float | None], None]
-
+Load = Callable[[Any, Progress], tuple[Any, Any]]
+"""From a preset to an engine and the gate's report; what `Progress` raises ends it, with nothing loaded."""
 
 _import_lock = threading.Lock()
 
@@ -26,6 +27,14 @@ def import_engine() -> Any:
     """
     with _import_lock:
         return sd.Engine
+
+
+def has_gpu() -> bool:
+    """Whether pairs would be loaded onto a GPU here. Takes seconds where torch is not imported yet."""
+    import_engine()
+    import torch
+
+    return torch.cuda.is_available()
 
 
 class NothingLoadedError(sd.SpecDecError):
@@ -61,15 +70,24 @@ class Loaded:
     retired: bool = False
 
 
+@dataclass(frozen=True)
+class _Request:
+    """A load under way: of which preset, for whom, and whether it was called off."""
+
+    name: str
+    asked_by: object
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+
 class EngineHolder:
     """Holds the pair that everybody talks to."""
 
-    def __init__(self, load: Callable[..., tuple[Any, Any]] = load_checked) -> None:
+    def __init__(self, load: Load = load_checked) -> None:
         self.measuring = threading.Lock()
         """Held by whoever measures: two at a time would slow each other down."""
         self._load = load
         self._lock = threading.Lock()
-        self._loading: str | None = None
+        self._loading: _Request | None = None
         self._current: Loaded | None = None
         self._count = 0
 
@@ -80,7 +98,8 @@ class EngineHolder:
     @property
     def loading(self) -> str | None:
         """The preset on its way, if any."""
-        return self._loading
+        request = self._loading
+        return None if request is None else request.name
 
     def require(self) -> Loaded:
         """The current pair. Raises NothingLoadedError."""
@@ -88,18 +107,25 @@ class EngineHolder:
             raise NothingLoadedError("No model is loaded yet. Press Load at the top, then send again.")
         return self._current
 
-    def load(self, preset: Any, on_progress: Progress) -> Loaded:
+    def load(self, preset: Any, on_progress: Progress, asked_by: object = None) -> Loaded:
         """Loads a preset beside the current pair, then takes its place.
 
-        Raises what the engine raises, with the current pair still serving, and BusyError while another load
-        is under way. The pair before is unloaded when its last answer has ended.
+        Raises what the engine raises, LoadCancelledError once `asked_by` calls it off, both with the current
+        pair still serving, and BusyError while another load is under way. The pair before is unloaded when
+        its last answer has ended.
         """
         with self._lock:
             if self._loading is not None:
-                raise BusyError(f"“{self._loading}” is being loaded just now. Try again when that is done.")
-            self._loading = preset.name
+                raise BusyError(f"“{self._loading.name}” is being loaded just now. Try again afterwards.")
+            request = self._loading = _Request(preset.name, asked_by)
+
+        def watched(message: str, fraction: float | None) -> None:
+            if request.cancel.is_set():
+                raise sd.LoadCancelledError(f"Loading {preset.name} was cancelled.")
+            on_progress(message, fraction)
+
         try:
-            engine, report = self._load(preset, on_progress)
+            engine, report = self._load(preset, watched)
             with self._lock:
                 self._count += 1
                 before, self._current = self._current, Loaded(engine, preset, self._count, report)
@@ -109,6 +135,14 @@ class EngineHolder:
         if before is not None:
             self._retire(before)
         return loaded
+
+    def cancel(self, asked_by: object) -> bool:
+        """Calls off the load that `asked_by` asked for; False where there is none of theirs."""
+        request = self._loading
+        if request is None or request.asked_by is not asked_by:
+            return False
+        request.cancel.set()
+        return True
 
     @contextmanager
     def borrow(self) -> Iterator[Loaded]:

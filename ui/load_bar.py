@@ -10,9 +10,14 @@ import gradio as gr
 
 from . import status
 from .frames import LoadFrame
+from .holder import has_gpu
 from .presets import Presets
 
 DEFAULT_PRESET = "stories"
+SMALL_GB = 1.0
+"""A download from which on a pair is slow on a CPU."""
+FLOAT32_SHARE = 2
+"""Weights on the Hub have two bytes each, on the CPU four."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,13 @@ class LoadBar:
     preset: gr.Dropdown
     about: gr.HTML
     load: gr.Button
+    cancel: gr.Button
     status: gr.HTML
+
+    @property
+    def parts(self) -> list[Any]:
+        """What `updates` returns values for."""
+        return [self.status, self.load, self.preset, self.cancel]
 
 
 def load_bar(presets: Presets, fixed: str | None) -> LoadBar:
@@ -48,19 +59,20 @@ def load_bar(presets: Presets, fixed: str | None) -> LoadBar:
                     scale=1,
                     min_width=90,
                 )
+                cancel = gr.Button("Cancel", elem_id="load-cancel", visible=False, scale=1, min_width=90)
             about = gr.HTML(elem_id="about-preset", apply_default_css=False)
         with gr.Column(scale=6, min_width=280):
             shown = gr.HTML(status.empty(), elem_id="status", apply_default_css=False)
-    return LoadBar(preset, about, load, shown)
+    return LoadBar(preset, about, load, cancel, shown)
 
 
 def updates(frame: LoadFrame, locked: bool) -> list[Any]:
-    """The frame for status, Load and the choice of preset, which nobody may change where it is `locked`."""
+    """The frame for LoadBar.parts; nobody may choose or load where it is `locked`."""
     if frame.status is None:
-        return [gr.skip()] * 3
+        return [gr.skip()] * 4
     variant = "secondary" if frame.loaded or frame.loading else "primary"
     button = gr.update(interactive=not frame.loading and not locked, variant=variant)
-    return [frame.status, button, gr.update(interactive=not locked)]
+    return [frame.status, button, gr.update(interactive=not locked), gr.update(visible=frame.own)]
 
 
 def _label(name: str, presets: Presets) -> str:
@@ -81,6 +93,12 @@ def about(preset: Any, loaded: Any, others: int, locked: bool = False) -> str:
             f"{escape(preset.license)}</a> with your Hugging Face account first, and set HF_TOKEN."
         )
     text = f"<p>{escape(preset.description)}{needs}</p>"
+    if preset.download_gb >= SMALL_GB and not has_gpu():
+        text += (
+            f"<p class='about-warning'>There is no GPU here: both models would run in float32 on the CPU, in "
+            f"about {FLOAT32_SHARE * preset.download_gb:.0f} GB of memory, and an answer would take minutes. "
+            "<em>stories</em> needs none of that.</p>"
+        )
     if locked:
         text += "<p>The operator of this page has fixed what is loaded.</p>"
     elif loaded is not None and loaded.preset.name != preset.name:

@@ -33,7 +33,9 @@ def load(
                 yield shown(step)
             else:
                 message, fraction = step
-                yield LoadFrame(status=status.loading(name, message, fraction), loading=True)
+                yield LoadFrame(status=status.loading(name, message, fraction), loading=True, own=True)
+    except sd.LoadCancelledError:
+        yield _cancelled(name, holder)
     except sd.IncompatiblePairError as error:
         yield _refused(name, error, holder, error.report)
     except sd.SpecDecError as error:
@@ -53,11 +55,16 @@ def load_steps(
     preset = presets.get(name)
     loaded = holder.current
     if loaded is None or loaded.preset.name != name:
-        work = _Loading(holder, preset)
+        work = _Loading(holder, preset, visitor)
         yield from work.progress()
         loaded = work.result()
     visitor.seen_pair = loaded.number
     yield loaded
+
+
+def cancel(visitor: Visitor, holder: EngineHolder) -> bool:
+    """Calls off the load that this visitor asked for; the pair before goes on answering."""
+    return holder.cancel(visitor)
 
 
 def current(visitor: Visitor, holder: EngineHolder) -> LoadFrame:
@@ -97,6 +104,11 @@ def shown(loaded: Loaded) -> LoadFrame:
     )
 
 
+def _cancelled(name: str, holder: EngineHolder) -> LoadFrame:
+    loaded = holder.current
+    return LoadFrame(status=status.cancelled(name, loaded), loaded=loaded.preset.name if loaded else None)
+
+
 def _refused(name: str, error: Exception, holder: EngineHolder, report: Any = None) -> LoadFrame:
     return LoadFrame(status=status.refused(name, error, holder.current, report))
 
@@ -104,17 +116,17 @@ def _refused(name: str, error: Exception, holder: EngineHolder, report: Any = No
 class _Loading:
     """One load in a thread of its own, so that its progress can be shown."""
 
-    def __init__(self, holder: EngineHolder, preset: Any) -> None:
+    def __init__(self, holder: EngineHolder, preset: Any, visitor: Visitor) -> None:
         self._events: queue.Queue[tuple[str, float | None] | None] = queue.Queue()
         self._loaded: Loaded | None = None
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(holder, preset), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(holder, preset, visitor), daemon=True)
         self._thread.start()
 
-    def _run(self, holder: EngineHolder, preset: Any) -> None:
+    def _run(self, holder: EngineHolder, preset: Any, visitor: Visitor) -> None:
         try:
             self._loaded = holder.load(
-                preset, lambda message, fraction: self._events.put((message, fraction))
+                preset, lambda message, fraction: self._events.put((message, fraction)), visitor
             )
         except Exception as error:
             self._error = error

@@ -77,6 +77,9 @@ def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None
             for frame in load_handlers.load(visitor, holder, presets, chosen, locked()):
                 yield updates(frame, chosen)
 
+        def on_cancel_load(request: gr.Request) -> None:
+            load_handlers.cancel(visitors.of(request.session_hash), holder)
+
         def own_preset(passed: OwnPair) -> Any:
             return passed.preset(holder.current.preset if holder.current else None)
 
@@ -105,11 +108,12 @@ def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None
         def on_leave(request: gr.Request) -> None:
             visitors.leave(request.session_hash)
 
-        parts = [bar.status, bar.load, bar.preset, bar.about, *chat.settings, chat.examples]
+        parts = [*bar.parts, bar.about, *chat.settings, chat.examples]
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(on_open, bar.preset, parts, **quiet)
         bar.preset.input(on_choose, bar.preset, bar.about, queue=False, **quiet)
         preset_load = bar.load.click(on_load, bar.preset, parts, **quiet)
+        bar.cancel.click(on_cancel_load, queue=False, **quiet)
         pair_load = pairs.load.click(on_load_pair, [pairs.passed, bar.preset], parts, **quiet)
         pair_load.then(on_pair_loaded, pairs.passed, pairs.about, queue=False, **quiet)
         for load in (preset_load, pair_load):

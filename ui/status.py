@@ -5,6 +5,7 @@ Makes HTML in which every value is escaped; knows nothing of components.
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -36,6 +37,17 @@ def ready(loaded: Loaded, report: Any = None) -> str:
     return _box("ready", f"<p>{_pair_line(loaded)}</p>" + _facts(loaded.engine.info) + _details(report))
 
 
+def cancelled(name: str, current: Loaded | None) -> str:
+    """A load was called off; what was loaded before still is."""
+    note = (
+        f"<p><strong>Loading {escape(name)} was cancelled.</strong> What had been downloaded is kept: "
+        "loading it again goes on from there.</p>"
+    )
+    if current is None:
+        return _box("empty", note + "<p>No model is loaded.</p>")
+    return _box("ready", f"{note}<p>{_pair_line(current)}</p>" + _facts(current.engine.info))
+
+
 def refused(name: str, error: Exception, current: Loaded | None, report: Any = None) -> str:
     """A pair was not loaded; what was loaded before still is."""
     still = (
@@ -44,7 +56,7 @@ def refused(name: str, error: Exception, current: Loaded | None, report: Any = N
         else "Nothing is loaded. Choose another preset and press Load."
     )
     if report is None:
-        why = f'<p class="status-error">{escape(str(error))}</p>'
+        why = f'<p class="status-error">{_with_links(str(error))}</p>'
     else:
         why = (
             "<p>These two models cannot work together: the target would be judging tokens that mean "
@@ -52,6 +64,12 @@ def refused(name: str, error: Exception, current: Loaded | None, report: Any = N
         )
     verdict = "was not loaded" if report is None else "was refused"
     return _box("refused", f"<p><strong>{escape(name)} {verdict}.</strong> {still}</p>{why}")
+
+
+def _with_links(text: str) -> str:
+    """Escaped, the web addresses in it as links."""
+    link = r'<a href="\g<0>" target="_blank" rel="noopener noreferrer">\g<0></a>'
+    return re.sub(r"https?://[\w.:~%/-]*[\w/-]", link, escape(text))
 
 
 def _box(state: str, body: str) -> str:

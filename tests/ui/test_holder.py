@@ -1,9 +1,10 @@
 """The shared pair: answers in progress end before it is given up, and each visitor is alone."""
 
 import pytest
-from replay import ReplayEngine, ReplayPreset
+from replay import ReplayEngine, ReplayPreset, replay_presets
 
 import specdec_core as sd
+from ui import load_handlers
 from ui.holder import BusyError, EngineHolder, NothingLoadedError
 from ui.visitors import IDLE_S, Visitor, Visitors
 
@@ -47,6 +48,27 @@ def test_one_load_at_a_time():
     holder = EngineHolder(load)
     holder.load(ReplayPreset("a"), quiet)
     assert holder.current.preset.name == "a"
+
+
+def test_only_who_asked_for_a_load_can_call_it_off_and_the_pair_before_goes_on():
+    visitor, other = Visitor(), Visitor()
+
+    def load(preset, on_progress):
+        if preset.name == "b":
+            assert not holder.cancel(other)
+            on_progress("Still loading", 0.5)
+            assert holder.cancel(visitor)
+            on_progress("Not reached", 0.6)
+        return ReplayEngine(), None
+
+    holder = EngineHolder(load)
+    holder.load(ReplayPreset("a"), quiet, visitor)
+    frames = list(load_handlers.load(visitor, holder, replay_presets("a", "b"), "b"))
+    assert [frame.own for frame in frames] == [True, False]
+    assert "Loading b was cancelled" in frames[-1].status
+    assert 'data-state="ready"' in frames[-1].status
+    assert (holder.current.preset.name, holder.loading) == ("a", None)
+    assert not holder.cancel(visitor)
 
 
 def test_borrowing_nothing_says_what_to_do():
