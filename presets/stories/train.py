@@ -84,11 +84,15 @@ def train_target(options: argparse.Namespace) -> None:
     writer = DocumentWriter(tokenizer, corpus.training, corpus.finder)
     held_out = held_out_documents(tokenizer, corpus)[:CHECKED]
     model = make_target(tokenizer, seed=1)
+    pace = 1.0
+    if options.source:
+        model.load_state_dict(AutoModelForCausalLM.from_pretrained(options.source).float().state_dict())
+        pace = 0.5  # weights that were trained to the end are not to be thrown about again
 
     def loss(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return learned_loss(model(input_ids=ids, use_cache=False).logits, labels)
 
-    plan = Plan(options.minutes, muon_rate=0.004, adam_rate=0.003, weight_decay=0.3)
+    plan = Plan(options.minutes, muon_rate=0.004 * pace, adam_rate=0.003 * pace, weight_decay=0.3)
     trainer = Trainer(model, loss, plan, options.work / "target")
     if options.resume:
         trainer.resume()
@@ -182,6 +186,9 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     target = commands.add_parser("target", help="train the tokenizer and the target")
     target.set_defaults(run=train_target)
+    target.add_argument(
+        "--from", type=Path, dest="source", help="a trained target to begin with, at half the learning rates"
+    )
     drafter = commands.add_parser("drafter", help="distil the drafter from the trained target")
     drafter.set_defaults(run=train_drafter)
     drafter.add_argument(
