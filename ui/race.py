@@ -36,12 +36,13 @@ def race_view() -> gr.HTML:
         f"{token_view.section(f'race-{at}', 'Lane', f'lane {at + 1}', '')}</div>"
         for at in range(MOST_LANES)
     )
-    tokens = f"function tokenView(element, followLines) {{\n{script('tokens.js')}\n}}\n"
+    *shared, view = token_view.SCRIPTS
+    tokens = f"function tokenView(element, followLines) {{\n{script(view)}\n}}\n"
     return gr.HTML(
         value="",
         html_template=f'{_CONTROLS}<div class="race-lanes">{lanes}</div>'
         f'<details class="race-legend"><summary>What the marks mean</summary>{token_view.legend()}</details>',
-        js_on_load=script("lines.js") + tokens + script("race.js"),
+        js_on_load=script(*shared) + tokens + script("race.js"),
         apply_default_css=False,
         elem_id="compare-race",
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import report as gate
 from .holder import Loaded
+from .terms import term
 
 
 def empty() -> str:
@@ -97,7 +98,9 @@ def _facts(info: Any) -> str:
         "context": f"{info.context_length:,} tokens",
         "memory": _size(info.memory_bytes),
     }
-    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    items = "".join(
+        f"<div><dt>{term(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items()
+    )
     return f'<dl class="facts">{items}</dl>'
 
 

@@ -17,6 +17,7 @@ from . import token_view
 from .assets import json_line, script
 from .figures import in_words, number
 from .frames import notice
+from .terms import term
 from .trace_files import Trace, drafting_in_words, file_name, from_json, to_json
 from .trace_picture import picture
 from .visitors import Visitors
@@ -42,7 +43,9 @@ def traces_tab(visitors: Visitors) -> None:
             draw = gr.Button("Save picture", elem_id="trace-draw", min_width=130, interactive=False)
             opened = gr.UploadButton("Open a file", type="binary", elem_id="trace-open", min_width=130)
         facts = gr.HTML("", elem_id="trace-facts", apply_default_css=False)
-        view = token_view.token_view("trace-view", "trace", label="the chosen answer", empty=_EMPTY)
+        view = token_view.token_view(
+            "trace-view", "trace", label="the chosen answer", empty=_EMPTY, chooser=False
+        )
         saved = gr.HTML(
             "",
             html_template="<span></span>",
@@ -80,10 +83,9 @@ def traces_tab(visitors: Visitors) -> None:
 
 def show(trace: Trace) -> list[Any]:
     """Facts, token view, state and both buttons for a trace."""
-    lines = [token_view.answer_line(next(_numbers))]
+    lines = [token_view.answer_line(next(_numbers), trace.prompt, trace.settings)]
     lines += [token_view.round_line(rnd) for rnd in trace.rounds]
-    if trace.finish_reason is not None:
-        lines.append(token_view.end_line(trace.finish_reason))
+    lines.append(token_view.end_line(trace.finish_reason or ""))
     on = gr.update(interactive=True)
     return [facts_html(trace), "".join(lines), trace, on, on]
 
@@ -108,7 +110,7 @@ def facts_html(trace: Trace) -> str:
         values["acceptance rate"] = number(None if alpha is None else 100 * alpha, 0, " %")
         values["block efficiency"] = number(stats.block_efficiency, 2)
     items = "".join(
-        f"<div><dt>{name}</dt><dd>{escape(str(value)[:200])}</dd></div>"
+        f"<div><dt>{term(name)}</dt><dd>{escape(str(value)[:200])}</dd></div>"
         for name, value in values.items()
         if value is not None
     )

@@ -1,12 +1,12 @@
 // A view's value is text that only grows, one JSON object a line. Calls `onLine` for each line not yet
-// seen, `onReset` when the text is another one than before, and `onDone` after each batch.
+// seen, `onReset` with the text when it is another one than before, and `onDone` after each batch.
 function followLines(onReset, onLine, onDone) {
   let seen = "";
   const read = () => {
     const value = props.value || "";
     if (!value.startsWith(seen)) {
       seen = "";
-      onReset();
+      onReset(value);
     }
     const end = value.lastIndexOf("\n") + 1;
     if (end <= seen.length) {
@@ -19,7 +19,7 @@ function followLines(onReset, onLine, onDone) {
     seen = value.slice(0, end);
     if (onDone) onDone();
   };
-  onReset();
+  onReset("");
   watch("value", read);
   read();
 }
@@ -29,6 +29,22 @@ function make(tag, className, text) {
   if (className) node.className = className;
   if (text !== undefined) node.textContent = text;
   return node;
+}
+
+// A word of the field that says what it means when it is pointed at, tapped or has the focus (terms.js).
+function term(name, meaning) {
+  const button = make("button", "term", name);
+  button.type = "button";
+  button.dataset.meaning = meaning;
+  return button;
+}
+
+// Shows a box of fixed position above `at`, a rectangle of the window, or below where there is no room.
+function place(box, at) {
+  box.hidden = false;
+  const { width, height } = box.getBoundingClientRect();
+  box.style.left = Math.max(8, Math.min(at.left, document.documentElement.clientWidth - width - 8)) + "px";
+  box.style.top = (at.top - height - 6 > 8 ? at.top - height - 6 : at.bottom + 6) + "px";
 }
 
 // Keeps the newest line in sight unless the reader has scrolled up.

@@ -1,58 +1,30 @@
-// The token view. Token text only ever becomes text nodes: nothing in it can run or fetch.
-const NAMES = {
-  accepted: "accepted draft",
-  rejected: "rejected draft",
-  untested: "untested draft",
-  correction: "correction by the target",
-  bonus: "bonus token of the target",
-  plain: "token of the target, not drafted",
-};
-const KEPT = new Set(["accepted", "correction", "bonus", "plain"]);
+// The token view: the tokens of one answer, and on request those of an earlier one. It is sent each answer
+// once; the earlier ones are kept here, as lines, so that nothing is sent again.
+const ANSWERS_KEPT = 20;
+const section = element.querySelector(".token-section");
 const flow = element.querySelector(".token-flow");
 const empty = element.querySelector(".token-empty");
 const tip = element.querySelector(".token-tip");
 const hide = element.querySelector(".token-hide input");
+const chooser = element.querySelector(".token-answers");
+const rule = element.querySelector(".round-rule");
 const follow = pinToEnd(flow);
 const facts = new WeakMap();
+let answers = [];
+let shown = null;
+let began = false;
 let lastEmitted = null;
+let tabStop = null;
+let tipped = null;
 
-const INVISIBLE = /[\n\r\t\u0000-\u001f\u007f-\u00a0\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]/;
-const MARKS = { "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
-
-function mark(sign) {
-  return make("span", "token-mark", sign);
-}
-
-// Fills a token with its text; a space standing alone and what cannot be seen are made visible. The space
-// before a word is no part of its body, so that no mark runs through it where a line ends.
-function fill(span, text, kept) {
-  const body = make("span", "token-body");
-  if (text === "") {
-    body.append(mark("∅"));
-  } else if (/^ +$/.test(text)) {
-    body.append(mark("␣".repeat(text.length)));
-  } else {
-    const word = text.replace(/^ +/, "");
-    span.append(text.slice(0, text.length - word.length));
-    for (const char of word) {
-      if (!INVISIBLE.test(char)) {
-        body.append(char);
-        continue;
-      }
-      const code = "U+" + char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-      body.append(mark(MARKS[char] || code));
-      if (char === "\n" && kept) body.append("\n");
-    }
-    body.normalize();
-  }
-  span.append(body);
-}
+// Tokens
 
 function addRound(line) {
   const round = make("span", "round");
   for (const [kind, text, p, q] of line.tokens) {
     const span = make("span", "token");
     span.dataset.kind = kind;
+    span.setAttribute("role", "button");
     span.tabIndex = -1;
     fill(span, text, KEPT.has(kind));
     facts.set(span, { kind, text, p, q, round: line.round });
@@ -60,38 +32,146 @@ function addRound(line) {
     round.append(span);
   }
   flow.append(round);
-  if (!flow.querySelector('.token[tabindex="0"]')) {
-    const first = flow.querySelector(".token");
-    if (first) first.tabIndex = 0;
+  if (!tabStop) stopAt(round.firstChild);
+}
+
+function stopAt(span) {
+  if (tabStop) tabStop.tabIndex = -1;
+  tabStop = span;
+  tabStop.tabIndex = 0;
+}
+
+function markEnd() {
+  if (shown.end === "eos" && lastEmitted && facts.get(lastEmitted).text === "") {
+    lastEmitted.firstChild.replaceChildren(mark("end"));
   }
 }
 
-const percent = (x) => (x === null || x === undefined ? null : (100 * x).toFixed(x < 0.1 ? 2 : 1) + " %");
+// Answers
+
+function show(answer) {
+  hideTip();
+  closePanel();
+  shown = answer;
+  flow.replaceChildren();
+  lastEmitted = tabStop = null;
+  rule.textContent = answer ? answer.rule : "";
+  if (!answer) return;
+  answer.rounds.forEach(addRound);
+  markEnd();
+}
+
+function begin(line) {
+  answers = answers.filter((answer) => answer.number < line.answer).slice(1 - ANSWERS_KEPT);
+  answers.push({ number: line.answer, asked: line.asked || "", rule: line.rule || "", rounds: [], end: null });
+  began = true;
+  show(answers.at(-1));
+}
+
+function forget() {
+  answers = [];
+  show(null);
+}
+
+// The answer that grows; a view that is told of none has one all the same.
+function growing() {
+  if (!answers.length) begin({ answer: 1 });
+  return answers.at(-1);
+}
+
+function listAnswers() {
+  if (!chooser) return;
+  const options = answers.map(({ number, asked }) => {
+    const option = make("option", "", asked ? `Answer ${number} · ${asked}` : `Answer ${number}`);
+    option.value = number;
+    return option;
+  });
+  chooser.replaceChildren(...options);
+  if (shown) chooser.value = shown.number;
+  chooser.hidden = answers.length < 2;
+}
+
+function choose(number) {
+  const answer = answers.find((each) => each.number === number);
+  if (!answer) return;
+  show(answer);
+  if (answer.end === null) follow(true);
+  else flow.scrollTop = 0;
+  listAnswers();
+}
+
+if (chooser) {
+  chooser.addEventListener("change", () => choose(Number(chooser.value)));
+  document.addEventListener("specdec:answer", (event) => {
+    choose(event.detail);
+    section.scrollIntoView({ block: "nearest" });
+  });
+}
+
+// The round panel
+
+const panel = roundPanel(element.querySelector(".round-panel"), (at, from) => {
+  if (at !== null) {
+    pick(at);
+    return;
+  }
+  closePanel();
+  const round = flow.children[from];
+  if (!round) return;
+  const target = round.contains(tabStop) ? tabStop : round.querySelector(".token");
+  target.focus({ preventScroll: true });
+});
+
+function pick(at) {
+  for (const open of flow.querySelectorAll(".is-open")) open.classList.remove("is-open");
+  const round = flow.children[at];
+  round.classList.add("is-open");
+  const [line, box] = [round.getBoundingClientRect(), flow.getBoundingClientRect()];
+  if (line.top < box.top + 16) flow.scrollTop -= box.top + 16 - line.top;
+  else if (line.bottom > box.bottom - 16) flow.scrollTop += Math.min(line.bottom - box.bottom, line.top - box.top) + 16;
+}
+
+function openPanel(round) {
+  hideTip();
+  const wasOpen = panel.isOpen();
+  const at = [...flow.children].indexOf(round);
+  section.classList.add("has-panel");
+  panel.show(shown.rounds, at);
+  pick(at);
+  if (wasOpen) return;
+  const box = element.querySelector(".round-panel");
+  box.focus({ preventScroll: true });
+  box.scrollIntoView({ block: "nearest" });
+}
+
+function closePanel() {
+  panel.hide();
+  section.classList.remove("has-panel");
+  for (const open of flow.querySelectorAll(".is-open")) open.classList.remove("is-open");
+}
+
+// What both models thought of a token, while it is pointed at or has the focus
 
 function showTip(span) {
+  hideTip();
   const { kind, text, p, q, round } = facts.get(span);
-  tip.replaceChildren(make("strong", "", NAMES[kind]));
-  const shown = text === "" ? "adds no text of its own" : "“" + text.replace(/\n/g, "↵") + "”";
-  tip.append(make("span", "token-tip-text", shown));
+  const named = text === "" ? "adds no text of its own" : quoted(text);
+  tip.replaceChildren(make("strong", "", NAMES[kind]), make("span", "token-tip-text", named));
   const rows = make("dl");
-  const add = (name, value) => value !== null && rows.append(make("dt", "", name), make("dd", "", value));
-  add("target, p", percent(p));
-  add("drafter, q", percent(q));
+  const add = (name, value) => rows.append(make("dt", "", name), make("dd", "", value));
+  if (p !== null) add("target, p", percent(p));
+  if (q !== null) add("drafter, q", percent(q));
   add("round", round > 0 ? String(round) : "before the first");
   tip.append(rows);
-  tip.hidden = false;
-  span.setAttribute("aria-describedby", tip.id);
-  const at = span.getClientRects()[0];
-  const box = tip.getBoundingClientRect();
-  const left = Math.min(Math.max(8, at.left), window.innerWidth - box.width - 8);
-  const above = at.top - box.height - 6;
-  tip.style.left = left + "px";
-  tip.style.top = (above > 8 ? above : at.bottom + 6) + "px";
+  place(tip, span.getClientRects()[0]);
+  tipped = span;
+  tipped.setAttribute("aria-describedby", tip.id);
 }
 
 function hideTip() {
   tip.hidden = true;
-  for (const span of flow.querySelectorAll("[aria-describedby]")) span.removeAttribute("aria-describedby");
+  if (tipped) tipped.removeAttribute("aria-describedby");
+  tipped = null;
 }
 
 function tokenOf(event) {
@@ -99,32 +179,40 @@ function tokenOf(event) {
   return span && facts.has(span) ? span : null;
 }
 
-flow.addEventListener("mouseover", (event) => {
-  hideTip();
-  const span = tokenOf(event);
+flow.addEventListener("pointerover", (event) => {
+  const span = event.pointerType === "touch" ? null : tokenOf(event);
   if (span) showTip(span);
+  else hideTip();
 });
-flow.addEventListener("mouseleave", hideTip);
+flow.addEventListener("pointerleave", hideTip);
 flow.addEventListener("focusin", (event) => {
-  hideTip();
   const span = tokenOf(event);
   if (!span) return;
-  for (const other of flow.querySelectorAll('.token[tabindex="0"]')) other.tabIndex = -1;
-  span.tabIndex = 0;
-  showTip(span);
+  stopAt(span);
+  if (span.matches(":focus-visible")) showTip(span);
+  if (panel.isOpen()) openPanel(span.parentNode);
 });
 flow.addEventListener("focusout", hideTip);
 flow.addEventListener("scroll", hideTip);
 flow.addEventListener("click", (event) => {
-  const span = tokenOf(event);
-  if (span) span.focus({ preventScroll: true });
+  const round = event.target.closest(".round");
+  if (round && window.getSelection().isCollapsed) openPanel(round);
 });
 flow.addEventListener("keydown", (event) => {
   const span = tokenOf(event);
-  if (event.key === "Escape") hideTip();
+  if (event.key === "Escape") {
+    if (tip.hidden && panel.isOpen()) panel.leave();
+    hideTip();
+  }
+  if (!span) return;
+  if (event.key === "Enter" || event.key === " ") {
+    event.preventDefault();
+    openPanel(span.parentNode);
+    element.querySelector(".round-panel").focus({ preventScroll: true });
+  }
   const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
   const ends = { Home: 0, End: -1 }[event.key];
-  if (!span || (step === undefined && ends === undefined)) return;
+  if (step === undefined && ends === undefined) return;
   const all = [...flow.querySelectorAll(".token")].filter((token) => token.offsetParent !== null);
   const to = step === undefined ? all.at(ends) : all[all.indexOf(span) + step];
   if (to) {
@@ -135,19 +223,27 @@ flow.addEventListener("keydown", (event) => {
 hide.addEventListener("change", () => flow.classList.toggle("only-kept", hide.checked));
 
 followLines(
-  () => {
-    flow.replaceChildren();
-    hideTip();
-    lastEmitted = null;
+  (value) => {
+    if (!chooser || !value) forget();
   },
   (line) => {
-    if (line.tokens) addRound(line);
-    if (line.end === "eos" && lastEmitted && facts.get(lastEmitted).text === "") {
-      lastEmitted.firstChild.replaceChildren(mark("end"));
+    if (line.answer !== undefined) begin(line);
+    if (line.tokens && line.tokens.length) {
+      growing().rounds.push(line);
+      if (growing() === shown) addRound(line);
+    }
+    if (line.end !== undefined) {
+      growing().end = line.end;
+      if (growing() === shown) markEnd();
     }
   },
   () => {
     empty.hidden = flow.childElementCount > 0;
-    follow(false);
+    if (began) listAnswers();
+    panel.count();
+    // An answer that comes as a whole is read from its top; one that grows, where it grows.
+    if (began && shown && shown.end !== null) flow.scrollTop = 0;
+    else if (!panel.isOpen()) follow(began);
+    began = false;
   },
 );
