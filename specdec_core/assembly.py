@@ -134,19 +134,21 @@ def plan_pair(
     )
 
 
-def load_pair(plan: PairPlan, watch: Watch) -> tuple[LoadedPair, EngineInfo, PairReport]:
+def load_pair(
+    plan: PairPlan, watch: Watch, eager: str | None = None
+) -> tuple[LoadedPair, EngineInfo, PairReport]:
     """The gate, then room in memory and on disk, the weights, and the gate's last check on the real output
-    layers. One pair at a time: whoever comes second waits.
+    layers. One pair at a time: whoever comes second waits. `eager` is why the runners have to be eager.
 
-    Raises IncompatiblePairError, PairUncheckableError, LoadError, LoadCancelledError, and whatever the one who
-    watches raises; nothing of the pair is in memory then.
+    Raises IncompatiblePairError, PairUncheckableError, LoadError, LoadCancelledError, and whatever the one
+    who watches raises; nothing of the pair is in memory then.
     """
     if not _one_at_a_time.acquire(blocking=False):
         watch.say("Waiting until another pair is loaded")
         while not _one_at_a_time.acquire(timeout=_WAITING_S):
             watch.check()
     try:
-        loaded = _load_pair(plan, watch)
+        loaded = _load_pair(plan, watch, eager)
         release_memory()
         return loaded
     except Exception as error:
@@ -166,7 +168,7 @@ def memory_ran_out(plan: PairPlan, error: Exception) -> LoadError:
     )
 
 
-def _load_pair(plan: PairPlan, watch: Watch) -> tuple[LoadedPair, EngineInfo, PairReport]:
+def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedPair, EngineInfo, PairReport]:
     say = watch.say
     say("Checking configurations and tokenizers", 0.0)
     report = check_pair(
@@ -205,9 +207,10 @@ def _load_pair(plan: PairPlan, watch: Watch) -> tuple[LoadedPair, EngineInfo, Pa
             counted = report.tokenizer.encode(Path(plan.drafter_vocabulary_text).read_text(encoding="utf-8"))
         kept = frequent_ids(plan.drafter_vocabulary, vocab_size, eos_ids(target_model), counted)
         shorten_head(drafter_model, kept)
+    target, *drafter = (runner_for(model, vocab_size=vocab_size, eager=eager) for model in models)
     pair = LoadedPair(
-        target=runner_for(target_model, vocab_size=vocab_size),
-        drafter=runner_for(drafter_model, vocab_size=vocab_size) if drafter_model is not None else None,
+        target=target,
+        drafter=drafter[0] if drafter else None,
         tokenizer=report.tokenizer,
         eos_ids=eos_ids(target_model),
     )

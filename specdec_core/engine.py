@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
@@ -26,6 +26,7 @@ from .trace import FinishReason, Round, Stats, emitted_ids
 
 DEFAULT_CACHE_BYTES = 2 * 2**30
 _MEASURED_ROWS = (1, 2, 3, 5, 9)
+_ONLY_LOADED = "answers are made in worker processes, and a graph captured here would not work in them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +82,26 @@ class Engine:
         vocab_padding: str | None = None,
         on_progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        for_workers: bool = False,
     ) -> Engine:
         """Checks the pair, then loads it.
 
         Either `preset`, or `target` with or without `drafter` (Hub ids or folders; `revision` is the
         target's). `quantization` (none, nf4, int8) overrides the preset's for both models. Setting `cancel`
         ends the load between two steps or two pieces of a download with LoadCancelledError; so does what
-        `on_progress` raises, with that. Raises PresetError, IncompatiblePairError with the gate's report,
-        PairUncheckableError, LoadError.
+        `on_progress` raises, with that. With `for_workers` nothing is computed here: processes forked off
+        this one answer, and each calls `warm_up` first.
+
+        Raises PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, LoadError.
         """
         watch = Watch(on_progress, cancel)
         plan = plan_pair(preset, target, drafter, revision, device, quantization, vocab_padding)
-        pair, info, report = load_pair(plan, watch)
+        pair, info, report = load_pair(plan, watch, _ONLY_LOADED if for_workers else None)
         engine = cls(pair, info, plan.settings, report=report if plan.drafter is not None else None)
         try:
-            watch.say("Warming up", 0.95)
-            engine._warm_up()
+            if not for_workers:
+                watch.say("Warming up", 0.95)
+                engine.warm_up()
             watch.say("Ready", 1.0)
         except Exception as error:
             engine.unload()
@@ -106,9 +111,11 @@ class Engine:
             raise
         return engine
 
-    def session(self) -> Session:
-        """A conversation's caches, kept between turns; pass it to `stream`."""
-        session = Session(self.pair)
+    def session(self, sampled: Mapping[str, Sequence[int]] | None = None) -> Session:
+        """A conversation's caches, kept between turns; pass it to `stream`. `sampled` is that of the session
+        that the conversation had before.
+        """
+        session = Session(self.pair, sampled)
         with self._idle:
             self._sessions[session] = time.monotonic()
         return session
@@ -191,20 +198,22 @@ class Engine:
                 held -= session.size_bytes
                 session.reset()
 
-    def _warm_up(self) -> None:
+    def warm_up(self, costs: Mapping[Drafting, StepCosts] | None = None) -> None:
         """Pays for what the first forward of each kind sets up, before a person waits for it, and measures
-        what steps cost, for gamma="auto".
+        what steps cost, for gamma="auto", unless `costs` has it from another process.
         """
+        self.pair.costs.update(costs or self._measured_costs())
+        prompt = self._pair.tokenizer.decode([min(9, self._pair.target.vocab_size - 1)]) or "a"
+        gamma = 2 if self._pair.drafter is not None else 0
+        self.generate(prompt, Settings(max_new_tokens=8, gamma=gamma, seed=0))
+
+    def _measured_costs(self) -> dict[Drafting, StepCosts]:
         context = min(64, self.pair.context_length - max(_MEASURED_ROWS))
         times = step_times(self.pair, context=context, rows=_MEASURED_ROWS, repetitions=5)
         # More rows never cost less; where it looks so, the machine was busy with something else.
         costs = accumulate((times.v(rows) for rows in sorted(times.target_s)), max)
         verify = dict(zip(sorted(times.target_s), costs, strict=True))
-        self.pair.costs["model"] = StepCosts(times.c, dict(verify))
-        self.pair.costs["ngram"] = StepCosts(0.0, dict(verify))
-        prompt = self._pair.tokenizer.decode([min(9, self._pair.target.vocab_size - 1)]) or "a"
-        gamma = 2 if self._pair.drafter is not None else 0
-        self.generate(prompt, Settings(max_new_tokens=8, gamma=gamma, seed=0))
+        return {"model": StepCosts(times.c, dict(verify)), "ngram": StepCosts(0.0, dict(verify))}
 
     @property
     def costs(self) -> Mapping[Drafting, StepCosts]:

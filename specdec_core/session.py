@@ -6,7 +6,7 @@ Knows the runners and the tokenizer it was given; nothing of presets, locks or o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from .decoding import DecodedRound, GammaPolicy, Limits, decode
@@ -30,10 +30,11 @@ _RESERVED_AHEAD = 1024
 class Session:
     """Holds the KV caches of one conversation over weights that are shared."""
 
-    def __init__(self, pair: LoadedPair) -> None:
+    def __init__(self, pair: LoadedPair, sampled: Mapping[str, Sequence[int]] | None = None) -> None:
         self._pair = pair
         self.prompt_ids: list[int] = []
-        self._sampled: dict[str, list[int]] = {}
+        self.sampled: dict[str, list[int]] = {text: list(ids) for text, ids in (sampled or {}).items()}
+        """The ids of each answer so far, by its text: what a follow-up prompt is made of."""
         self._adaptive: dict[Drafting, AdaptiveGamma] = {}
         self.reset()
 
@@ -77,7 +78,7 @@ class Session:
             pair.target,
             self._cache,
             drafter,
-            sampler_for(settings, noise),
+            sampler_for(settings, noise, pair.sampling),
             self._policy(settings),
             text.feed,
             Limits(settings.max_new_tokens, pair.context_length),
@@ -115,7 +116,7 @@ class Session:
         if settings.gamma == 0:
             return None
         if settings.drafting == "ngram":
-            return NgramDrafter(self._pair.target.device)
+            return NgramDrafter()
         return ModelDrafter(self._pair.drafter, self._draft_cache)
 
     def _policy(self, settings: Settings) -> GammaPolicy:
@@ -141,7 +142,7 @@ class Session:
         room = limit - min(settings.max_new_tokens, limit // 4)
         kept = list(prompt)
         while True:
-            ids = self._pair.prompter.encode_chat(kept, self._sampled)
+            ids = self._pair.prompter.encode_chat(kept, self.sampled)
             if len(ids) <= room:
                 break
             shorter = _without_oldest_turn(kept)
@@ -182,7 +183,7 @@ class Session:
         if ids and ids[-1] in eos_ids:
             ids = ids[:-1]
         if ids:
-            self._sampled[text] = ids
+            self.sampled[text] = ids
 
 
 def _build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:

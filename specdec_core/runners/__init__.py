@@ -10,8 +10,15 @@ from .lean import LeanRunner, UnsupportedError, copied_bytes
 __all__ = ["CudaGraphRunner", "EagerRunner", "KVCache", "LeanRunner", "copied_bytes", "runner_for"]
 
 
-def runner_for(model: torch.nn.Module, *, vocab_size: int | None = None) -> EagerRunner:
-    """The fastest runner that computes this model; an eager one says in `reason` why no faster one does."""
+def runner_for(
+    model: torch.nn.Module, *, vocab_size: int | None = None, eager: str | None = None
+) -> EagerRunner:
+    """The fastest runner that computes this model; an eager one says in `reason` why no faster one does.
+
+    With `eager`, which is such a reason, the eager one, and nothing is computed.
+    """
+    if eager is not None:
+        return EagerRunner(model, vocab_size=vocab_size, reason=eager)
     if model.get_input_embeddings().weight.is_cuda:
         return _graph_runner(model, vocab_size)
     try:
