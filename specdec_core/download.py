@@ -1,25 +1,26 @@
 """A model's weights from the Hub into its cache: which files, room for them, progress, and what went wrong.
 
 Fetches safetensors and the two configuration files beside them, nothing else. Knows nothing of what is done
-with the files. An interrupted download keeps its finished files; the next one fetches the rest.
+with the files. An interrupted download is taken up where it stopped.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
 from .errors import LoadError
 from .hub_errors import cut_off, explain_hub_error, first_line
+from .resumed_download import RemoteFile, arrived_bytes, fetch_blob, remove_leftovers
 from .units import gigabytes
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -29,12 +30,6 @@ _SECONDS_BETWEEN_REPORTS = 0.2
 
 OnBytes = Callable[[int], None]
 """Called with the bytes of a download that have arrived so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    name: str
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +44,11 @@ class Download:
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.missing)
 
+    @property
+    def remaining_bytes(self) -> int:
+        """Without what an earlier download left of its last file."""
+        return sum(file.size_bytes - arrived_bytes(self.model, file) for file in self.missing)
+
 
 def plan_download(model: str, revision: str | None = None) -> Download | None:
     """What must be fetched before `model` can be loaded; None for a folder, or where the Hub is out of reach
@@ -62,22 +62,27 @@ def plan_download(model: str, revision: str | None = None) -> Download | None:
         info = HfApi(endpoint=constants.ENDPOINT).model_info(
             model, revision=revision, files_metadata=True, timeout=constants.DEFAULT_REQUEST_TIMEOUT
         )
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        names = _weight_files(model, info.sha, sizes)
+        files = {
+            file.rfilename: RemoteFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None)
+            for file in info.siblings or ()
+        }
+        names = _weight_files(model, info.sha, files)
     except LoadError:
         raise
     except Exception as error:
         if downloaded_folder(model, revision) is not None:
             return None
         raise LoadError(_explain(model, revision, error)) from error
-    wanted = [*(name for name in _CONFIGURATION if name in sizes), *names]
-    missing = [RemoteFile(name, sizes.get(name, 0)) for name in wanted if not _is_here(model, name, info.sha)]
+    wanted = [*(name for name in _CONFIGURATION if name in files), *names]
+    missing = [
+        files.get(name) or RemoteFile(name, 0) for name in wanted if not _is_here(model, name, info.sha)
+    ]
     return Download(model, info.sha, tuple(missing))
 
 
 def require_disk_space(downloads: Sequence[Download]) -> None:
     """Raises LoadError where the cache's disk has no room for all of them."""
-    needed = sum(download.size_bytes for download in downloads)
+    needed = sum(download.remaining_bytes for download in downloads)
     if not needed:
         return
     cache = Path(constants.HF_HUB_CACHE)
@@ -94,25 +99,41 @@ def require_disk_space(downloads: Sequence[Download]) -> None:
 def fetch(download: Download, on_bytes: OnBytes) -> str:
     """Downloads what is missing; the folder that holds the model's files.
 
-    Raises LoadError, and at once whatever `on_bytes` raises.
+    Raises LoadError, and at once whatever `on_bytes` raises; what has arrived by then is kept.
     """
-    _remove_leftovers(download.model)
-    arrived = _Arrived(on_bytes)
-    for file in download.missing:
-        try:
-            hf_hub_download(
-                download.model, file.name, revision=download.commit, tqdm_class=arrived.progress_bar()
-            )
-        except Exception as error:
-            if error is arrived.ended_by:
-                raise
-            raise LoadError(_explain_cut(download, arrived.count, error)) from error
+    remove_leftovers(download.model)
+    reported = -math.inf
+    with closing(_arriving(download)) as counts:
+        for count in counts:
+            now = time.monotonic()
+            if now - reported >= _SECONDS_BETWEEN_REPORTS:
+                reported = now
+                on_bytes(count)
     folder = _snapshot(download.model, download.commit)
     if folder is None:
         raise LoadError(
             f"{download.model} vanished from {constants.HF_HUB_CACHE} while it was loaded. Load again."
         )
     return folder
+
+
+def _arriving(download: Download) -> Iterator[int]:
+    """Downloads file by file, yielding how many bytes of all are here."""
+    here = count = 0
+    for file in download.missing:
+        try:
+            if file.resumable:
+                for held in fetch_blob(download.model, download.commit, file):
+                    count = here + held
+                    yield count
+            # Finds a blob that is complete, and gives it its name.
+            hf_hub_download(download.model, file.name, revision=download.commit, tqdm_class=_NoBar)
+        except LoadError:
+            raise
+        except Exception as error:
+            raise LoadError(_explain_cut(download, count, error)) from error
+        here += file.size_bytes
+        yield here
 
 
 def downloaded_folder(model: str, revision: str | None = None) -> str | None:
@@ -130,7 +151,7 @@ def downloaded_folder(model: str, revision: str | None = None) -> str | None:
     return None
 
 
-def _weight_files(model: str, commit: str, names: Sequence[str]) -> list[str]:
+def _weight_files(model: str, commit: str, names: Collection[str]) -> list[str]:
     """The safetensors that make up the model, with their index, and no second copy in another layout."""
     if WEIGHTS in names:
         return [WEIGHTS]
@@ -156,58 +177,11 @@ def _snapshot(model: str, revision: str) -> str | None:
     return str(Path(config).parent) if isinstance(config, str) else None
 
 
-def _remove_leftovers(model: str) -> None:
-    """Deletes what a killed process left of its downloads; what another one still writes is locked."""
-    repository = repo_folder_name(repo_id=model, repo_type="model")
-    cache = Path(constants.HF_HUB_CACHE)
-    for part in cache.joinpath(repository, "blobs").glob("*.incomplete"):
-        lock = cache / ".locks" / repository / f"{part.name.split('.')[0]}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(lock, timeout=0):
-                part.unlink(missing_ok=True)
-        except (Timeout, OSError, NotImplementedError):
-            continue
+class _NoBar(tqdm):
+    """What the Hub's client takes for a progress bar; it shows nothing."""
 
-
-class _Arrived:
-    """Counts the bytes of several files and reports them a few times a second."""
-
-    def __init__(self, on_bytes: OnBytes) -> None:
-        self.count = 0
-        self.ended_by: Exception | None = None
-        self._on_bytes = on_bytes
-        self._reported = 0.0
-
-    def add(self, size: int) -> None:
-        self.count += size
-        now = time.monotonic()
-        if now - self._reported >= _SECONDS_BETWEEN_REPORTS:
-            self._reported = now
-            try:
-                self._on_bytes(self.count)
-            except Exception as error:
-                self.ended_by = error
-                raise
-
-    def progress_bar(self) -> type[tqdm]:
-        """What the Hub client takes for a progress bar: it shows nothing and counts here."""
-        arrived = self
-
-        class Bar(tqdm):
-            def __init__(self, *arguments, **options) -> None:
-                super().__init__(*arguments, **options | {"disable": True})
-
-            def update(self, n: float | None = 1) -> None:
-                arrived.add(int(n or 0))
-
-            def update_transfer(self, n: float | None = 1) -> None:
-                """Bytes off the network, of which `update` hears again once they are written."""
-
-            def set_transfer_postfix_str(self, *arguments, **options) -> None:
-                """Speed is not shown."""
-
-        return Bar
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options | {"disable": True})
 
 
 def _explain(model: str, revision: str | None, error: Exception) -> str:
@@ -222,7 +196,6 @@ def _explain_cut(download: Download, arrived: int, error: Exception) -> str:
     if cut_off(error) and arrived:
         return (
             f"The download of {download.model} broke off after {gigabytes(arrived)} of "
-            f"{gigabytes(download.size_bytes)} ({first_line(error)}). Load again to go on: finished files "
-            "are kept."
+            f"{gigabytes(download.size_bytes)} ({first_line(error)}). Load again to go on from there."
         )
     return _explain(download.model, download.commit, error)

@@ -54,7 +54,7 @@ def explain_hub_error(name: str, revision: str | None, error: BaseException) -> 
     if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in found):
         return (
             f"The disk became full while {name} was downloaded. Free space in {constants.HF_HUB_CACHE}, or "
-            "set HF_HOME to a folder on another disk, and load again: finished files are kept."
+            "set HF_HOME to a folder on another disk, and load again: what has arrived is kept."
         )
     if caused_by(LocalEntryNotFoundError, ConnectionError, TimeoutError) or any(map(_of_http_client, found)):
         return (

@@ -17,7 +17,7 @@ Progress = Callable[[str, float | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What `on_progress` raises, and LoadCancelledError once `cancel` is set, ends the load where it stands."""
+    """What `on_progress` raises ends the load where it stands, and so does `cancel` once it is set."""
 
     on_progress: Progress | None = None
     cancel: threading.Event | None = None
@@ -26,6 +26,7 @@ class Watch:
         self.check()
         if self.on_progress is not None:
             self.on_progress(message, fraction)
+            self.check()
 
     def check(self) -> None:
         """Raises LoadCancelledError if the load was called off."""

@@ -4,9 +4,12 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the apps that tests start
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
-from hub_server import running_hub
+from hub_server import HubServer, running_hub
 from huggingface_hub import constants
 from tiny_pair import save_pair
 
@@ -45,3 +48,18 @@ def hub(tmp_path, monkeypatch):
         # transformers keeps a client, which would go on asking the Hub that it was made for.
         monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
         yield server
+
+
+@pytest.fixture
+def on_the_hub(hub: HubServer, pair_folders, tmp_path):
+    """The small pair as two repositories, each in a folder that a test may change."""
+    for name, folder in zip(("owner/target", "owner/drafter"), pair_folders, strict=True):
+        hub.repositories[name] = Path(shutil.copytree(folder, tmp_path / "served" / name))
+    return hub
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A client that neither waits long for an answer nor between its own retries."""
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)

@@ -27,8 +27,10 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories: dict[str, Path] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
+        self.refused = 0
         self.asked_for: list[str] = []
         self.ranges: list[str] = []
+        self.ignores_ranges = False
         self.gated: dict[str, set[str]] = {}
         self.cuts: dict[str, list[int]] = {}
         self.stalled: set[str] = set()
@@ -53,6 +55,21 @@ def running_hub() -> Iterator[HubServer]:
             thread.join()
 
 
+def sum_of(path: Path) -> str:
+    """A file's ETag: large files have their sha256 there."""
+    kind = "sha256" if path.suffix == ".safetensors" else "sha1"
+    return hashlib.new(kind, path.read_bytes()).hexdigest()
+
+
+def _listed(path: Path) -> dict[str, object]:
+    """A file as a repository's description lists it."""
+    size = path.stat().st_size
+    listed = {"rfilename": path.name, "size": size}
+    if path.suffix == ".safetensors":
+        listed["lfs"] = {"size": size, "sha256": sum_of(path), "pointerSize": 134}
+    return listed
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: HubServer
 
@@ -71,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = f"{owner}/{name}"
         if repository in self.server.refusals:
             status, code = self.server.refusals[repository]
+            self.server.refused += 1
             self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": "refused"}, with_body)
         elif repository not in self.server.repositories:
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, with_body)
@@ -93,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             path = folder.joinpath(*file)
             if path.is_file():
                 body = path.read_bytes()
-                etag = f'"{hashlib.sha1(body).hexdigest()}"'
+                etag = f'"{sum_of(path)}"'
                 self._file(file[-1], body, {"ETag": etag, "X-Repo-Commit": COMMIT}, with_body)
             else:
                 self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, with_body)
@@ -104,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(200, json.dumps(listing).encode(), {}, with_body)
         else:
-            siblings = [{"rfilename": name, "size": (folder / name).stat().st_size} for name in names]
+            siblings = [_listed(folder / name) for name in names]
             info = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
             self._send(200, json.dumps(info).encode(), {}, with_body)
 
@@ -122,7 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, name: str, body: bytes, headers: dict[str, str], with_body: bool) -> None:
         """A file, or the rest of it, whole or broken off."""
         start = 0
-        if wanted := self.headers.get("Range"):
+        wanted = self.headers.get("Range")
+        if wanted and not self.server.ignores_ranges:
             self.server.ranges.append(wanted)
             start = int(wanted.removeprefix("bytes=").partition("-")[0])
             headers = headers | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}

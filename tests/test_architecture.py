@@ -21,7 +21,7 @@ LAYERS = [
     {"samplers"},
     {"runners"},
     {"drafting", "prompting", "detokenization"},
-    {"decoding", "pair", "presets", "tokenizer_identity", "model_files", "loading"},
+    {"decoding", "pair", "presets", "tokenizer_identity", "model_files", "loading", "resumed_download"},
     {"session", "logit_width", "step_times", "memory", "download"},
     {"compatibility"},
     {"assembly"},

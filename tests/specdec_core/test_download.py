@@ -3,15 +3,12 @@
 import errno
 import json
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, HubServer
+from hub_pair import DRAFTER, TARGET, load, refusal
+from hub_server import COMMIT
 from huggingface_hub import constants
 
 import specdec_core as sd
@@ -20,39 +17,8 @@ from specdec_core.errors import LoadError
 from specdec_core.hub_errors import explain_hub_error
 
 HI = [{"role": "user", "content": "Once upon a time"}]
-TARGET, DRAFTER = "owner/target", "owner/drafter"
 TOKEN = "hf_a-secret-of-32-characters-or-so"
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture
-def on_the_hub(hub: HubServer, pair_folders, tmp_path):
-    """The small pair as two repositories, each in a folder that a test may change."""
-    for name, folder in zip((TARGET, DRAFTER), pair_folders, strict=True):
-        hub.repositories[name] = Path(shutil.copytree(folder, tmp_path / "served" / name))
-    return hub
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """A client that neither waits long for an answer nor between its own retries."""
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 8000)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-
-
-def load(**changed) -> sd.Engine:
-    return sd.Engine.load(**{"target": TARGET, "drafter": DRAFTER, "device": "cpu", **changed})
-
-
-def refusal(**changed) -> str:
-    with pytest.raises((sd.LoadError, sd.PairUncheckableError)) as error:
-        load(**changed)
-    return str(error.value)
-
-
-def leftovers() -> list[str]:
-    return [path.name for path in Path(constants.HF_HUB_CACHE).rglob("*.incomplete")]
 
 
 # What is downloaded
@@ -221,58 +187,3 @@ def test_a_disk_that_becomes_full_meanwhile_is_told():
     message = explain_hub_error("owner/model", None, OSError(errno.ENOSPC, "No space left on device"))
     assert "The disk became full while owner/model was downloaded" in message
     assert "load again" in message
-
-
-# Cut off
-
-
-def test_a_connection_that_breaks_once_is_taken_up_where_it_broke(on_the_hub, impatient):
-    on_the_hub.cuts["model.safetensors"] = [40_000]
-    assert load().generate(HI, sd.Settings(max_new_tokens=4, seed=1)).token_ids
-    assert on_the_hub.ranges == ["bytes=40000-"]
-
-
-def test_a_download_that_breaks_off_says_how_far_it_came_and_the_next_one_goes_on(on_the_hub, impatient):
-    on_the_hub.cuts["model.safetensors"] = [40_000, *[0] * 12]
-    message = refusal()
-    assert f"The download of {TARGET} broke off after 0.0 MB of 0." in message
-    assert "Load again to go on" in message
-    assert leftovers() == []
-    on_the_hub.cuts.clear()
-    on_the_hub.asked_for.clear()
-    assert load().info.target == TARGET
-    # Its head and its body, of the drafter; the target's is here.
-    assert on_the_hub.asked_for.count("generation_config.json") == 2
-
-
-def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(on_the_hub, impatient):
-    on_the_hub.cuts["model.safetensors"] = [30_000, *[0] * 12]
-    on_the_hub.stalled.add("model.safetensors")
-    assert "broke off after" in refusal()
-
-
-def test_a_failed_load_leaves_the_pair_before_it_serving(on_the_hub, engine, impatient):
-    on_the_hub.cuts["model.safetensors"] = [0] * 12
-    settings = sd.Settings(max_new_tokens=8, seed=1)
-    before = engine.generate(HI, settings).token_ids
-    refusal()
-    assert engine.generate(HI, settings).token_ids == before
-
-
-def test_a_process_killed_in_the_middle_leaves_nothing_corrupt_and_nothing_behind(on_the_hub, tmp_path):
-    on_the_hub.cuts["model.safetensors"] = [40_000]
-    on_the_hub.stalled.add("model.safetensors")
-    code = "import specdec_core as sd; sd.Engine.load(target='owner/target', device='cpu')"
-    place = {
-        "HF_ENDPOINT": on_the_hub.address,
-        "HF_HUB_CACHE": constants.HF_HUB_CACHE,
-        "NO_PROXY": "127.0.0.1",
-    }
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | place)
-    assert on_the_hub.stalling.wait(60)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(leftovers()) == 1
-    on_the_hub.released.set()
-    assert load().generate(HI, sd.Settings(max_new_tokens=4, seed=1)).token_ids
-    assert leftovers() == []
