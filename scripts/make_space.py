@@ -2,15 +2,18 @@
 
     python scripts/make_space.py FOLDER                     # the embedded pair, on a free CPU
     python scripts/make_space.py FOLDER --preset smollm2    # a pair from the Hub
+    python scripts/make_space.py FOLDER --preset llama-3.2 --hardware zero-a10g    # on ZeroGPU
+    python scripts/make_space.py FOLDER --start             # and run it here as the Hub would, to see it work
 
-Copies what git tracks of the page and the engine, and writes what only a Space has: its requirements and the
-front matter of its README. Starts nothing and uploads nothing.
+Copies what git tracks of the page and the engine, and writes what only a Space has: its requirements, the
+name of its preset, and the front matter of its README. Uploads nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import specdec_core as sd
+from ui.space import PRESET_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ("app.py", "LICENSE", "ui", "specdec_core", "presets")
@@ -26,9 +30,13 @@ LARGEST_FILE_BYTES = 10_000_000
 """Above it the Hub wants Git LFS."""
 
 GRADIO = "6.31.0"
-PYTHON = "3.11"
+PYTHON = "3.12"
+"""ZeroGPU has 3.10 and 3.12; the engine needs 3.11."""
+FREE_HARDWARE_GB = 5
+"""The largest download whose pair a free CPU (16 GB) holds in float32."""
 REQUIREMENTS = """\
-# What a Space installs. torch is not the project's own: hardware of the Hub may have none that is newer.
+# What a Space installs beside Gradio, which the Hub brings along as it does the package spaces. torch is not
+# the project's own: its exact version is one that the hardware has, ZeroGPU among them.
 torch>=2.8,<2.12
 transformers>=5.17,<6
 accelerate>=1.10
@@ -37,8 +45,11 @@ pydantic>=2.10,<3
 """
 
 
-def make_space(folder: Path, preset: sd.Preset) -> list[str]:
-    """Writes the Space's files into `folder`, which must be empty or new; returns their names.
+def make_space(
+    folder: Path, preset: sd.Preset, hardware: str | None = None, login: bool = False
+) -> list[str]:
+    """Writes the Space's files into `folder`, which must be empty or new; returns their names. With `login`
+    visitors may log in, for a pair check with the models that they have access to.
 
     Raises ValueError where the folder holds something or a file is too large for plain Git.
     """
@@ -52,8 +63,32 @@ def make_space(folder: Path, preset: sd.Preset) -> list[str]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
     (folder / "requirements.txt").write_text(REQUIREMENTS, encoding="utf-8")
-    (folder / "README.md").write_text(_readme(preset), encoding="utf-8")
-    return sorted([*names, "README.md", "requirements.txt"])
+    (folder / PRESET_FILE).write_text(f"{preset.name}\n", encoding="utf-8")
+    (folder / "README.md").write_text(_readme(preset, hardware, login), encoding="utf-8")
+    return sorted([*names, "README.md", PRESET_FILE, "requirements.txt"])
+
+
+def start(folder: Path) -> int:
+    """Runs the Space here as the Hub would: a fresh virtual environment beside the folder, with nothing but
+    Gradio and the Space's own requirements, and app.py started in the folder. Returns its exit status.
+    """
+    environment = folder.with_name(f"{folder.name}-venv")
+    python = _python()
+    print(f"Making {environment} with {python}", flush=True)
+    subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
+    own = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    packages = [f"gradio[oauth]=={GRADIO}", "spaces", "-r", str(folder / "requirements.txt")]
+    subprocess.run([own, "-m", "pip", "install", "--quiet", *packages], check=True)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([own, "app.py"], cwd=folder, env=variables).returncode
+
+
+def _python() -> str:
+    """The Space's Python where this machine has it, else this one."""
+    own = shutil.which(f"python{PYTHON}")
+    if own and subprocess.run([own, "-c", ""], capture_output=True).returncode == 0:
+        return own
+    return sys.executable
 
 
 def _tracked_files() -> list[str]:
@@ -66,7 +101,7 @@ def _tracked_files() -> list[str]:
     ]
 
 
-def _readme(preset: sd.Preset) -> str:
+def _readme(preset: sd.Preset, hardware: str | None, login: bool) -> str:
     """Front matter, in JSON's notation of strings and lists, which YAML reads too, and a few words."""
     hub_models = [m.model for m in (preset.target, preset.drafter) if m and not Path(m.model).is_dir()]
     values = {
@@ -80,41 +115,55 @@ def _readme(preset: sd.Preset) -> str:
         "app_file": "app.py",
         "license": "mit",
         "short_description": "Speculative decoding, every draft shown",
-        "suggested_hardware": "cpu-basic" if preset.download_gb < 5 else "l4x1",
+        "suggested_hardware": hardware or ("cpu-basic" if preset.download_gb < FREE_HARDWARE_GB else "l4x1"),
         "tags": ["speculative-decoding", "text-generation", "chatbot"],
     }
     if hub_models:
         values["models"] = hub_models
+        # The weights are read, and quantized, before the page is up.
+        values["startup_duration_timeout"] = "1h"
         # What is gated cannot be fetched while the Space is built: the token is not there yet.
         if not preset.gated:
             values["preload_from_hub"] = hub_models
+    if login:
+        # Reads what the visitor may read of gated models, and nothing else.
+        values |= {"hf_oauth": True, "hf_oauth_scopes": ["gated-repos"]}
     front = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
-    needs = [f"the variable `SPECDEC_PRESET` with the value `{preset.name}`"]
-    if preset.gated:
-        needs.append("the secret `HF_TOKEN`, a token of an account that has accepted the models' licences")
-    return (
+    text = (
         f"---\n{front}\n---\n\n# SpecDec Chat\n\nChat with a language model under speculative decoding, and "
-        f"see which drafts it kept. This Space shows {preset.title}.\n\n"
-        f"In the Space's settings: {', and '.join(needs)}.\n"
+        f"see which drafts it kept. This Space shows {preset.title}; the variable `SPECDEC_PRESET` in its "
+        "settings names another preset.\n"
     )
+    if preset.gated:
+        text += (
+            "\nThe models are gated. Put a token of an account that has accepted their licences into the "
+            "Space's settings, as the secret `HF_TOKEN`; without it the Space does not start.\n"
+        )
+    return text
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--preset", default="stories", help="the pair that the Space is for")
+    parser.add_argument("--hardware", help="what to suggest, such as zero-a10g, l4x1 or cpu-basic")
+    parser.add_argument(
+        "--login", action="store_true", help="let visitors log in, for checks of gated models"
+    )
+    parser.add_argument("--start", action="store_true", help="run it here, in a fresh virtual environment")
     arguments = parser.parse_args()
     try:
         presets = sd.load_presets()[0]
         if arguments.preset not in presets:
             raise ValueError(f"There is no preset {arguments.preset!r}; there are {', '.join(presets)}.")
-        names = make_space(arguments.folder, presets[arguments.preset])
+        preset = presets[arguments.preset]
+        names = make_space(arguments.folder, preset, arguments.hardware, arguments.login)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     size = sum((arguments.folder / name).stat().st_size for name in names)
-    print(f"{len(names)} files, {size / 1e6:.1f} MB in {arguments.folder}")
-    return 0
+    print(f"{len(names)} files, {size / 1e6:.1f} MB in {arguments.folder}", flush=True)
+    return start(arguments.folder.resolve()) if arguments.start else 0
 
 
 if __name__ == "__main__":

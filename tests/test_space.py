@@ -28,7 +28,8 @@ def space(tmp_path_factory) -> Path:
 
 def test_it_holds_what_runs_and_nothing_else(space):
     assert {path.name for path in space.iterdir()} == {
-        "LICENSE", "README.md", "app.py", "presets", "requirements.txt", "specdec_core", "ui",
+        "LICENSE", "README.md", "app.py", "presets", "requirements.txt",
+        "space-preset.txt", "specdec_core", "ui",
     }  # fmt: skip
     assert not list(space.rglob("__pycache__"))
     assert not list((space / "presets").rglob("*.py"))
@@ -43,10 +44,38 @@ def test_the_front_matter_is_what_a_space_needs(space):
     assert values["sdk"] == "gradio"
     assert values["sdk_version"] == "6.31.0"
     assert values["app_file"] == "app.py"
-    assert values["python_version"] == "3.11"
+    assert values["python_version"] == "3.12"
     assert values["suggested_hardware"] == "cpu-basic"
     assert len(values["short_description"]) <= 60
-    assert "models" not in values
+    assert not {"models", "preload_from_hub", "hf_oauth"} & set(values)
+
+
+def test_it_is_for_its_preset_unless_the_operator_names_another(space, tmp_path):
+    asks = [sys.executable, "-c", "from ui import space; print(space.fixed_preset())"]
+
+    def answer(folder: Path, **variables: str) -> str:
+        clean = {
+            key: value for key, value in os.environ.items() if key not in ("SPECDEC_PRESET", "PYTHONPATH")
+        }
+        return subprocess.run(
+            asks, cwd=folder, env=clean | variables, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert answer(space) == "stories"
+    make_space(tmp_path / "large", "--preset", "qwen3")
+    assert answer(tmp_path / "large") == "qwen3"
+    assert answer(tmp_path / "large", SPECDEC_PRESET="gemma") == "gemma"
+    assert answer(ROOT) == "None"
+    assert answer(ROOT, SPACES_ZERO_GPU="true") == "stories"
+
+
+def test_hardware_and_login_are_the_operators_choice(tmp_path):
+    made = make_space(tmp_path / "zero", "--preset", "qwen3", "--hardware", "zero-a10g", "--login")
+    assert made.returncode == 0, made.stderr
+    values = metadata_load(tmp_path / "zero" / "README.md")
+    assert values["suggested_hardware"] == "zero-a10g"
+    assert (values["hf_oauth"], values["hf_oauth_scopes"]) == (True, ["gated-repos"])
+    assert values["startup_duration_timeout"] == "1h"
 
 
 def test_torch_is_one_that_the_hubs_hardware_has(space):
