@@ -67,11 +67,28 @@ def add_endpoints(
         visitor = visitors.of(request.session_hash)
         yield from _raising(chat_rounds(visitor, holder, message, given, new_conversation))
 
-    def check_pair(target: str, drafter: str) -> dict[str, Any]:
-        """Says whether two models (Hub ids or folders of the server) may be paired; reads no weights."""
+    def check_pair(
+        target: str,
+        drafter: str,
+        target_revision: str | None = None,
+        drafter_revision: str | None = None,
+        vocab_padding: str = "refuse",
+    ) -> dict[str, Any]:
+        """Says whether two models (Hub ids or folders of the server) may be paired; reads no weights.
+
+        A revision is a branch, tag or commit of a Hub id; `vocab_padding` is refuse or trim.
+        """
         try:
             import_engine()
-            return report_values(sd.check_pair(target, drafter))
+            return report_values(
+                sd.check_pair(
+                    target,
+                    drafter,
+                    target_revision=target_revision,
+                    drafter_revision=drafter_revision,
+                    vocab_padding=vocab_padding,
+                )
+            )
         except sd.SpecDecError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

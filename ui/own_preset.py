@@ -18,12 +18,16 @@ LICENSE = "see the pages of both models"
 
 @dataclass(frozen=True)
 class OwnPair:
-    """What was checked: Hub ids or folders, whether padding ids are cut off, and the precision on a GPU."""
+    """What was checked: Hub ids or folders, whether padding ids are cut off, the precision on a GPU, and
+    branches, tags or commits of Hub models (None is the main branch).
+    """
 
     target: str
     drafter: str
     trim: bool = False
     nf4: bool = False
+    target_revision: str | None = None
+    drafter_revision: str | None = None
 
     @property
     def vocab_padding(self) -> str:
@@ -50,8 +54,16 @@ class OwnPair:
             description=f"A pair of your own: {self.title}.",
             license=LICENSE,
             vocab_padding=self.vocab_padding,
-            target={"model": self.target, "quantization": quantization},
-            drafter={"model": self.drafter, "quantization": quantization},
+            target={
+                "model": self.target,
+                "revision": self.target_revision,
+                "quantization": quantization,
+            },
+            drafter={
+                "model": self.drafter,
+                "revision": self.drafter_revision,
+                "quantization": quantization,
+            },
             settings={"gamma": "auto"},
         )
 
@@ -65,10 +77,16 @@ class OwnPair:
         ]
         if self.trim:
             lines.append('vocab_padding = "trim"')
-        for role, model in (("target", self.target), ("drafter", self.drafter)):
+        models = (
+            ("target", self.target, self.target_revision),
+            ("drafter", self.drafter, self.drafter_revision),
+        )
+        for role, model, revision in models:
             lines += ["", f"[{role}]"]
             if _is_hub_id(model):
                 lines.append(f"model = {_quoted(model)}")
+                if revision is not None:
+                    lines.append(f"revision = {_quoted(revision)}")
             else:
                 kept = f"./{self.file_stem}/{role}"
                 lines += [
@@ -80,12 +98,12 @@ class OwnPair:
         return "\n".join([*lines, "", "[settings]", 'gamma = "auto"', ""])
 
     def _is(self, preset: Any) -> bool:
-        drafter = preset.drafter.model if preset.drafter else None
-        return (preset.target.model, drafter, preset.vocab_padding) == (
-            self.target,
-            self.drafter,
-            self.vocab_padding,
-        ) and preset.target.quantization == ("nf4" if self.nf4 else "none")
+        own = self.preset()
+        return (preset.target, preset.drafter, preset.vocab_padding) == (
+            own.target,
+            own.drafter,
+            own.vocab_padding,
+        )
 
 
 def _is_hub_id(model: str) -> bool:

@@ -13,7 +13,7 @@ import gradio as gr
 
 from . import pair_check_handlers
 from .holder import EngineHolder
-from .pair_check_handlers import PairFrame
+from .pair_check_handlers import Given, PairFrame
 from .visitors import Visitors
 
 _INTRO = """
@@ -54,6 +54,8 @@ def pair_check_tab(holder: EngineHolder, visitors: Visitors, locked: Callable[[]
                 min_width=240,
             )
         with gr.Row(elem_classes="pair-row"):
+            target_revision, drafter_revision = (_revision(role) for role in ("target", "drafter"))
+        with gr.Row(elem_classes="pair-row"):
             trim = gr.Checkbox(
                 label="Cut padding off the vocabulary",
                 info="For pairs like Qwen2.5 0.5B and 7B, which differ in nothing but unused ids.",
@@ -87,15 +89,26 @@ def pair_check_tab(holder: EngineHolder, visitors: Visitors, locked: Callable[[]
 
     def on_check(request: gr.Request, *given: Any) -> Iterator[list[Any]]:
         visitors.of(request.session_hash)
-        for frame in pair_check_handlers.check(holder, *given, len(visitors) - 1, locked()):
+        for frame in pair_check_handlers.check(holder, Given(*given), len(visitors) - 1, locked()):
             yield updates(frame)
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     gr.on(
         [start.click, target.submit, drafter.submit],
         on_check,
-        [target, drafter, trim, nf4],
+        [target, drafter, target_revision, drafter_revision, trim, nf4],
         [shown, passed, about, toml, after, load, start],
         **quiet,
     )
     return PairCheckTab(load, passed, about)
+
+
+def _revision(role: str) -> gr.Textbox:
+    return gr.Textbox(
+        label=f"Revision of the {role}",
+        placeholder="main",
+        info="A branch, tag or commit of a Hugging Face id. Empty is its main branch.",
+        elem_id=f"pair-{role}-revision",
+        max_lines=1,
+        min_width=240,
+    )

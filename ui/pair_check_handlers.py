@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import specdec_core as sd
@@ -25,6 +26,18 @@ LONGEST_NAME = 500
 
 
 @dataclass(frozen=True)
+class Given:
+    """What the tab's fields hold, in their order; unchecked, as a browser sent it."""
+
+    target: Any
+    drafter: Any
+    target_revision: Any = None
+    drafter_revision: Any = None
+    trim: Any = False
+    nf4: Any = False
+
+
+@dataclass(frozen=True)
 class PairFrame:
     """What the tab shows next; `shown` and `about` are HTML made here, `passed` a pair that may be loaded."""
 
@@ -35,12 +48,10 @@ class PairFrame:
     checking: bool = False
 
 
-def check(
-    holder: EngineHolder, target: str, drafter: str, trim: bool, nf4: bool, others: int, locked: bool
-) -> Iterator[PairFrame]:
+def check(holder: EngineHolder, given: Given, others: int, locked: bool) -> Iterator[PairFrame]:
     """Runs the gate and shows what it says; reads no weights."""
     try:
-        pair = OwnPair(_name(target, "target"), _name(drafter, "drafter"), bool(trim), bool(nf4))
+        pair = _own_pair(given)
     except sd.SpecDecError as error:
         yield PairFrame(notice(str(error)))
         return
@@ -51,7 +62,13 @@ def check(
     )
     try:
         import_engine()
-        result = sd.check_pair(pair.target, pair.drafter, vocab_padding=pair.vocab_padding)
+        result = sd.check_pair(
+            pair.target,
+            pair.drafter,
+            target_revision=pair.target_revision,
+            drafter_revision=pair.drafter_revision,
+            vocab_padding=pair.vocab_padding,
+        )
     except sd.PairUncheckableError as error:
         yield PairFrame(_refusal("This pair could not be checked.", str(error)))
     except sd.SpecDecError as error:
@@ -65,13 +82,38 @@ def check(
         yield _result(pair, result, holder, others, locked)
 
 
+def _own_pair(given: Given) -> OwnPair:
+    """Raises PromptError, saying which field is wrong."""
+    target, drafter = _name(given.target, "target"), _name(given.drafter, "drafter")
+    return OwnPair(
+        target,
+        drafter,
+        bool(given.trim),
+        bool(given.nf4),
+        _revision(given.target_revision, target, "target"),
+        _revision(given.drafter_revision, drafter, "drafter"),
+    )
+
+
+def _revision(text: object, model: str, role: str) -> str | None:
+    if not isinstance(text, str) or not text.strip():
+        return None
+    if Path(model).is_dir():
+        raise sd.PromptError(f"The {role} is a folder, which has no revisions. Leave its revision empty.")
+    return _line(text, f"revision of the {role}")
+
+
 def _name(text: object, role: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise sd.PromptError(f"Name the {role}: a Hub id such as owner/name, or a folder of the server.")
-    name = checked_message(text).strip()
-    if "\n" in name or len(name) > LONGEST_NAME:
-        raise sd.PromptError(f"The name of the {role} must be one line of at most {LONGEST_NAME} characters.")
-    return name
+    return _line(text, f"name of the {role}")
+
+
+def _line(text: str, what: str) -> str:
+    line = checked_message(text).strip()
+    if "\n" in line or len(line) > LONGEST_NAME:
+        raise sd.PromptError(f"The {what} must be one line of at most {LONGEST_NAME} characters.")
+    return line
 
 
 def _result(pair: OwnPair, result: Any, holder: EngineHolder, others: int, locked: bool) -> PairFrame:

@@ -1,6 +1,9 @@
 """Pair check: the gate's report for two names, the preset that a passed pair makes, and hostile names."""
 
+from pathlib import Path
+
 import pytest
+from hub_server import COMMIT
 from mismatched import write_mismatched_preset
 from replay import ReplayEngine, ReplayPreset
 
@@ -8,13 +11,16 @@ import specdec_core as sd
 from ui import pair_check_handlers
 from ui.holder import EngineHolder
 from ui.own_preset import OwnPair
+from ui.pair_check_handlers import Given
 
-HUB_PAIR = OwnPair("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", trim=True, nf4=True)
+HUB_PAIR = OwnPair(
+    "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", True, True, "v2", "0123456789abcdef"
+)
 
 
 def check(target, drafter, holder=None, locked=False):
     holder = holder or EngineHolder()
-    return list(pair_check_handlers.check(holder, target, drafter, False, False, 0, locked))
+    return list(pair_check_handlers.check(holder, Given(target, drafter), 0, locked))
 
 
 def test_a_pair_that_fits_may_be_loaded_and_kept(pair_folders):
@@ -55,6 +61,26 @@ def test_what_names_no_model_is_explained_before_anything_is_read(target, drafte
     assert said in frames[0].shown
 
 
+def test_a_folder_with_a_revision_is_explained(pair_folders):
+    (frame,) = pair_check_handlers.check(
+        EngineHolder(), Given(*pair_folders, drafter_revision="v2"), 0, False
+    )
+    assert "The drafter is a folder" in frame.shown
+
+
+def test_a_revision_that_the_hub_has_not_is_explained_and_one_that_it_has_passes(hub, pair_folders):
+    for role, folder in zip(("target", "drafter"), pair_folders, strict=True):
+        hub.repositories[f"org/{role}"] = Path(folder)
+
+    def last(revision):
+        given = Given("org/target", "org/drafter", drafter_revision=revision)
+        return list(pair_check_handlers.check(EngineHolder(), given, 0, False))[-1]
+
+    assert "org/drafter has no revision" in last("v9").shown
+    assert last(COMMIT).passed.drafter_revision == COMMIT
+    assert f'revision = "{COMMIT}"' in last(COMMIT).toml
+
+
 def test_names_never_become_markup():
     hostile = "<img src=x onerror=alert(1)>/${alert(2)}"
     *_, last = check(hostile, hostile)
@@ -72,7 +98,9 @@ def test_the_toml_of_a_hub_pair_is_a_preset(tmp_path):
     (tmp_path / "own.toml").write_text(HUB_PAIR.toml(), encoding="utf-8")
     preset = sd.list_presets(tmp_path)["own"]
     assert (preset.target.model, preset.drafter.model) == (HUB_PAIR.target, HUB_PAIR.drafter)
+    assert (preset.target.revision, preset.drafter.revision) == ("v2", "0123456789abcdef")
     assert (preset.vocab_padding, preset.target.quantization) == ("trim", "nf4")
+    assert (preset.target, preset.drafter) == (HUB_PAIR.preset().target, HUB_PAIR.preset().drafter)
     assert preset.settings == HUB_PAIR.preset().settings
 
 
