@@ -15,7 +15,7 @@ import torch
 
 from .drafting import Drafter
 from .runners import EagerRunner, KVCache
-from .samplers import Draft, Sampler, Verdict
+from .samplers import Sampler, Verdict
 from .trace import FinishReason
 
 Ends = Callable[[list[int]], tuple[int, FinishReason | None]]
@@ -109,7 +109,6 @@ class _Loop:
         self.ends = ends
         self.limits = limits
         self.clock = target.clock
-        self.no_drafts = Draft(torch.empty(0, dtype=torch.int64, device=target.device))
 
     @torch.inference_mode()
     def prefill(self, cancelled: Callable[[], bool]) -> DecodedRound:
@@ -118,9 +117,8 @@ class _Loop:
         logits = self.target.prefill(self.cache, self.context[self.cache.length :], cancelled)
         if logits is None:
             return _cancelled(0)
-        self.sampler.start_round(len(self.context), 0)
-        verdict = self.sampler.verify(logits, self.no_drafts)
-        verdict, kept, finish = self._emit(verdict)
+        self.sampler.start_round(self.context, 0)
+        verdict, kept, finish = self._emit(self.sampler.read(self.sampler.verify(logits)))
         total_s = time.perf_counter() - started
         return DecodedRound(0, 0, "prefill", verdict, 0, 0, kept, 0.0, total_s, total_s, finish)
 
@@ -133,16 +131,14 @@ class _Loop:
         if gamma > 0 and self.drafter is not None and not self.drafter.catch_up(self.context, cancelled):
             return _cancelled(index)
         started = time.perf_counter()
-        self.sampler.start_round(len(self.context), gamma)
+        self.sampler.start_round(self.context, gamma)
 
         before_draft = self.clock.mark()
-        draft = self.no_drafts
         if gamma > 0 and self.drafter is not None:
-            draft = self.drafter.propose(self.context, gamma, self.sampler)
+            self.drafter.propose(self.context, gamma, self.sampler)
         before_verify = self.clock.mark()
-        last = self.target.ids(self.context[-1:])
-        logits = self.target.forward(self.cache, torch.cat([last, draft.ids]))
-        proposal = self.sampler.verify(logits, draft)
+        outcome = self.target.forward(self.cache, self.sampler.rows, then=self.sampler.verify)
+        proposal = self.sampler.read(outcome)
         after_verify = self.clock.mark()
 
         verdict, kept, finish = self._emit(proposal)

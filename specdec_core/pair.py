@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from .draft_length import StepCosts
 from .prompting import Prompter
 from .runners import EagerRunner
+from .samplers import DeviceSampling
 from .settings import Drafting
 
 
@@ -27,6 +28,12 @@ class LoadedPair:
     @cached_property
     def prompter(self) -> Prompter:
         return Prompter(self.tokenizer)
+
+    @cached_property
+    def sampling(self) -> DeviceSampling | None:
+        """What answers sample with where the logits are on a device; None where the host has them."""
+        on_host = self.target.device.type == "cpu"
+        return None if on_host else DeviceSampling(self.target.device, self.target.vocab_size)
 
     @property
     def context_length(self) -> int:

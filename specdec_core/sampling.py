@@ -1,22 +1,20 @@
 """Logits → probabilities → token, and the keyed noise that makes an answer repeatable.
 
-Knows nothing of models or rounds. All functions work on the device of the tensors they are given and
-never wait for the host.
+Knows nothing of models or rounds. All functions but `draw_on_host` work on the device of the tensors they are
+given and never wait for it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+import struct
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .settings import Settings
-
-Purpose = Literal["draft", "accept", "residual"]
 
 _MASK32 = 0xFFFFFFFF
 
@@ -47,9 +45,7 @@ def filtered_logits(logits: Tensor, params: SamplingParams) -> Tensor:
     smallest set whose mass reaches p (Holtzman et al. 2020); min-p keeps what has at least min_p times
     the probability of the best (Nguyen et al. 2024), both measured on what the filters before them left.
     """
-    logits = logits.float()
-    # The greatest logit becomes 0, so that a tiny temperature cannot overflow.
-    logits = (logits - logits.amax(-1, keepdim=True)) / params.temperature
+    logits = logits.float() * (1 / params.temperature)
     if 0 < params.top_k < logits.shape[-1]:
         threshold = logits.topk(params.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
@@ -84,10 +80,29 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     return index.clamp_(max=weights.shape[-1] - 1)
 
 
+def draw_on_host(weights: Tensor, uniform: float) -> int:
+    """The same as `draw`, for weights in the host's memory: its result is there at once."""
+    cdf = weights.cumsum(-1, dtype=torch.float64).numpy()
+    return min(int(cdf.searchsorted(uniform * float(cdf[-1]), side="right")), len(cdf) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Uniforms:
+    """For each position a number in (0, 1) of each stream; the streams are independent."""
+
+    draft: list[float]
+    accept: list[float]
+    residual: list[float]
+
+
 class KeyedNoise:
     """Randomness as a function of (seed, absolute position, purpose), so that no draw depends on which
     other draws were made. The hash is BLAKE2b on the host, and for the Gumbel rows a 32-bit mixer
     (MurmurHash3's finalizer) over token ids on the device.
+
+    The three uniforms of a position are three parts of one digest: BLAKE2b keyed with the seed is a
+    pseudorandom function, whose bits are as good as independent of each other, so that the part of the digest
+    can be the purpose, at a third of the cost.
     """
 
     def __init__(self, seed: int | None, device: torch.device | str = "cpu") -> None:
@@ -96,25 +111,26 @@ class KeyedNoise:
         self._key = (self.seed & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")
         self._ids: Tensor | None = None
 
-    def uniforms(self, positions: range, purpose: Purpose) -> Tensor:
-        """One float64 in (0, 1) for each position, [positions], on the noise's device."""
-        values = [((self._hash(p, purpose) >> 16) + 0.5) / 2**48 for p in positions]
-        return torch.tensor(values, dtype=torch.float64).to(self.device, non_blocking=True)
+    def uniforms(self, positions: range) -> Uniforms:
+        """Three numbers for each of one or more positions, of 48 bits each."""
+        parts = [struct.unpack("<3Q", self._digest(p, b"uniforms", 24)) for p in positions]
+        streams = ([((part >> 16) + 0.5) / 2**48 for part in stream] for stream in zip(*parts, strict=True))
+        return Uniforms(*streams)
 
     def gumbel(self, positions: range, vocab: int) -> Tensor:
         """Standard Gumbel noise [positions, vocab], float32, indexed by position and token id."""
         if self._ids is None or self._ids.shape[0] != vocab:
             self._ids = torch.arange(vocab, device=self.device)
-        keys = [self._hash(p, "gumbel") for p in positions]
+        keys = [struct.unpack("<Q", self._digest(p, b"gumbel", 8))[0] for p in positions]
         low = torch.tensor([[key & _MASK32] for key in keys]).to(self.device, non_blocking=True)
         high = torch.tensor([[key >> 32] for key in keys]).to(self.device, non_blocking=True)
         bits = _mix32((_mix32(self._ids ^ low) + high) & _MASK32)
         uniform = (bits.double() + 0.5) / 2**32
         return -(-uniform.log()).log().float()
 
-    def _hash(self, position: int, purpose: str) -> int:
-        data = position.to_bytes(8, "little") + purpose.encode()
-        return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=self._key).digest(), "little")
+    def _digest(self, position: int, purpose: bytes, size: int) -> bytes:
+        data = position.to_bytes(8, "little") + purpose
+        return hashlib.blake2b(data, digest_size=size, key=self._key).digest()
 
 
 def _mix32(x: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """Which drafts stand, and which token the target adds: pure functions over probabilities.
 
 Never sees a model. Shapes: gamma drafts, gamma + 1 rows of the target (one for each draft, and the one
-after the last), vocab entries a row. Nothing here waits for the host.
+after the last), vocab entries a row. The `verify_` functions compute on any device and wait for none; the
+`walk_` ones say the same of values in the host's memory, where the first rejection can end the walk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from .sampling import draw
+from .sampling import draw, draw_on_host
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:
@@ -47,6 +50,29 @@ def verify_match(choices: Tensor, drafts: Tensor) -> tuple[Tensor, Tensor]:
     """
     accepted = (choices[:-1] == drafts).int().cumprod(0).sum(0, keepdim=True)
     return accepted, choices.index_select(0, accepted)
+
+
+def walk_rejection(
+    p: Tensor,
+    q: Sequence[Tensor] | None,
+    drafts: Sequence[int],
+    accept_uniforms: Sequence[float],
+    residual_uniforms: Sequence[float],
+) -> tuple[int, int]:
+    """`verify_rejection` draft by draft. q is a row [vocab] for each draft, None where all are one-hot."""
+    target = p.numpy()
+    for at, draft in enumerate(drafts):
+        drafter_prob = 1.0 if q is None else float(q[at].numpy()[draft])
+        if accept_uniforms[at] * drafter_prob >= float(target[at, draft]):
+            drawn_from = torch.nn.functional.one_hot(torch.tensor(draft), p.shape[1]) if q is None else q[at]
+            return at, draw_on_host(residual(p[at], drawn_from), residual_uniforms[at])
+    return len(drafts), draw_on_host(p[len(drafts)], residual_uniforms[len(drafts)])
+
+
+def walk_match(choices: Sequence[int], drafts: Sequence[int]) -> tuple[int, int]:
+    """`verify_match` draft by draft."""
+    accepted = next((at for at, draft in enumerate(drafts) if draft != choices[at]), len(drafts))
+    return accepted, choices[accepted]
 
 
 def gather_rows(probs: Tensor, ids: Tensor) -> Tensor:

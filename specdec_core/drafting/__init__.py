@@ -1,4 +1,4 @@
-"""Who proposes: a drafter gets the context and gamma, and answers with draft ids and q."""
+"""Who proposes: a drafter gets the context and gamma, and gives its drafts to the sampler."""
 
 from .base import Drafter
 from .model import ModelDrafter

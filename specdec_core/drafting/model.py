@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-
 from ..runners import EagerRunner, KVCache
-from ..samplers import Draft, Sampler
+from ..samplers import Sampler
 
 
 class ModelDrafter:
@@ -24,15 +22,10 @@ class ModelDrafter:
         missing = context[self.cache.length : -1]
         return len(missing) < 2 or self.runner.prefill(self.cache, missing, stopped) is not None
 
-    def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> Draft:
+    def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> None:
         fed = self.runner.ids(context[self.cache.length :])
-        ids, qs = [], []
         for step in range(gamma):
-            logits = self.runner.forward(self.cache, fed, last_rows=1)
-            fed, q = sampler.draft(logits, step)
-            ids.append(fed)
-            qs.append(q)
-        return Draft(torch.cat(ids), None if qs[0] is None else torch.cat(qs))
+            fed = self.runner.forward(self.cache, fed, last_rows=1, then=sampler.draft(step))
 
     def rewind(self, length: int) -> None:
         self.cache.rewind(length)

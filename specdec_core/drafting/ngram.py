@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-
-from ..samplers import Draft, Sampler
+from ..samplers import Sampler
 
 LONGEST = 5
 SHORTEST = 2
@@ -19,8 +17,7 @@ SHORTEST = 2
 class NgramDrafter:
     """Remembers, for every run of 2 to 5 ids, where it ended last. Grows with the context."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._ends: dict[tuple[int, ...], int] = {}
         self._known = 0
 
@@ -28,7 +25,7 @@ class NgramDrafter:
         self._learn(context)
         return True
 
-    def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> Draft:
+    def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> None:
         """The continuation of the latest match of the longest run; no draft where nothing matches."""
         self._learn(context)
         start = self._match(context)
@@ -37,7 +34,7 @@ class NgramDrafter:
             for at in range(start, start + gamma):
                 # A match that reaches the end of the text goes on with what it has drafted itself.
                 drafts.append(context[at] if at < len(context) else drafts[at - len(context)])
-        return Draft(torch.tensor(drafts, dtype=torch.int64).to(self._device, non_blocking=True))
+        sampler.take(drafts)
 
     def rewind(self, length: int) -> None:
         """The context holds only what was emitted, so nothing has to be forgotten."""

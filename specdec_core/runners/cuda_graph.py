@@ -1,28 +1,56 @@
-"""The CUDA-graph runner: one captured graph for each number of rows and length bucket.
+"""The CUDA-graph runner: a captured graph for each number of rows, length bucket and use of the logits.
 
-What is captured is StaticRunner's forward; a replay costs one launch where an eager forward costs hundreds.
+What is captured is StaticRunner's forward with the sampling that is handed to it; a replay costs one launch
+where an eager forward costs hundreds. Should a graph fail while an answer is made, it goes on without.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .eager import EagerRunner
+from .eager import EagerRunner, Then
 from .static import StaticRunner
 
 _TOLERANCE = 0.05
 """Of the logits' spread, between bfloat16 kernels of different shapes."""
 
+Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
+"""A function that computes in place → what repeats it, and its result, which every repetition overwrites."""
+
+
+class CudaCapture:
+    """Records functions as CUDA graphs that share one pool of memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = None
+
+    def __call__(self, function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+        """Runs it a few times on a side stream, as capture asks for, then records it."""
+        side = torch.cuda.Stream(self._device)
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                function()
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            result = function()
+        self._pool = self._pool or graph.pool()
+        return graph.replay, result
+
 
 @dataclass(slots=True)
 class _Captured:
-    graph: torch.cuda.CUDAGraph
+    replay: Callable[[], object]
     ids: Tensor  # [rows]
     positions: Tensor  # [rows]
-    logits: Tensor  # [rows, vocab]
+    result: Tensor
 
 
 class CudaGraphRunner(StaticRunner):
@@ -30,42 +58,43 @@ class CudaGraphRunner(StaticRunner):
 
     name = "cuda graph"
 
-    def __init__(self, model: torch.nn.Module, *, vocab_size: int | None = None) -> None:
-        self._graphs: dict[tuple[int, int], _Captured] = {}
-        self._pool = None
+    def __init__(
+        self, model: torch.nn.Module, *, vocab_size: int | None = None, capture: Capture | None = None
+    ) -> None:
+        self._graphs: dict[tuple[int, int, int, Then | None], _Captured] = {}
         super().__init__(model, vocab_size=vocab_size)
+        self._capture = capture or CudaCapture(self.device)
         self._require_same_logits()
 
     def _allocate(self, capacity: int) -> None:
         self._graphs.clear()
         super()._allocate(capacity)
 
-    def _decode(self, ids: Tensor, start: int, bucket: int) -> Tensor:
-        captured = self._graphs.get((ids.shape[0], bucket))
-        if captured is None:
-            captured = self._capture(ids.shape[0], start, bucket)
-        captured.ids.copy_(ids)
-        torch.arange(start, start + ids.shape[0], out=captured.positions)
-        captured.graph.replay()
-        return captured.logits
+    def _decode(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Any:
+        if self.reason is None:
+            try:
+                return self._replayed(ids, start, bucket, last_rows, then)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                # Nothing is lost: what a graph writes, the forward without it writes again.
+                self._graphs.clear()
+                what = f"{type(error).__name__}: {error}".split("\n")[0]
+                self.reason = f"a graph failed during an answer, and none is used since: {what}"
+        return super()._decode(ids, start, bucket, last_rows, then)
 
-    def _capture(self, rows: int, start: int, bucket: int) -> _Captured:
-        """Runs the forward a few times on a side stream, as capture asks for, then records it."""
-        ids = torch.zeros(rows, dtype=torch.int64, device=self.device)
-        positions = torch.arange(start, start + rows, device=self.device)
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._compute(ids, positions, bucket, 0)
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            logits = self._compute(ids, positions, bucket, 0)
-        self._pool = self._pool or graph.pool()
-        captured = _Captured(graph, ids, positions, logits)
-        self._graphs[rows, bucket] = captured
-        return captured
+    def _replayed(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Tensor:
+        rows = ids.shape[0]
+        captured = self._graphs.get((rows, bucket, last_rows, then))
+        if captured is None:
+            held, positions = ids.clone(), self._positions(start, start + rows)
+            replay, result = self._capture(lambda: self._compute(held, positions, bucket, last_rows, then))
+            captured = _Captured(replay, held, positions, result)
+            self._graphs[rows, bucket, last_rows, then] = captured
+        captured.ids.copy_(ids)
+        torch.arange(start, start + rows, out=captured.positions)
+        captured.replay()
+        return captured.result
 
     @torch.inference_mode()
     def _require_same_logits(self) -> None:
@@ -76,6 +105,8 @@ class CudaGraphRunner(StaticRunner):
         for _ in range(2):
             got = [self.forward(cache, part).float().clone() for part in ids[25:].split([1, 1, 5])]
             cache.rewind(25)
+        if self.reason is not None:
+            raise RuntimeError(self.reason)
         fresh = EagerRunner.new_cache(self)
         causal = torch.ones(32, 32, dtype=torch.bool, device=self.device).tril_()
         mask = causal.repeat(self._group, 1)[None, None]

@@ -7,6 +7,7 @@ or speculation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,18 @@ from .clock import clock_for
 from .few_rows import use_few_rows
 from .kv_cache import KVCache
 
+Then = Callable[[Tensor], Any]
+"""What is made of a forward's logits. On a device it may be captured with the forward: it keeps to buffers
+that never move, and where it is a method, then of an object that lives as long as the pair.
+"""
+
 PREFILL_CHUNK = 512
 _REWINDABLE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class EagerRunner:
     """`vocab_size` cuts the logits to the tokenizer's ids where the model's own width is padded; `reason`
-    says why no faster runner took the model.
+    says why no faster runner took the model, `device` where a model over several devices puts out its logits.
     """
 
     name = "eager"
@@ -34,6 +40,7 @@ class EagerRunner:
         vocab_size: int | None = None,
         context_length: int | None = None,
         reason: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.reason = reason
         self.model = model.eval()
@@ -53,7 +60,7 @@ class EagerRunner:
                 "(max_position_embeddings). Choose another model."
             )
         self.context_length: int = positions
-        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.device: torch.device = device or model.get_input_embeddings().weight.device
         self.clock = clock_for(self.device)
 
     def new_cache(self) -> KVCache:
@@ -65,11 +72,16 @@ class EagerRunner:
         return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
 
     @torch.inference_mode()
-    def forward(self, cache: KVCache, ids: Tensor, *, last_rows: int = 0) -> Tensor:
-        """Feeds ids [rows] after what the cache holds; logits [rows, vocab] in the model's dtype.
+    def forward(self, cache: KVCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None) -> Any:
+        """Feeds ids [rows] after what the cache holds; logits [rows, vocab] in the model's dtype, or what
+        `then` makes of them.
 
         With `last_rows`, logits of only that many last rows are computed.
         """
+        logits = self._logits(cache, ids, last_rows)
+        return logits if then is None else then(logits)
+
+    def _logits(self, cache: KVCache, ids: Tensor, last_rows: int) -> Tensor:
         output = self.model(
             input_ids=ids[None], past_key_values=cache, use_cache=True, logits_to_keep=last_rows
         )

@@ -8,6 +8,7 @@ and V are not expanded. Knows nothing of graphs: it runs on any device, and is t
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from .eager import EagerRunner
+from .eager import EagerRunner, Then
 from .kv_cache import KVCache
 
 ATTENTION = "specdec_folded"
@@ -121,8 +122,10 @@ class StaticRunner(EagerRunner):
         return ParkedCache(self.layer_count)
 
     @torch.inference_mode()
-    def forward(self, cache: ParkedCache, ids: Tensor, *, last_rows: int = 0) -> Tensor:
-        """As EagerRunner.forward; the logits of few rows are overwritten by the next forward of as many."""
+    def forward(
+        self, cache: ParkedCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None
+    ) -> Any:
+        """As EagerRunner.forward; what it returns for few rows, the next forward of as many overwrites."""
         rows = ids.shape[0]
         end = cache.length + rows
         self._bring_in(cache, end)
@@ -130,21 +133,23 @@ class StaticRunner(EagerRunner):
         while bucket < end:
             bucket *= 2
         if rows <= MOST_DECODING_ROWS:
-            logits = self._decode(ids, cache.length, bucket)
+            found = self._decode(ids, cache.length, bucket, last_rows, then)
         else:
-            logits = self._compute(
-                ids, torch.arange(cache.length, end, device=self.device), bucket, last_rows
-            )
+            found = self._compute(ids, self._positions(cache.length, end), bucket, last_rows, then)
         cache.advance(rows)
-        return logits[-last_rows:]
+        return found
 
-    def _decode(self, ids: Tensor, start: int, bucket: int) -> Tensor:
+    def _decode(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Any:
         """Few rows; where a graph would be replayed."""
-        positions = torch.arange(start, start + ids.shape[0], device=self.device)
-        return self._compute(ids, positions, bucket, 0)
+        return self._compute(ids, self._positions(start, start + ids.shape[0]), bucket, last_rows, then)
 
-    def _compute(self, ids: Tensor, positions: Tensor, bucket: int, last_rows: int) -> Tensor:
-        """ids [rows] at positions [rows] → logits [rows or last_rows, vocab]. Fixed shapes, no wait."""
+    def _positions(self, start: int, end: int) -> Tensor:
+        return torch.arange(start, end, device=self.device)
+
+    def _compute(self, ids: Tensor, positions: Tensor, bucket: int, last_rows: int, then: Then | None) -> Any:
+        """ids [rows] at positions [rows] → logits [rows or last_rows, vocab], or what `then` makes of them.
+        Fixed shapes, no wait.
+        """
         self._window.positions, self._window.bucket = positions, bucket
         output = self.model(
             input_ids=ids[None],
@@ -154,7 +159,8 @@ class StaticRunner(EagerRunner):
             use_cache=True,
             logits_to_keep=last_rows,
         )
-        return output.logits[0, :, : self.vocab_size]
+        logits = output.logits[0, :, : self.vocab_size]
+        return logits if then is None else then(logits)
 
     def _masks(self, positions: Tensor, bucket: int) -> Tensor | dict[str, Tensor]:
         """Masks [1, 1, group * rows, bucket], as `folded_attention` reads them; for models whose layers

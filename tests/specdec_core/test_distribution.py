@@ -1,6 +1,7 @@
 """The output's distribution is the target's: a chi-squared test that two wrong samplers must fail."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,8 +13,9 @@ from specdec_core.decoding import Limits, decode
 from specdec_core.draft_length import FixedGamma
 from specdec_core.drafting import ModelDrafter
 from specdec_core.runners import EagerRunner
-from specdec_core.samplers import RejectionSampler, Verdict, sampler_for
-from specdec_core.sampling import KeyedNoise, SamplingParams, draw, probabilities
+from specdec_core.samplers import DeviceSampling, Verdict, sampler_for
+from specdec_core.samplers.host import RejectionSampler
+from specdec_core.sampling import KeyedNoise, SamplingParams, draw_on_host, probabilities
 from specdec_core.settings import Settings
 from specdec_core.verification import verify_rejection
 
@@ -88,42 +90,39 @@ def _p_value(joint: Counter, expected: dict[tuple[int, ...], float]) -> float:
     return chisquare(observed_cells, [cell * scale for cell in expected_cells]).pvalue
 
 
-@pytest.mark.parametrize("gamma", [1, 2, 5])
-@pytest.mark.parametrize("filters", FILTERS, ids=str)
-@pytest.mark.parametrize("verification", ["rejection", "coupled"])
-def test_the_first_three_tokens_follow_the_target(verification, filters, gamma):
+CASES = [
+    *product(["on the host"], ["rejection", "coupled"], FILTERS, [1, 2, 5]),
+    # Elsewhere shown to be the host's, token for token.
+    *product(["in device buffers"], ["rejection"], FILTERS, [2]),
+]
+
+
+@pytest.mark.parametrize(("where", "verification", "filters", "gamma"), CASES, ids=lambda value: str(value))
+def test_the_first_three_tokens_follow_the_target(where, verification, filters, gamma):
+    sampling = DeviceSampling(torch.device("cpu"), VOCAB) if where == "in device buffers" else None
     settings = Settings(
         max_new_tokens=8, temperature=1.0, gamma=gamma, verification=verification, **FILTERS[filters]
     )
-    joint, alpha = _sample(settings)
+    joint, alpha = _sample(settings, lambda settings, noise: sampler_for(settings, noise, sampling))
     assert 0.3 < alpha < 0.9, "the test has power only where drafts are both accepted and rejected"
     assert _p_value(joint, _enumerated(settings)) > LOWEST_P
 
 
 class _AcceptsAlways(RejectionSampler):
-    def start_round(self, position: int, gamma: int) -> None:
-        super().start_round(position, gamma)
-        self._accept_uniforms = torch.full_like(self._accept_uniforms, -1.0)
+    def start_round(self, context, gamma: int) -> None:
+        super().start_round(context, gamma)
+        self._uniforms = replace(self._uniforms, accept=[-1.0] * (gamma + 1))
 
 
 class _DrawsFromTheTarget(RejectionSampler):
     """After a rejection it draws from p where it should draw from what p has more than q."""
 
-    def verify(self, logits, draft) -> Verdict:
-        verdict = super().verify(logits, draft)
+    def verify(self, logits) -> Verdict:
+        verdict = super().verify(logits)
         if verdict.accepted == len(verdict.drafts):
             return verdict
-        p = probabilities(logits, self.params)
-        wrong = draw(p[verdict.accepted], self._residual_uniforms[verdict.accepted : verdict.accepted + 1])
-        return Verdict(
-            verdict.drafts,
-            verdict.accepted,
-            wrong.item(),
-            verdict.target_probs,
-            verdict.drafter_probs,
-            verdict.token_target_prob,
-            verdict.token_drafter_prob,
-        )
+        p = probabilities(logits, self.params)[verdict.accepted]
+        return replace(verdict, token=draw_on_host(p, self._uniforms.residual[verdict.accepted]))
 
 
 @pytest.mark.parametrize("wrong", [_AcceptsAlways, _DrawsFromTheTarget])

@@ -1,15 +1,16 @@
 """Drafts from the text's own past: the longest match first, the latest where it stood more than once."""
 
-import torch
-
 from specdec_core.drafting import NgramDrafter
+from specdec_core.samplers.host import GreedySampler
 
 
 def _propose(context: list[int], gamma: int = 4, drafter: NgramDrafter | None = None) -> list[int]:
-    drafter = drafter or NgramDrafter(torch.device("cpu"))
-    draft = drafter.propose(context, gamma, None)
-    assert draft.q is None
-    return draft.ids.tolist()
+    sampler = GreedySampler()
+    sampler.start_round(context, gamma)
+    (drafter or NgramDrafter()).propose(context, gamma, sampler)
+    last, *drafts = sampler.rows.tolist()
+    assert last == context[-1]
+    return drafts
 
 
 def test_what_followed_the_same_run_before_is_proposed():
@@ -38,7 +39,7 @@ def test_a_repetition_goes_on_past_the_end_of_the_text():
 
 
 def test_it_learns_as_the_context_grows():
-    drafter = NgramDrafter(torch.device("cpu"))
+    drafter = NgramDrafter()
     context = [1, 2, 3, 4]
     assert _propose(context, drafter=drafter) == []
     context += [8, 9, 1, 2]

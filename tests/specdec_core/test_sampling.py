@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from specdec_core.sampling import KeyedNoise, SamplingParams, draw, probabilities
+from specdec_core.sampling import KeyedNoise, SamplingParams, draw, draw_on_host, probabilities
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 LOGITS = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
@@ -65,8 +65,8 @@ def test_draw_follows_the_weights_and_never_draws_a_zero():
     weights = torch.tensor([0.0, 3.0, 0.0, 1.0, 0.0])
     noise = KeyedNoise(7)
     counts = torch.zeros(5)
-    for uniform in noise.uniforms(range(4000), "draft"):
-        counts[draw(weights, uniform[None])] += 1
+    for uniform in noise.uniforms(range(4000)).draft:
+        counts[draw(weights, torch.tensor([uniform], dtype=torch.float64))] += 1
     assert counts[[0, 2, 4]].sum() == 0
     assert chisquare(counts[[1, 3]], [3000, 1000]).pvalue > 1e-4
 
@@ -74,22 +74,26 @@ def test_draw_follows_the_weights_and_never_draws_a_zero():
 @pytest.mark.parametrize("uniform", [2**-49, 1 - 2**-49])
 def test_draw_stays_inside_at_both_ends(uniform):
     weights = torch.tensor([0.0, 0.7, 0.3, 0.0])
-    assert draw(weights, torch.tensor([uniform], dtype=torch.float64)).item() in (1, 2)
+    drawn = draw(weights, torch.tensor([uniform], dtype=torch.float64)).item()
+    assert drawn in (1, 2)
+    assert draw_on_host(weights, uniform) == drawn
 
 
 def test_uniforms_are_uniform_and_repeat_for_the_same_key():
-    values = KeyedNoise(3).uniforms(range(5000), "accept")
-    assert kstest(values.numpy(), "uniform").pvalue > 1e-4
-    assert torch.equal(values, KeyedNoise(3).uniforms(range(5000), "accept"))
+    values = KeyedNoise(3).uniforms(range(5000))
+    for stream in (values.draft, values.accept, values.residual):
+        assert kstest(stream, "uniform").pvalue > 1e-4
+    assert values == KeyedNoise(3).uniforms(range(5000))
 
 
-@pytest.mark.parametrize("other", [KeyedNoise(4).uniforms(range(5000), "accept"),
-                                   KeyedNoise(3).uniforms(range(5000), "draft"),
-                                   KeyedNoise(3).uniforms(range(1, 5001), "accept")],
-                         ids=["another seed", "another purpose", "another position"])  # fmt: skip
+@pytest.mark.parametrize("other", [KeyedNoise(4).uniforms(range(5000)).accept,
+                                   KeyedNoise(3).uniforms(range(5000)).draft,
+                                   KeyedNoise(3).uniforms(range(5000)).residual,
+                                   KeyedNoise(3).uniforms(range(1, 5001)).accept],
+                         ids=["another seed", "draft", "residual", "another position"])  # fmt: skip
 def test_streams_are_uncorrelated(other):
-    values = KeyedNoise(3).uniforms(range(5000), "accept")
-    correlation = torch.corrcoef(torch.stack([values, other]))[0, 1].item()
+    values = KeyedNoise(3).uniforms(range(5000)).accept
+    correlation = torch.corrcoef(torch.tensor([values, other]))[0, 1].item()
     assert abs(correlation) < 0.06
 
 
@@ -102,7 +106,7 @@ def test_gumbel_noise_is_gumbel_and_depends_on_position_and_id_alone():
 
 def test_negative_and_huge_seeds_are_seeds():
     for seed in (-1, 2**64 - 1, 0):
-        assert KeyedNoise(seed).uniforms(range(3), "draft").shape == (3,)
+        assert len(set(KeyedNoise(seed).uniforms(range(3)).draft)) == 3
 
 
 def test_without_a_seed_each_answer_gets_its_own():
