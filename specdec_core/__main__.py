@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="may these two models be paired? reads no weights")
     check.add_argument("target", help="Hub id or folder")
     check.add_argument("drafter", help="Hub id or folder")
+    check.add_argument("--revision", help="the target's branch, tag or commit on the Hub")
+    check.add_argument("--drafter-revision", metavar="REVISION", help="the drafter's")
     check.add_argument("--vocab-padding", choices=["refuse", "trim"], default="refuse")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=_check)
@@ -90,9 +92,23 @@ def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--preset", help="a preset's name (see presets)")
     group.add_argument("--target", help="Hub id or folder, in place of a preset")
     group.add_argument("--drafter", help="Hub id or folder; without it the target decodes alone")
-    group.add_argument("--revision", help="the target's revision on the Hub")
-    group.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
-    group.add_argument("--quantization", choices=["none", "nf4", "int8"], help="for both models")
+    group.add_argument("--revision", help="the target's branch, tag or commit on the Hub")
+    group.add_argument("--drafter-revision", metavar="REVISION", help="the drafter's")
+    group.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:N, or auto, which splits a target that is too large over all GPUs, memory and "
+        "disk (default: cuda where there is one)",
+    )
+    group.add_argument(
+        "--max-memory",
+        type=_device_and_size,
+        action="append",
+        metavar="DEVICE=SIZE",
+        help="the most that --device auto may take, as in cuda:0=20GiB; repeatable, others are not used",
+    )
+    quantizations = ["none", "nf4", "int8"]
+    group.add_argument("--quantization", choices=quantizations, help="for both models")
+    group.add_argument("--drafter-quantization", choices=quantizations, help="for the drafter alone")
     group.add_argument("--vocab-padding", choices=["refuse", "trim"])
 
 
@@ -164,6 +180,13 @@ def _gamma(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
+def _device_and_size(text: str) -> tuple[str, str]:
+    device, separator, size = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"a device and a size, as in cpu=8GiB, not {text!r}")
+    return device, size
+
+
 def _load(arguments: argparse.Namespace):
     from .engine import Engine
 
@@ -172,8 +195,11 @@ def _load(arguments: argparse.Namespace):
         target=arguments.target,
         drafter=arguments.drafter,
         revision=arguments.revision,
+        drafter_revision=arguments.drafter_revision,
         device=arguments.device,
+        max_memory=dict(arguments.max_memory) if arguments.max_memory else None,
         quantization=arguments.quantization,
+        drafter_quantization=arguments.drafter_quantization,
         vocab_padding=arguments.vocab_padding,
         on_progress=_show_progress,
     )
@@ -213,7 +239,13 @@ def _presets(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from .compatibility import check_pair
 
-    report = check_pair(arguments.target, arguments.drafter, vocab_padding=arguments.vocab_padding)
+    report = check_pair(
+        arguments.target,
+        arguments.drafter,
+        target_revision=arguments.revision,
+        drafter_revision=arguments.drafter_revision,
+        vocab_padding=arguments.vocab_padding,
+    )
     print(json.dumps(report.to_dict()) if arguments.json else report)
     if report.ok:
         return 0

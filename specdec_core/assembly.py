@@ -15,28 +15,26 @@ from transformers import PreTrainedModel
 
 from .compatibility import check_pair
 from .download import Download, downloaded_folder, fetch, plan_download, require_disk_space
-from .errors import IncompatiblePairError, LoadError, SettingsError
+from .errors import IncompatiblePairError, LoadError
 from .hub_errors import first_line
 from .loading import (
     ModelSource,
-    Quantization,
+    Split,
     dtype_for,
     eos_ids,
     load_model,
     out_of_memory,
     release_memory,
     require_quantizable,
-    resolve_device,
 )
 from .logit_width import check_logit_width
-from .memory import require_memory
 from .pair import LoadedPair
+from .pair_plan import PairPlan
 from .pair_report import PairReport
-from .presets import Preset, get_preset
+from .placement import place
 from .progress import Watch
 from .runners import runner_for
 from .runners.short_head import frequent_ids, shorten_head
-from .settings import Settings
 from .units import gigabytes
 
 _WAITING_S = 0.2
@@ -65,73 +63,6 @@ class EngineInfo:
     drafter_parameters: int | None
     memory_bytes: int
     takes_system_message: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PairPlan:
-    """What is to be loaded, with a preset's facts filled in."""
-
-    preset: str | None
-    title: str
-    target: ModelSource
-    drafter: ModelSource | None
-    device: torch.device
-    vocab_padding: str
-    drafter_vocabulary: int | None
-    drafter_vocabulary_text: str | None
-    takes_system_message: bool
-    settings: Settings
-
-
-def plan_pair(
-    preset: str | Preset | None,
-    target: str | None,
-    drafter: str | None,
-    revision: str | None,
-    device: str | None,
-    quantization: Quantization | None,
-    vocab_padding: str | None,
-) -> PairPlan:
-    """Fills in a preset's facts, or makes a plan for two names. Raises SettingsError where both or neither
-    are given, PresetError for an unknown preset, LoadError for a device that is not there.
-    """
-    resolved = resolve_device(device)
-    if (preset is None) == (target is None):
-        raise SettingsError("Name either a preset or a target (with or without a drafter), not both.")
-    if preset is None:
-        held_as = quantization or "none"
-        return PairPlan(
-            preset=None,
-            title=f"{target} drafted by {drafter}" if drafter else target,
-            target=ModelSource(target, revision, held_as),
-            drafter=ModelSource(drafter, None, held_as) if drafter else None,
-            device=resolved,
-            vocab_padding=vocab_padding or "refuse",
-            drafter_vocabulary=None,
-            drafter_vocabulary_text=None,
-            takes_system_message=True,
-            settings=Settings() if drafter else Settings(gamma=0),
-        )
-    if drafter is not None or revision is not None:
-        raise SettingsError("A preset names its own drafter and revisions; give a target to choose them.")
-    chosen = get_preset(preset) if isinstance(preset, str) else preset
-
-    def source(model) -> ModelSource:
-        held_as = quantization or (chosen.cpu_quantization if resolved.type == "cpu" else model.quantization)
-        return ModelSource(model.model, model.revision, held_as)
-
-    return PairPlan(
-        preset=chosen.name,
-        title=chosen.title,
-        target=source(chosen.target),
-        drafter=source(chosen.drafter) if chosen.drafter else None,
-        device=resolved,
-        vocab_padding=vocab_padding or chosen.vocab_padding,
-        drafter_vocabulary=chosen.drafter_vocabulary,
-        drafter_vocabulary_text=chosen.drafter_vocabulary_text,
-        takes_system_message=chosen.takes_system_message,
-        settings=chosen.settings,
-    )
 
 
 def load_pair(
@@ -184,14 +115,14 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
     for source in sources:
         require_quantizable(source, plan.device)
     say("Comparing the memory it needs with what is free", 0.03)
-    require_memory(sources, plan.device)
+    split = place(sources, plan.device, plan.spread, plan.max_memory)
     folders, done = _download(sources, watch)
     say(f"Loading the target, {plan.target.model}", done)
-    target_model = load_model(plan.target, plan.device, folders[plan.target])
+    target_model = load_model(plan.target, plan.device, folders[plan.target], split)
     drafter_model = None
     if plan.drafter is not None:
         say(f"Loading the drafter, {plan.drafter.model}", done + 0.7 * (0.95 - done))
-        drafter_model = load_model(plan.drafter, plan.device, folders[plan.drafter])
+        drafter_model = load_model(plan.drafter, split.last if split else plan.device, folders[plan.drafter])
     models = [model for model in (target_model, drafter_model) if model is not None]
     widths = [model.get_output_embeddings().weight.shape[0] for model in models]
     vocab_size = check_logit_width(
@@ -207,14 +138,18 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
             counted = report.tokenizer.encode(Path(plan.drafter_vocabulary_text).read_text(encoding="utf-8"))
         kept = frequent_ids(plan.drafter_vocabulary, vocab_size, eos_ids(target_model), counted)
         shorten_head(drafter_model, kept)
-    target, *drafter = (runner_for(model, vocab_size=vocab_size, eager=eager) for model in models)
+    if split is None:
+        target = runner_for(target_model, vocab_size=vocab_size, eager=eager)
+    else:
+        why = f"the target's layers are split over {split.places}"
+        target = runner_for(target_model, vocab_size=vocab_size, eager=why, device=split.last)
     pair = LoadedPair(
         target=target,
-        drafter=drafter[0] if drafter else None,
+        drafter=runner_for(drafter_model, vocab_size=vocab_size, eager=eager) if drafter_model else None,
         tokenizer=report.tokenizer,
         eos_ids=eos_ids(target_model),
     )
-    return pair, _describe(plan, pair, target_model, drafter_model), report
+    return pair, _describe(plan, pair, target_model, drafter_model, split), report
 
 
 def _download(sources: list[ModelSource], watch: Watch) -> tuple[dict[ModelSource, str | None], float]:
@@ -249,15 +184,19 @@ def _download(sources: list[ModelSource], watch: Watch) -> tuple[dict[ModelSourc
 
 
 def _describe(
-    plan: PairPlan, pair: LoadedPair, target: PreTrainedModel, drafter: PreTrainedModel | None
+    plan: PairPlan,
+    pair: LoadedPair,
+    target: PreTrainedModel,
+    drafter: PreTrainedModel | None,
+    split: Split | None,
 ) -> EngineInfo:
-    on_cuda = plan.device.type == "cuda"
+    device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
     return EngineInfo(
         preset=plan.preset,
         title=plan.title,
         target=plan.target.model,
         drafter=plan.drafter.model if plan.drafter else None,
-        device=torch.cuda.get_device_name(plan.device) if on_cuda else "CPU",
+        device=f"{device} (split over {split.places})" if split else device,
         dtype=str(dtype_for(plan.device)).removeprefix("torch."),
         target_quantization=plan.target.quantization,
         drafter_quantization=plan.drafter.quantization if plan.drafter else None,

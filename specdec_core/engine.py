@@ -10,13 +10,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 
-from .assembly import EngineInfo, load_pair, memory_ran_out, plan_pair
+from .assembly import EngineInfo, load_pair, memory_ran_out
 from .draft_length import StepCosts
 from .errors import LoadError, SettingsError, SpecDecError
 from .fair_lock import FairLock
 from .loading import out_of_memory, release_memory
 from .pair import LoadedPair
+from .pair_plan import plan_pair
 from .pair_report import PairReport
+from .placement import MaxMemory
 from .presets import Preset
 from .progress import Progress, Watch
 from .session import Prompt, Session
@@ -77,8 +79,11 @@ class Engine:
         target: str | None = None,
         drafter: str | None = None,
         revision: str | None = None,
+        drafter_revision: str | None = None,
         device: str | None = None,
+        max_memory: MaxMemory | None = None,
         quantization: str | None = None,
+        drafter_quantization: str | None = None,
         vocab_padding: str | None = None,
         on_progress: Progress | None = None,
         cancel: threading.Event | None = None,
@@ -95,7 +100,18 @@ class Engine:
         Raises PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, LoadError.
         """
         watch = Watch(on_progress, cancel)
-        plan = plan_pair(preset, target, drafter, revision, device, quantization, vocab_padding)
+        plan = plan_pair(
+            preset,
+            target=target,
+            drafter=drafter,
+            revision=revision,
+            drafter_revision=drafter_revision,
+            device=device,
+            max_memory=max_memory,
+            quantization=quantization,
+            drafter_quantization=drafter_quantization,
+            vocab_padding=vocab_padding,
+        )
         pair, info, report = load_pair(plan, watch, _ONLY_LOADED if for_workers else None)
         engine = cls(pair, info, plan.settings, report=report if plan.drafter is not None else None)
         try:

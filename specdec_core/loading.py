@@ -8,7 +8,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import shutil
+import tempfile
 import traceback
+import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,18 +38,35 @@ class ModelSource:
     quantization: Quantization = "none"
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A model over several devices. `devices` says where each module is ("disk" among the answers), `last`
+    where the last layer is computed.
+    """
+
+    devices: Mapping[str, str]
+    last: torch.device
+
+    @property
+    def places(self) -> str:
+        *others, last = dict.fromkeys(self.devices.values())
+        return f"{', '.join(others)} and {last}" if others else last
+
+
 def resolve_device(device: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one, else the CPU. Raises LoadError if it is not there."""
-    if device is None:
+    """The device asked for; for None and "auto" CUDA where there is one, else the CPU. Raises LoadError if it
+    is not there.
+    """
+    if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise LoadError(f"{device!r} is not a device. Use cpu, cuda or cuda:N.") from error
+        raise LoadError(f"{device!r} is not a device. Use cpu, cuda, cuda:N or auto.") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise LoadError("There is no CUDA device here. Use device cpu, or the embedded preset stories.")
     if resolved.type not in ("cpu", "cuda"):
-        raise LoadError(f"Device {device!r} is not supported. Use cpu, cuda or cuda:N.")
+        raise LoadError(f"Device {device!r} is not supported. Use cpu, cuda, cuda:N or auto.")
     return resolved
 
 
@@ -79,15 +100,19 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
         ) from error
 
 
-def load_model(source: ModelSource, device: torch.device, folder: str | None = None) -> PreTrainedModel:
+def load_model(
+    source: ModelSource, device: torch.device, folder: str | None = None, split: Split | None = None
+) -> PreTrainedModel:
     """The model in evaluation mode on `device`, in `dtype_for(device)` where it is not quantized.
 
-    `folder` holds its files where `source` names a model on the Hub. safetensors only, no remote code, no
-    network. Raises LoadError when weights are missing, corrupt or do not fit; nothing of the model is left
-    in memory then.
+    With `split` it is over several, with a folder on disk that goes when the model does. `folder` holds its
+    files where `source` names a model on the Hub. safetensors only, no remote code, no network. Raises
+    LoadError when weights are missing, corrupt or do not fit; nothing of the model is left in memory then.
     """
     require_quantizable(source, device)
     try:
+        if split is not None:
+            return _read_split(source, device, folder or source.model, split)
         return _read(source, device, folder or source.model)
     except LoadError as error:
         failure = str(error)
@@ -110,7 +135,24 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _read(source: ModelSource, device: torch.device, folder: str) -> PreTrainedModel:
+def _read_split(source: ModelSource, device: torch.device, folder: str, split: Split) -> PreTrainedModel:
+    offload_folder = tempfile.mkdtemp(prefix="specdec-offload-")
+    try:
+        model = _read(source, device, folder, split.devices, offload_folder)
+    except BaseException:
+        shutil.rmtree(offload_folder, ignore_errors=True)
+        raise
+    weakref.finalize(model, shutil.rmtree, offload_folder, ignore_errors=True)
+    return model
+
+
+def _read(
+    source: ModelSource,
+    device: torch.device,
+    folder: str,
+    devices: Mapping[str, str] | None = None,
+    offload_folder: str | None = None,
+) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -119,7 +161,8 @@ def _read(source: ModelSource, device: torch.device, folder: str) -> PreTrainedM
         use_safetensors=True,
         dtype=dtype_for(device),
         attn_implementation=_attention_for(config),
-        device_map={"": device},
+        device_map=dict(devices) if devices else {"": device},
+        offload_folder=offload_folder,
         quantization_config=_quantization_config(source.quantization),
         ignore_mismatched_sizes=True,  # what does not fit is refused below, by name
         output_loading_info=True,

@@ -108,10 +108,14 @@ def require_memory(sources: Sequence[ModelSource], device: torch.device) -> Memo
     free = free_bytes(device)
     if free is None or need.total_bytes <= free:
         return need
-    raise LoadError(_refusal(sources, device, need, free))
+    raise LoadError(
+        f"{refusal(sources, device, need, free)} With device auto, layers that find no room on it stay in "
+        "memory or on disk: slow, but it works."
+    )
 
 
-def _refusal(sources: Sequence[ModelSource], device: torch.device, need: MemoryNeed, free: int) -> str:
+def refusal(sources: Sequence[ModelSource], device: torch.device, need: MemoryNeed, free: int) -> str:
+    """The numbers, and what would fit instead."""
     place = f"on {device}" if device.type == "cuda" else "in this machine's memory"
     names = " and ".join(source.model for source in sources)
     text = (

@@ -11,14 +11,19 @@ __all__ = ["CudaGraphRunner", "EagerRunner", "KVCache", "LeanRunner", "copied_by
 
 
 def runner_for(
-    model: torch.nn.Module, *, vocab_size: int | None = None, eager: str | None = None
+    model: torch.nn.Module,
+    *,
+    vocab_size: int | None = None,
+    eager: str | None = None,
+    device: torch.device | None = None,
 ) -> EagerRunner:
     """The fastest runner that computes this model; an eager one says in `reason` why no faster one does.
 
-    With `eager`, which is such a reason, the eager one, and nothing is computed.
+    With `eager`, which is such a reason, the eager one, and nothing is computed; `device` is then where a
+    model that is split puts out its logits.
     """
     if eager is not None:
-        return EagerRunner(model, vocab_size=vocab_size, reason=eager)
+        return EagerRunner(model, vocab_size=vocab_size, reason=eager, device=device)
     if model.get_input_embeddings().weight.is_cuda:
         return _graph_runner(model, vocab_size)
     try:

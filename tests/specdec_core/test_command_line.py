@@ -6,9 +6,13 @@ import sys
 from io import StringIO
 
 import pytest
+import torch
+from hub_server import COMMIT
 from tiny_pair import byte_level_tokenizer
 
 from specdec_core.__main__ import main
+from specdec_core.loading import ModelSource
+from specdec_core.memory import memory_need
 
 STATS = {
     "rounds", "drafted", "tested", "accepted", "acceptance_rate", "accepted_per_drafted", "block_efficiency",
@@ -149,3 +153,38 @@ def test_a_terminal_shows_how_far_loading_is_and_a_file_does_not(pair_folders, c
     assert main(command) == 0
     assert "\x1b[KLoading the target" in terminal.getvalue()
     assert "\x1b[K\r" in terminal.getvalue()
+
+
+def test_check_reads_the_revisions_that_are_asked_for(on_the_hub, capsys):
+    names = ["check", "owner/target", "owner/drafter"]
+    assert main([*names, "--revision", COMMIT, "--drafter-revision", COMMIT]) == 0
+    assert main([*names, "--drafter-revision", "v9"]) == 2
+    assert "owner/drafter has no revision 'v9'" in capsys.readouterr().err
+
+
+def test_a_target_is_split_within_the_memory_that_is_given(pair_folders, capsys):
+    """Room for the pair's caches and its drafter, and for about half of the target."""
+    arguments = [
+        "generate",
+        "--target",
+        pair_folders[0],
+        "--drafter",
+        pair_folders[1],
+        "--prompt",
+        "Once",
+        "--json",
+    ]
+    arguments += ["--temperature", "0", "--max-new-tokens", "8", "--device", "auto"]
+    assert main(arguments) == 0
+    wanted = json.loads(capsys.readouterr().out)["token_ids"]
+    both = memory_need([ModelSource(folder) for folder in pair_folders], torch.device("cpu")).total_bytes
+    assert main([*arguments, "--max-memory", f"cpu={(both - 300_000) // 1000}KB"]) == 0
+    assert json.loads(capsys.readouterr().out)["token_ids"] == wanted
+    with pytest.raises(SystemExit):
+        main([*arguments, "--max-memory", "cpu"])
+    assert main([*arguments, "--max-memory", "cpu=lots"]) == 2
+
+
+def test_a_drafter_can_be_quantized_alone_where_there_is_a_gpu(pair, capsys):
+    assert main(["generate", *pair, "--prompt", "x", "--drafter-quantization", "nf4"]) == 1
+    assert "nf4 quantization needs a CUDA device" in capsys.readouterr().err

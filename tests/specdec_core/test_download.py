@@ -84,8 +84,13 @@ def test_a_pair_that_is_refused_costs_no_download(on_the_hub):
 
 
 def test_a_revision_is_the_one_that_is_loaded(on_the_hub):
-    load(revision=COMMIT)
+    load(revision=COMMIT, drafter_revision=COMMIT)
     assert downloaded_folder(TARGET, COMMIT).endswith(COMMIT)
+    assert downloaded_folder(DRAFTER, COMMIT).endswith(COMMIT)
+
+
+def test_a_drafters_revision_that_is_not_there_is_named(on_the_hub):
+    assert f"{DRAFTER} has no revision 'v9'" in refusal(drafter_revision="v9")
 
 
 # What goes wrong
