@@ -30,6 +30,10 @@ RUNNER_REASON = (
     "ZeroGPU lends a GPU for one answer at a time, to a process of its own: no CUDA graph and no cache lives "
     "on there, so each message reads its conversation anew"
 )
+QUANTIZATION = "none"
+"""bitsandbytes would quantize on the CPU at every start of the Space (14 million weights a second on two
+cores, so ten minutes for 9 billion), and the GPU that is lent has room for every preset in bfloat16.
+"""
 START_S = 20
 """For moving the weights onto the GPU, the first forwards and the prompt."""
 MEASURING_S = 10
@@ -78,7 +82,9 @@ def load(preset: Any, on_progress: Progress) -> tuple[ZeroGpuEngine, Any]:
     Raises what the engine raises.
     """
     global _loaded
-    _loaded = import_engine().load(preset, on_progress=on_progress, for_workers=True)
+    _loaded = import_engine().load(
+        preset, quantization=QUANTIZATION, on_progress=on_progress, for_workers=True
+    )
     return ZeroGpuEngine(_loaded), _loaded.report
 
 
