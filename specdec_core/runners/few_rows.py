@@ -14,11 +14,12 @@ from torch import Tensor
 
 MOST_ROWS = 8
 _PACKED_FOR_ROWS = 5
+_SMALLEST_PACKED_BYTES = 2**19
 _LARGEST_PACKED_BYTES = 32 * 2**20
 
 
 def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x [rows, in] contiguous, weight [out, in] → [rows, out], laid out by columns for few rows."""
+    """x [rows, in], weight [out, in] → [rows, out], laid out by columns for few rows."""
     rows = x.shape[0]
     if rows > MOST_ROWS:
         return torch.nn.functional.linear(x, weight)
@@ -27,10 +28,11 @@ def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Projection:
-    """x [rows, in] contiguous → [rows, out], for any number of rows; the weight is given once.
+    """x [rows, in] → [rows, out], for any number of rows; the weight is given once.
 
     Where torch has oneDNN's packed linear, the weight is packed beforehand: then verifying 5 rows costs
-    1.1 of one row in place of 1.25. A packed weight is a copy, so large ones are left as they are.
+    1.1 of one row in place of 1.25. A packed weight is a copy, so large ones are left as they are; small ones
+    too, since calling the packed product takes longer.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -47,7 +49,8 @@ class Projection:
 
 def packed_bytes(weight_bytes: int) -> int:
     """What a Projection of a weight of so many bytes holds beside it."""
-    packs = weight_bytes <= _LARGEST_PACKED_BYTES and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    fits = _SMALLEST_PACKED_BYTES <= weight_bytes <= _LARGEST_PACKED_BYTES
+    packs = fits and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return weight_bytes if packs else 0
 
 

@@ -124,8 +124,8 @@ def test_peers_are_measured_on_layers_as_transformers_made_them():
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 9, 70])
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_projection_is_a_linear_layer_for_any_number_of_rows(monkeypatch, rows, packed):
-    if not packed:
-        monkeypatch.setattr(few_rows, "_LARGEST_PACKED_BYTES", 0)
+    monkeypatch.setattr(few_rows, "_SMALLEST_PACKED_BYTES", 0)
+    monkeypatch.setattr(few_rows, "_LARGEST_PACKED_BYTES", 2**20 if packed else 0)
     weight, x = torch.randn(48, 32), torch.randn(rows, 32)
     wanted = torch.nn.functional.linear(x, weight)
     torch.testing.assert_close(few_rows.Projection(weight)(x), wanted, atol=1e-5, rtol=1e-5)
