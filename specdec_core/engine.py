@@ -18,6 +18,7 @@ from .loading import out_of_memory, release_memory
 from .pair import LoadedPair
 from .pair_plan import plan_pair
 from .pair_report import PairReport
+from .peer_generation import peer_rounds
 from .placement import MaxMemory
 from .presets import Preset
 from .progress import Progress, Watch
@@ -179,6 +180,28 @@ class Engine:
             stats=last.stats,
             finish_reason=last.finish_reason,
         )
+
+    def peer_stream(
+        self,
+        prompt: Prompt,
+        settings: Settings | None = None,
+        *,
+        assisted: bool,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Round]:
+        """What transformers' own generate answers, with the drafter as its assistant where `assisted`: a
+        round of plain tokens a step, as it does not say what was drafted. Other answers wait for its end.
+
+        Raises SettingsError, PromptError, and SpecDecError where transformers cannot do it.
+        """
+        pair, settings = self.pair, settings or self.default_settings
+        cancel = cancel or threading.Event()
+        with _Answering(self, self.session()):
+            rounds = peer_rounds(
+                pair, prompt, settings, assisted, self._turn, lambda: cancel.is_set() or self._abort.is_set()
+            )
+            with closing(rounds):
+                yield from rounds
 
     def unload(self, timeout_s: float = 60.0) -> None:
         """Frees the weights. Answers in progress may finish for `timeout_s`, then are cancelled; new ones

@@ -15,14 +15,14 @@ UI = [*sorted((ROOT / "ui").rglob("*.py")), ROOT / "app.py"]
 LEAVES = {f"specdec_core.{name}" for name in ("settings", "errors", "trace", "metrics")}
 LAYERS = [
     {"errors", "trace", "units"},
-    {"settings", "metrics", "fair_lock", "pair_report", "hub_errors", "progress"},
+    {"settings", "metrics", "fair_lock", "pair_report", "hub_errors", "progress", "adapters"},
     {"sampling", "draft_length"},
     {"verification"},
     {"samplers", "runners"},
     {"drafting", "prompting", "detokenization"},
     {"decoding", "pair", "presets", "tokenizer_identity", "model_files", "loading", "resumed_download"},
     {"session", "logit_width", "step_times", "memory", "download"},
-    {"compatibility", "placement"},
+    {"compatibility", "placement", "peer_generation"},
     {"pair_plan"},
     {"assembly"},
     {"engine"},

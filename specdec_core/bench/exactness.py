@@ -9,9 +9,9 @@ import torch
 
 from ..engine import Engine
 from ..pair import LoadedPair
+from ..peer_generation import peer_ids
 from ..sampling import KeyedNoise, SamplingParams, filtered_logits
 from ..settings import Settings
-from .peers import peer_ids
 from .prompts import topic_request
 
 GAMMAS = (1, 3, 4, 8)
@@ -36,7 +36,7 @@ def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> dict:
             answers = _speculative(engine, messages, settings)
             if name == "greedy":
                 answers["transformers generate"] = peer_ids(
-                    engine.pair, baseline.prompt_token_ids, settings, None
+                    engine.pair, baseline.prompt_token_ids, settings, assisted=False
                 )
             for lane, ids in answers.items():
                 compared += 1

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from ..pair import LoadedPair
+from ..peer_generation import stock_models
 from ..settings import Settings
 from .lanes import Answer
-from .peers import stock_models, timed_answer
+from .peers import timed_answer
 
 _FILES = ("sampling/base_decoding.py", "sampling/speculative_decoding.py", "utils/logits_processor.py")
 _PACKAGES = ("sampling", "utils", "ngram_assisted", "models")
