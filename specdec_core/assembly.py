@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from .adapters import require_mergeable
 from .compatibility import check_pair
 from .download import Download, downloaded_folder, fetch, plan_download, require_disk_space
 from .errors import IncompatiblePairError, LoadError
@@ -116,6 +117,11 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
         require_quantizable(source, plan.device)
     say("Comparing the memory it needs with what is free", 0.03)
     split = place(sources, plan.device, plan.spread, plan.max_memory)
+    for source in sources:
+        if source.adapter is not None:
+            require_mergeable(
+                source.adapter, source.quantization, split is not None and source is plan.target
+            )
     folders, done = _download(sources, watch)
     say(f"Loading the target, {plan.target.model}", done)
     target_model = load_model(plan.target, plan.device, folders[plan.target], split)
@@ -157,7 +163,7 @@ def _download(sources: list[ModelSource], watch: Watch) -> tuple[dict[ModelSourc
     is done then. Raises LoadError.
     """
     watch.say("Looking for the weights", 0.05)
-    plans = {source: plan_download(source.model, source.revision) for source in sources}
+    plans = {source: plan_download(source.base, source.base_revision) for source in sources}
     downloads = [download for download in plans.values() if download is not None]
     require_disk_space(downloads)
     total = sum(download.size_bytes for download in downloads)
@@ -174,7 +180,7 @@ def _download(sources: list[ModelSource], watch: Watch) -> tuple[dict[ModelSourc
     folders: dict[ModelSource, str | None] = {}
     for source, download in plans.items():
         if download is None:
-            folders[source] = downloaded_folder(source.model, source.revision)
+            folders[source] = downloaded_folder(source.base, source.base_revision)
             continue
         if download.missing:
             arrived(download, 0)

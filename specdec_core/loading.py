@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
+from .adapters import Adapter, merge
 from .errors import LoadError
 from .hub_errors import first_line
 
@@ -31,11 +32,24 @@ QUANTIZATIONS: tuple[str, ...] = ("none", "nf4", "int8")
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from (Hub id or local folder) and how its weights are held."""
+    """Where a model comes from (Hub id or local folder) and how its weights are held.
+
+    Where `model` is the folder of an `adapter`, most weights come from that one's base.
+    """
 
     model: str
     revision: str | None = None
     quantization: Quantization = "none"
+    adapter: Adapter | None = None
+
+    @property
+    def base(self) -> str:
+        """Where configuration and weights are."""
+        return self.adapter.base if self.adapter else self.model
+
+    @property
+    def base_revision(self) -> str | None:
+        return self.adapter.revision if self.adapter else self.revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,9 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
     Raises LoadError for an architecture that cannot be made.
     """
     try:
-        config = AutoConfig.from_pretrained(source.model, revision=source.revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            source.base, revision=source.base_revision, trust_remote_code=False
+        )
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, dtype=dtype_for(device))
     except Exception as error:  # whatever a configuration that nobody has checked may lead to
@@ -112,8 +128,9 @@ def load_model(
     require_quantizable(source, device)
     try:
         if split is not None:
-            return _read_split(source, device, folder or source.model, split)
-        return _read(source, device, folder or source.model)
+            return _read_split(source, device, folder or source.base, split)
+        model = _read(source, device, folder or source.base)
+        return merge(model, source.adapter).eval() if source.adapter else model
     except LoadError as error:
         failure = str(error)
     except SafetensorError as error:
@@ -230,10 +247,10 @@ def _explain(source: ModelSource, device: torch.device, error: Exception) -> str
             f"{source.model} does not fit into the memory of {device}. Choose {smaller}a smaller pair, or "
             f"free memory. ({first_line(error)})"
         )
-    folder = Path(source.model)
+    folder = Path(source.base)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         return (
-            f"There are no weights in {source.model}: no *.safetensors file. Only safetensors are loaded; "
+            f"There are no weights in {source.base}: no *.safetensors file. Only safetensors are loaded; "
             "convert other formats, or give the folder that holds them."
         )
     return f"{source.model} could not be loaded: {first_line(error)}"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import JSONDecodeError
 
 from huggingface_hub import constants
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from .adapters import read_adapter
 from .errors import PairUncheckableError
 from .hub_errors import causes, explain_hub_error, first_line, unreachable
 
@@ -39,17 +40,33 @@ class ModelFiles:
 def read_model_files(
     model: str | os.PathLike[str], revision: str | None = None, token: str | None = None
 ) -> ModelFiles:
-    """Configuration and tokenizer of a Hub id or folder, as the auto classes load them.
+    """Configuration and tokenizer of a Hub id or folder, as the auto classes load them; of an adapter's
+    folder those of its base, but for a tokenizer of its own.
 
     `token` None stands for HF_TOKEN or the saved login. Raises PairUncheckableError with what to do next.
     """
     name = os.fspath(model)
+    if (adapter := read_adapter(name)) is not None:
+        base = read_model_files(adapter.base, adapter.revision, token)
+        adapter.require_width(base.config.get_text_config(decoder=True).vocab_size)
+        if not _has_tokenizer_file(os.listdir(name)):
+            return replace(base, name=name)
+        tokenizer = _read_tokenizer(name, None, base.config, token)
+        return ModelFiles(name, base.config, tokenizer, tokenizer.get_vocab())
     _require_place(name)
     where = {"revision": revision, "token": token, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(name, **where)
     except Exception as error:
         raise PairUncheckableError(_explain(name, revision, "config.json", error)) from error
+    tokenizer = _read_tokenizer(name, revision, config, token)
+    return ModelFiles(name, config, tokenizer, tokenizer.get_vocab())
+
+
+def _read_tokenizer(
+    name: str, revision: str | None, config: PreTrainedConfig, token: str | None
+) -> PreTrainedTokenizerBase:
+    where = {"revision": revision, "token": token, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, config=config, **where)
     except Exception as error:
@@ -60,7 +77,7 @@ def read_model_files(
     # Some classes (Gemma's) make up a tokenizer of a few tokens where there is no file at all.
     if type(tokenizer).vocab_files_names and not _has_tokenizer_file(_read_so_far(name, revision)):
         raise PairUncheckableError(_no_tokenizer(name))
-    return ModelFiles(name, config, tokenizer, tokenizer.get_vocab())
+    return tokenizer
 
 
 def _require_place(name: str) -> None:

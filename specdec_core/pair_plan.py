@@ -1,6 +1,6 @@
 """What is to be loaded: a preset's facts, or two names, with what the caller asks for on top.
 
-Reads no model.
+Reads no model; of an adapter what it is for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .adapters import read_adapter
 from .errors import SettingsError
 from .loading import QUANTIZATIONS, ModelSource, Quantization, resolve_device
 from .placement import MaxMemory, Spread
@@ -50,7 +51,8 @@ def plan_pair(
     """`quantization` is for both models where `drafter_quantization` does not say otherwise of the drafter.
 
     Raises SettingsError where both or neither of preset and target are given, or something for a drafter that
-    is not, PresetError for an unknown preset, LoadError for a device that is not there.
+    is not, PresetError for an unknown preset, LoadError for a device that is not there,
+    PairUncheckableError for an adapter of no use.
     """
     resolved = resolve_device(device)
     _require_quantization("quantization", quantization)
@@ -65,10 +67,8 @@ def plan_pair(
         return PairPlan(
             preset=None,
             title=f"{target} drafted by {drafter}" if drafter else target,
-            target=ModelSource(target, revision, held_as),
-            drafter=ModelSource(drafter, drafter_revision, drafter_quantization or held_as)
-            if drafter
-            else None,
+            target=_source(target, revision, held_as),
+            drafter=_source(drafter, drafter_revision, drafter_quantization or held_as) if drafter else None,
             **where,
             vocab_padding=vocab_padding or "refuse",
             drafter_vocabulary=None,
@@ -82,7 +82,7 @@ def plan_pair(
 
     def source(model: PresetModel, asked_for: Quantization | None) -> ModelSource:
         by_preset = chosen.cpu_quantization if resolved.type == "cpu" else model.quantization
-        return ModelSource(model.model, model.revision, asked_for or by_preset)
+        return _source(model.model, model.revision, asked_for or by_preset)
 
     return PairPlan(
         preset=chosen.name,
@@ -96,6 +96,10 @@ def plan_pair(
         takes_system_message=chosen.takes_system_message,
         settings=chosen.settings,
     )
+
+
+def _source(model: str, revision: str | None, quantization: Quantization) -> ModelSource:
+    return ModelSource(model, revision, quantization, read_adapter(model))
 
 
 def _spread(device: str | None, resolved: torch.device, max_memory: MaxMemory | None) -> Spread:
