@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hub_server import running_hub
+from hub_server import COMMIT, running_hub
 from running_app import running_app
 from test_page import choose, finish, load, send, set_number
 
@@ -119,3 +119,30 @@ def test_without_a_gpu_a_pair_for_one_says_what_will_happen_before_it_is_loaded(
     assert "stories" in said
     choose(page, "stories")
     page.wait_for_selector("#about-preset:not(:has-text('There is no GPU here'))")
+
+
+def check_pair(page, **fields):
+    page.get_by_role("tab", name="Pair check").click()
+    for field, value in fields.items():
+        page.fill(f"#pair-{field.replace('_', '-')} :is(input, textarea)", value)
+    page.click("#pair-start")
+
+
+def test_a_hub_pair_is_checked_at_a_revision_kept_and_loaded(page):
+    check_pair(page, target="open/target", drafter="open/drafter", drafter_revision="v9")
+    page.wait_for_selector("#pair-report:has-text('open/drafter has no revision')")
+    assert not page.locator("#pair-load").is_visible()
+    check_pair(page, drafter_revision=COMMIT)
+    page.wait_for_selector("#pair-report:has-text('can work together')")
+    assert f'revision = "{COMMIT}"' in page.input_value("#pair-toml textarea")
+    page.click("#pair-load")
+    page.wait_for_selector("#status [data-state=ready]:has-text('open/drafter')", timeout=60_000)
+
+
+def test_a_check_of_a_gated_model_says_what_to_accept(page, hub):
+    check_pair(page, target="gated/target", drafter="open/drafter")
+    page.wait_for_selector("#pair-report:has-text('gated/target is gated')")
+    said = page.inner_text("#pair-report")
+    assert f"{hub.address}/gated/target" in said
+    assert "HF_TOKEN" in said
+    assert TOKEN not in page.content()
