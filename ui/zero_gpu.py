@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 # transformers would read weights in threads of its own, where ZeroGPU's stand-in for CUDA is not in force.
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
@@ -41,15 +41,20 @@ SECONDS_A_TOKEN = 0.05
 LONGEST_S = 120
 """What a visitor without an account may use in a day."""
 
+Peer = Literal["assisted", "unassisted"]
+
 
 @dataclass(frozen=True)
 class Question:
-    """What a worker is asked. `sampled` are the ids of the answers before; `costs` None until measured."""
+    """What a worker is asked. `sampled` are the ids of the answers before; `costs` None until measured;
+    `peer` where transformers' own generate is to answer.
+    """
 
     messages: list[dict[str, str]]
     settings: sd.Settings
     sampled: dict[str, list[int]]
     costs: dict[str, Any] | None
+    peer: Peer | None = None
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,29 @@ class ZeroGpuEngine:
         cancel: threading.Event | None = None,
     ) -> Iterator[Round]:
         """As Engine.stream. Raises SpecDecError too where no GPU was to be had, or it was taken back."""
-        session = session or Session()
+        return self._ask(messages, settings, session or Session(), cancel)
+
+    def peer_stream(
+        self,
+        messages: list[dict[str, str]],
+        settings: sd.Settings | None = None,
+        *,
+        assisted: bool,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Round]:
+        """As Engine.peer_stream, and with `stream`'s errors."""
+        return self._ask(messages, settings, Session(), cancel, "assisted" if assisted else "unassisted")
+
+    def _ask(
+        self,
+        messages: list[dict[str, str]],
+        settings: sd.Settings | None,
+        session: Session,
+        cancel: threading.Event | None,
+        peer: Peer | None = None,
+    ) -> Iterator[Round]:
         settings = settings or self.default_settings
-        question = Question(messages, settings, session.sampled, dict(self.costs) or None)
+        question = Question(messages, settings, session.sampled, dict(self.costs) or None, peer)
         started = time.perf_counter()
         rounds: list[Round] = []
         first_token_s = 0.0
@@ -157,7 +182,11 @@ def answer(question: Question) -> Iterator[Round | Learned | sd.SpecDecError]:
         elif question.costs:
             _loaded.costs.update(question.costs)
         session = _loaded.session(question.sampled)
-        yield from _loaded.stream(question.messages, question.settings, session)
+        if question.peer is None:
+            yield from _loaded.stream(question.messages, question.settings, session)
+        else:
+            assisted = question.peer == "assisted"
+            yield from _loaded.peer_stream(question.messages, question.settings, assisted=assisted)
         yield Learned(session.sampled, dict(_loaded.costs))
     except sd.SpecDecError as error:
         yield error

@@ -1,11 +1,14 @@
 """The page on ZeroGPU. `spaces` is a stand-in here, which forks and pickles every call as the real one."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from running_app import running_app
+from running_app import ROOT, running_app
 from test_page import send, set_number
 
 pytestmark = pytest.mark.slow
@@ -100,6 +103,26 @@ def test_the_time_asked_for_follows_the_longest_answer_and_measuring_is_paid_onc
 def test_no_other_pair_can_be_loaded(address):
     with pytest.raises(AppError, match="fixed"):
         Client(address, verbose=False).predict("stories", api_name="/load_preset")
+
+
+def test_transformers_own_generate_answers_in_a_worker_too():
+    script = """
+import sys
+from ui import zero_gpu
+import specdec_core as sd
+engine, _ = zero_gpu.load(sd.list_presets()["stories"], lambda message, fraction: None)
+asked = [{"role": "user", "content": "Tell me a story."}]
+settings = sd.Settings(max_new_tokens=12, temperature=0)
+texts = ["".join(rnd.text for rnd in engine.stream(asked, settings))]
+for assisted in (False, True):
+    texts.append("".join(rnd.text for rnd in engine.peer_stream(asked, settings, assisted=assisted)))
+sys.exit(0 if len(set(texts)) == 1 and texts[0] else repr(texts))
+"""
+    environment = os.environ | {"SPACES_ZERO_GPU": "true", "PYTHONPATH": f"{STANDINS}{os.pathsep}{ROOT}"}
+    asked = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert asked.returncode == 0, asked.stderr
 
 
 @pytest.mark.browser
