@@ -42,7 +42,8 @@ def main() -> int:
     page = build_page(holder, presets, operator)
     most_waiting = MOST_WAITING_ON_ZERO_GPU if space.on_zero_gpu() else None
     page.queue(default_concurrency_limit=CONCURRENT_ANSWERS, max_size=most_waiting)
-    page.launch(prevent_thread_lock=True, **launch_options())
+    # The Hub would switch rendering on the server on, where the page's own scripts have never run.
+    page.launch(prevent_thread_lock=True, ssr_mode=False, **launch_options())
     # The page is up; what the first Load needs is imported while the person reads it.
     import_engine()
     page.block_thread()

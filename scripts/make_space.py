@@ -19,6 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from huggingface_hub import SpaceHardware
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import specdec_core as sd
@@ -140,7 +142,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--preset", default="stories", help="the pair that the Space is for")
-    parser.add_argument("--hardware", help="what to suggest, such as zero-a10g, l4x1 or cpu-basic")
+    parser.add_argument(
+        "--hardware",
+        choices=[flavor.value for flavor in SpaceHardware],
+        metavar="FLAVOR",
+        help="what to suggest in place of cpu-basic or l4x1; zero-a10g is ZeroGPU",
+    )
     parser.add_argument("--start", action="store_true", help="run it here, in a fresh virtual environment")
     arguments = parser.parse_args()
     try:

@@ -72,7 +72,15 @@ def updates(frame: LoadFrame, locked: bool) -> list[Any]:
         return [gr.skip()] * 4
     variant = "secondary" if frame.loaded or frame.loading else "primary"
     button = gr.update(interactive=not frame.loading and not locked, variant=variant)
-    return [frame.status, button, gr.update(interactive=not locked), gr.update(visible=frame.own)]
+    cancel = gr.update(visible=True)
+    if not frame.own:
+        cancel = gr.update(visible=False, value="Cancel", interactive=True)
+    return [frame.status, button, gr.update(interactive=not locked), cancel]
+
+
+def cancelling(called_off: bool) -> Any:
+    """Cancel once it was pressed: what is on its way may take seconds to end."""
+    return gr.update(value="Cancelling", interactive=False) if called_off else gr.skip()
 
 
 def _label(name: str, presets: Presets) -> str:

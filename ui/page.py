@@ -77,8 +77,8 @@ def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None
             for frame in load_handlers.load(visitor, holder, presets, chosen, locked()):
                 yield updates(frame, chosen)
 
-        def on_cancel_load(request: gr.Request) -> None:
-            load_handlers.cancel(visitors.of(request.session_hash), holder)
+        def on_cancel_load(request: gr.Request) -> Any:
+            return load_bar.cancelling(load_handlers.cancel(visitors.of(request.session_hash), holder))
 
         def own_preset(passed: OwnPair) -> Any:
             return passed.preset(holder.current.preset if holder.current else None)
@@ -113,7 +113,7 @@ def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None
         page.load(on_open, bar.preset, parts, **quiet)
         bar.preset.input(on_choose, bar.preset, bar.about, queue=False, **quiet)
         preset_load = bar.load.click(on_load, bar.preset, parts, **quiet)
-        bar.cancel.click(on_cancel_load, queue=False, **quiet)
+        bar.cancel.click(on_cancel_load, outputs=bar.cancel, queue=False, **quiet)
         pair_load = pairs.load.click(on_load_pair, [pairs.passed, bar.preset], parts, **quiet)
         pair_load.then(on_pair_loaded, pairs.passed, pairs.about, queue=False, **quiet)
         for load in (preset_load, pair_load):

@@ -78,6 +78,7 @@ def test_a_download_can_be_cancelled_and_taken_up_again(page, hub):
     page.wait_for_selector("#status [data-state=loading]:has-text('Downloading open/')", timeout=30_000)
     assert hub.stalling.wait(30)
     page.click("#load-cancel")
+    page.wait_for_selector("#load-cancel:disabled:has-text('Cancelling')")
     hub.released.set()
     page.wait_for_selector("#status [data-state=ready]:has-text('Loading from-hub was cancelled')")
     assert "stories is loaded" in page.inner_text("#status")
