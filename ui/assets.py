@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 STATIC = Path(__file__).parent / "static"
-STYLESHEETS = [STATIC / name for name in ("style.css", "tokens.css", "compare.css")]
+STYLESHEETS = [STATIC / name for name in ("style.css", "conversation.css", "tokens.css", "compare.css")]
 FAVICON = STATIC / "favicon.png"
 
 

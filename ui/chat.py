@@ -25,6 +25,7 @@ class ChatTab:
 
     settings: list[Any]
     examples: gr.Dataset
+    system: gr.Textbox
 
 
 def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> ChatTab:
@@ -56,15 +57,42 @@ def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> C
                 elem_id="examples",
                 type="values",
             )
-            with gr.Accordion("Settings", open=False, elem_id="settings"):
-                settings = controls()
-        with gr.Column(scale=5, min_width=320, elem_classes="chat-column"):
+        with gr.Column(min_width=320, elem_classes="chat-column chat-tokens"):
             tokens = token_view()
+        with (
+            gr.Column(min_width=320, elem_classes="chat-column chat-settings"),
+            gr.Accordion("Settings", open=False, elem_id="settings"),
+        ):
+            system = gr.Textbox(
+                value="",
+                label="System message",
+                info="Tells the model how to answer. It stays until you change it.",
+                placeholder="For example: Answer in one sentence.",
+                lines=2,
+                max_lines=8,
+                elem_id="system",
+                visible=False,
+                html_attributes=gr.InputHTMLAttributes(autocorrect="off", spellcheck=False),
+            )
+            settings = controls()
 
-    def on_send(request: gr.Request, text: str, *values: Any) -> Iterator[list[Any]]:
+    def on_send(request: gr.Request, text: str, head: str, *values: Any) -> Iterator[list[Any]]:
         visitor = visitors.of(request.session_hash)
-        for frame in chat_handlers.send(visitor, holder, text, values):
+        for frame in chat_handlers.send(visitor, holder, text, values, head):
             yield frames.updates(frame)
+
+    def on_retry(request: gr.Request, head: str, *values: Any) -> Iterator[list[Any]]:
+        visitor = visitors.of(request.session_hash)
+        for frame in chat_handlers.retry(visitor, holder, values, head):
+            yield frames.updates(frame)
+
+    def on_edit(request: gr.Request, event: gr.EventData, head: str, *values: Any) -> Iterator[list[Any]]:
+        visitor = visitors.of(request.session_hash)
+        for frame in chat_handlers.edit(visitor, holder, event.text, values, head):
+            yield frames.updates(frame)
+
+    def on_undo(request: gr.Request) -> list[Any]:
+        return frames.updates(chat_handlers.undo(visitors.of(request.session_hash)))
 
     def on_stop(request: gr.Request) -> None:
         visitors.of(request.session_hash).stop()
@@ -74,9 +102,12 @@ def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> C
 
     parts = [message, conversation, tokens, notice, send, stop, clear]
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    asking = {"fn": on_send, "inputs": [message, *settings], "outputs": parts, **quiet}
+    asking = {"fn": on_send, "inputs": [message, system, *settings], "outputs": parts, **quiet}
     gr.on([send.click, message.submit], **asking)
     samples.click(lambda sample: sample[0], samples, message, queue=False, **quiet).then(**asking)
     stop.click(on_stop, queue=False, **quiet)
     clear.click(on_clear, outputs=parts, **quiet)
-    return ChatTab(settings, samples)
+    conversation.retry(on_retry, [system, *settings], parts, **quiet)
+    conversation.edit(on_edit, [system, *settings], parts, **quiet)
+    conversation.undo(on_undo, outputs=parts, **quiet)
+    return ChatTab(settings, samples, system)

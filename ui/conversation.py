@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import specdec_core as sd
@@ -26,6 +26,16 @@ ENDINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A question and, of the conversation before it, what undoing it goes back to."""
+
+    question: str
+    messages: int
+    shown: int
+    tokens: str
+
+
 @dataclass
 class Conversation:
     """`shown` and `tokens` are the values of the conversation view and of the token view."""
@@ -33,33 +43,59 @@ class Conversation:
     messages: list[dict[str, str]] = field(default_factory=list)
     shown: str = ""
     tokens: str = ""
-    answers: int = 0
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def question(self) -> str:
+        """What was asked last. Raises PromptError where nothing was."""
+        if not self.turns:
+            raise sd.PromptError("Nothing has been asked yet. Send a message first.")
+        return self.turns[-1].question
 
     def clear(self) -> None:
-        self.messages, self.shown, self.tokens = [], "", ""
+        self.messages, self.shown, self.tokens, self.turns = [], "", "", []
+
+    def undo(self) -> None:
+        """Takes back the last question and its answer, if there is one."""
+        if self.turns:
+            turn = self.turns.pop()
+            self.shown, self.tokens = self.shown[: turn.shown], turn.tokens
+            del self.messages[turn.messages :]
 
     def note(self, text: str) -> None:
         """A remark of the page's own between the turns."""
         self.shown += json_line(event="note", text=text)
 
     def ask(
-        self, text: str, engine: Any, settings: sd.Settings, session: Any, cancel: threading.Event
+        self,
+        text: str,
+        engine: Any,
+        settings: sd.Settings,
+        session: Any,
+        cancel: threading.Event,
+        system: str = "",
+        again: bool = False,
     ) -> Iterator[Round | None]:
         """Asks `text` and yields None, then each round after `shown` and `tokens` have grown by it.
 
-        Raises what the engine raises; if that is before the first round, the conversation is as it was.
+        `system` is the system message that this answer is given under, `again` asks in place of the last
+        question. Raises what the engine raises; if that is before the first round, the conversation is as it
+        was.
         """
         started = time.perf_counter()
-        shown_before, tokens_before = self.shown, self.tokens
+        before = (list(self.messages), self.shown, self.tokens, list(self.turns))
+        if again:
+            self.undo()
+        self.turns.append(Turn(text, len(self.messages), len(self.shown), self.tokens))
         self.messages.append({"role": "user", "content": text})
-        self.answers += 1
+        head = [{"role": "system", "content": system}] if system else []
         self.shown += json_line(event="user", text=text)
         self.shown += json_line(event="answer", who=engine.info.title, figures=FIGURES)
-        self.tokens = token_view.answer_line(self.answers)
+        self.tokens = token_view.answer_line(len(self.turns), text, asdict(settings))
         live, answer, last = LiveFigures(), [], None
         try:
             yield None
-            with closing(engine.stream(list(self.messages), settings, session, cancel)) as rounds:
+            with closing(engine.stream([*head, *self.messages], settings, session, cancel)) as rounds:
                 for rnd in rounds:
                     if last is None:
                         live.first_token_s = time.perf_counter() - started
@@ -70,8 +106,7 @@ class Conversation:
                     yield rnd
         finally:
             if last is None:
-                self.messages.pop()
-                self.shown, self.tokens = shown_before, tokens_before
+                self.messages, self.shown, self.tokens, self.turns = before
             else:
                 self._settle("".join(answer), last)
 

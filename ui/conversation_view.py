@@ -6,6 +6,8 @@ import gradio as gr
 
 from .assets import script
 
+_SCRIPTS = ("lines.js", "vendor/markdown-it.umd.min.js", "markdown.js", "actions.js", "conversation.js")
+
 _TEMPLATE = """
 <section class="conversation" aria-labelledby="conversation-title">
   <h2 id="conversation-title">Conversation</h2>
@@ -23,7 +25,7 @@ def conversation_view() -> gr.HTML:
     return gr.HTML(
         value="",
         html_template=_TEMPLATE,
-        js_on_load=script("lines.js", "conversation.js"),
+        js_on_load=script(*_SCRIPTS),
         apply_default_css=False,
         elem_id="conversation",
     )

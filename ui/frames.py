@@ -57,5 +57,6 @@ class LoadFrame:
     loading: bool = False
     own: bool = False
     settings: list[Any] | None = None
+    takes_system_message: bool | None = None
     examples: list[str] | None = None
     loaded: str | None = None

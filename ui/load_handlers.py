@@ -99,6 +99,7 @@ def shown(loaded: Loaded) -> LoadFrame:
     return LoadFrame(
         status=status.ready(loaded, loaded.report),
         settings=panel_values(loaded.engine.default_settings),
+        takes_system_message=loaded.engine.info.takes_system_message,
         examples=list(loaded.preset.examples),
         loaded=loaded.preset.name,
     )

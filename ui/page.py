@@ -70,7 +70,9 @@ def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None
             examples = (
                 gr.skip() if frame.examples is None else gr.Dataset(samples=[[x] for x in frame.examples])
             )
-            return [*load_bar.updates(frame, locked()), about, *settings, examples]
+            takes = frame.takes_system_message
+            system = gr.skip() if takes is None else gr.update(visible=takes)
+            return [*load_bar.updates(frame, locked()), about, *settings, system, examples]
 
         def on_load(request: gr.Request, chosen: str) -> Iterator[list[Any]]:
             visitor = visitors.of(request.session_hash)
@@ -108,7 +110,7 @@ def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None
         def on_leave(request: gr.Request) -> None:
             visitors.leave(request.session_hash)
 
-        parts = [*bar.parts, bar.about, *chat.settings, chat.examples]
+        parts = [*bar.parts, bar.about, *chat.settings, chat.system, chat.examples]
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(on_open, bar.preset, parts, **quiet)
         bar.preset.input(on_choose, bar.preset, bar.about, queue=False, **quiet)

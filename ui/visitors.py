@@ -64,15 +64,21 @@ class Visitor:
             if self._left:
                 self._close_session()
 
-    def ask(self, text: str, settings: sd.Settings, holder: EngineHolder) -> Iterator[Round | None]:
+    def ask(
+        self, text: str, settings: sd.Settings, holder: EngineHolder, system: str = "", again: bool = False
+    ) -> Iterator[Round | None]:
         """Asks the loaded pair; `conversation` grows with each item, of which the first is None: asked.
 
-        Raises BusyError, NothingLoadedError and what the engine raises. Closing the iterator ends the answer.
+        `system` is left out where the pair's template takes no system message; `again` asks in place of the
+        last question. Raises BusyError, NothingLoadedError and what the engine raises. Closing the iterator
+        ends the answer.
         """
         with self.work(holder) as (loaded, cancel):
             self._use(loaded)
             rounds: list[Round] = []
-            asked = self.conversation.ask(text, loaded.engine, settings, self._session, cancel)
+            if not loaded.engine.info.takes_system_message:
+                system = ""
+            asked = self.conversation.ask(text, loaded.engine, settings, self._session, cancel, system, again)
             with closing(asked) as answer:
                 for rnd in answer:
                     if rnd is not None:
