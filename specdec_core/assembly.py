@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .adapters import require_mergeable
+from .answer_ends import answer_ends
 from .compatibility import check_pair
 from .download import Download, downloaded_folder, fetch, plan_download, require_disk_space
 from .errors import IncompatiblePairError, LoadError
@@ -22,7 +23,6 @@ from .loading import (
     ModelSource,
     Split,
     dtype_for,
-    eos_ids,
     load_model,
     out_of_memory,
     release_memory,
@@ -138,11 +138,12 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
         target=plan.target.model,
         drafter=plan.drafter.model if plan.drafter else plan.target.model,
     )
+    ends = answer_ends(target_model, report.tokenizer)
     if drafter_model is not None and plan.drafter_vocabulary is not None:
         counted = ()
         if plan.drafter_vocabulary_text is not None:
             counted = report.tokenizer.encode(Path(plan.drafter_vocabulary_text).read_text(encoding="utf-8"))
-        kept = frequent_ids(plan.drafter_vocabulary, vocab_size, eos_ids(target_model), counted)
+        kept = frequent_ids(plan.drafter_vocabulary, vocab_size, ends, counted)
         shorten_head(drafter_model, kept)
     if split is None:
         target = runner_for(target_model, vocab_size=vocab_size, eager=eager)
@@ -153,7 +154,7 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
         target=target,
         drafter=runner_for(drafter_model, vocab_size=vocab_size, eager=eager) if drafter_model else None,
         tokenizer=report.tokenizer,
-        eos_ids=eos_ids(target_model),
+        eos_ids=ends,
     )
     return pair, _describe(plan, pair, target_model, drafter_model, split), report
 

@@ -198,15 +198,6 @@ def _read(
     return model.eval()
 
 
-def eos_ids(model: PreTrainedModel) -> frozenset[int]:
-    """Every id that ends an answer, from the generation config, else the model's config."""
-    for config in (model.generation_config, model.config.get_text_config()):
-        ids = getattr(config, "eos_token_id", None)
-        if ids is not None:
-            return frozenset([ids] if isinstance(ids, int) else ids)
-    return frozenset()
-
-
 def release_memory(error: BaseException | None = None) -> None:
     """Frees what nothing refers to any more; of a failed load, also what only the error's frames hold."""
     while error is not None:

@@ -16,7 +16,7 @@ from .settings import Drafting
 
 @dataclass(frozen=True)
 class LoadedPair:
-    """`drafter` is None for a target alone. `eos_ids` are all that the target's generation config names."""
+    """`drafter` is None for a target alone. `eos_ids` are all that end an answer."""
 
     target: EagerRunner
     drafter: EagerRunner | None
@@ -34,6 +34,13 @@ class LoadedPair:
         """What answers sample with where the logits are on a device; None where the host has them."""
         on_host = self.target.device.type == "cpu"
         return None if on_host else DeviceSampling(self.target.device, self.target.vocab_size)
+
+    @property
+    def runner_reason(self) -> str | None:
+        """Why the target's runner is not the faster one, or is no longer, or the drafter's of the same kind."""
+        if self.target.reason is None and self.drafter is not None and self.drafter.name == self.target.name:
+            return self.drafter.reason
+        return self.target.reason
 
     @property
     def context_length(self) -> int:

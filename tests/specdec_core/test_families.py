@@ -4,8 +4,11 @@ The presets' own facts (trimmed padding, system messages, settings) are used, on
 """
 
 import gc
+import json
+import shutil
 import weakref
 from functools import cache
+from pathlib import Path
 
 import pytest
 from families import FAMILIES, save_family
@@ -24,6 +27,7 @@ FAMILY_OF = {
 }
 SYSTEM = {"role": "system", "content": "Answer like a pirate."}
 QUESTIONS = ["Once upon a time?", "And the dog said: 漢字 🙂", "def f(x):\n    return x"]
+TURN_ENDS = {"<|eot_id|>", "<|im_end|>", "<end_of_turn>"}
 GREEDY = {"max_new_tokens": 24, "temperature": 0}
 
 
@@ -148,6 +152,20 @@ def test_every_token_that_ends_an_answer_is_known(preset, load):
     engine = load(preset)
     ends = FAMILIES[FAMILY_OF[preset]].ends
     assert engine.pair.eos_ids == {engine.pair.tokenizer.convert_tokens_to_ids(token) for token in ends}
+
+
+@pytest.mark.parametrize("preset", FAMILY_OF)
+def test_the_token_that_closes_a_turn_ends_an_answer_even_where_the_configuration_does_not_say_so(
+    preset, folders, tmp_path
+):
+    """As Gemma 1.1 is published: its generation config names <eos> alone."""
+    target = Path(shutil.copytree(folders[FAMILY_OF[preset]][0], tmp_path / "target"))
+    file = target / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": 0}))
+    engine = sd.Engine.load(target=str(target), device="cpu")
+    *_, closes = [token for token in FAMILIES[FAMILY_OF[preset]].ends if token in TURN_ENDS]
+    assert engine.pair.eos_ids == {0, engine.pair.tokenizer.convert_tokens_to_ids(closes)}
+    engine.unload()
 
 
 def test_qwen2_5_is_refused_without_its_opt_in_and_no_padded_id_is_ever_sampled(folders, load):

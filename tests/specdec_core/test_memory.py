@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import weakref
 from pathlib import Path
 
@@ -52,6 +51,7 @@ def test_the_estimate_is_within_15_percent_of_what_a_pair_takes(shape):
     """`python tests/measure_memory.py` measures the larger ones."""
     values = measured_apart(shape)
     assert 0.85 < values["estimate"] / values["measured"] < 1.15, values
+    assert values["unloaded"] < 0.1 * values["measured"], values
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_drafter_that_cannot_be_loaded_leaves_no_target_in_memory(tmp_path, wh
     assert _live_tensors() == before
 
 
-def test_memory_that_runs_out_while_loading_is_told_and_leaves_nothing(tmp_path):
+def test_memory_that_runs_out_while_loading_is_told_and_leaves_only_the_pair_before(tmp_path):
     """The process's address space is limited, so that torch's own allocator fails half-way."""
     script = tmp_path / "limited.py"
     script.write_text(LIMITED)
@@ -188,6 +188,7 @@ def test_memory_that_runs_out_while_loading_is_told_and_leaves_nothing(tmp_path)
     assert run.stdout.splitlines()[-1:] == ["live 0"], run.stdout + run.stderr[-2000:]
     assert "does not fit into the memory of cpu" in run.stdout
     assert "free memory" in run.stdout
+    assert "the pair before serves on: True" in run.stdout
 
 
 LIMITED = """
@@ -199,8 +200,9 @@ import specdec_core as sd
 
 folder = sys.argv[1]
 target, drafter = save_pair(__import__("pathlib").Path(folder))
-sd.Engine.load(target=target, drafter=drafter, device="cpu").unload()
-size = 2**25
+before = sd.Engine.load(target=target, drafter=drafter, device="cpu")
+settings = sd.Settings(max_new_tokens=8, seed=1)
+wanted = before.generate("Once", settings).token_ids
 big = LlamaForCausalLM(LlamaConfig(vocab_size=400, hidden_size=1024, intermediate_size=4096,
     num_hidden_layers=8, num_attention_heads=8, eos_token_id=3)).to(torch.bfloat16)
 big.save_pretrained(folder + "/big")
@@ -213,6 +215,8 @@ try:
     sd.Engine.load(target=folder + "/big", drafter=drafter, device="cpu", vocab_padding="trim")
 except sd.LoadError as error:
     print(error)
+print("the pair before serves on:", before.generate("Once", settings).token_ids == wanted)
+before.unload()
 gc.collect()
 print("live", sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects()))
 """
@@ -229,66 +233,3 @@ def test_changing_the_pair_frees_the_old_one(tmp_path, pair_folders):
     assert old() is None
     assert _live_tensors() == one_pair
     following.unload()
-
-
-# Several at once
-
-
-def test_two_loads_at_once_take_turns_and_both_serve(pair_folders):
-    target, drafter = pair_folders
-    said, engines = [], []
-
-    def load() -> None:
-        engines.append(
-            sd.Engine.load(
-                target=target, drafter=drafter, device="cpu", on_progress=lambda text, _: said.append(text)
-            )
-        )
-
-    threads = [threading.Thread(target=load) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    settings = sd.Settings(max_new_tokens=12, seed=1)
-    answers = {engine.generate(HI, settings).text for engine in engines}
-    assert len(engines) == 3
-    assert len(answers) == 1
-    assert "Waiting until another pair is loaded" in said
-
-
-def test_an_answer_goes_on_while_another_pair_is_loaded(engine, pair_folders):
-    settings = sd.Settings(max_new_tokens=120, seed=3)
-    wanted = engine.generate(HI, settings).token_ids
-    target, drafter = pair_folders
-    loading = threading.Thread(
-        target=lambda: sd.Engine.load(target=target, drafter=drafter, device="cpu").unload()
-    )
-    loading.start()
-    got = []
-    while loading.is_alive():
-        got.append(engine.generate(HI, settings).token_ids)
-    loading.join()
-    assert got
-    assert all(ids == wanted for ids in got)
-
-
-def test_loading_the_same_pair_twice_in_a_row_gives_the_same_answers(pair_folders):
-    target, drafter = pair_folders
-    settings = sd.Settings(max_new_tokens=24, seed=2)
-    answers = []
-    for _ in range(2):
-        loaded = sd.Engine.load(target=target, drafter=drafter, device="cpu")
-        answers.append(loaded.generate(HI, settings).token_ids)
-        loaded.unload()
-    assert answers[0] == answers[1]
-
-
-def test_progress_never_goes_back_and_ends_at_one(pair_folders):
-    target, drafter = pair_folders
-    shares = []
-    sd.Engine.load(
-        target=target, drafter=drafter, device="cpu", on_progress=lambda _, share: shares.append(share)
-    )
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
