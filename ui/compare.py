@@ -13,8 +13,10 @@ import gradio as gr
 
 import specdec_core as sd
 
-from . import compare_handlers
+from . import compare_handlers, space
 from .compare_handlers import CompareFrame
+from .comparing import Asked
+from .comparison import PEERS, TITLES
 from .frames import notice
 from .holder import EngineHolder
 from .presets import Presets
@@ -23,9 +25,10 @@ from .settings_panel import common_controls
 from .visitors import Visitors
 
 _INTRO = """
-<p class="tab-intro">The same model answers the same prompt twice, under the same settings and one after the
-other: token by token (<em>plain decoding</em>), and with drafts (<em>speculative decoding</em>). Then both
-answers are replayed side by side at the pace at which they were made.</p>
+<p class="tab-intro">The same model answers the same prompt twice under the same settings: token by token
+(<em>plain decoding</em>), and with drafts (<em>speculative decoding</em>). One after the other gives the fair
+figures, and then both answers are replayed side by side at the pace at which they were made; live, you see
+them as they are made, a round of each in turn.</p>
 """
 
 
@@ -54,8 +57,24 @@ def compare_tab(holder: EngineHolder, visitors: Visitors, presets: Presets, exam
             )
             start = gr.Button("Compare", variant="primary", elem_id="compare-start", scale=0, min_width=110)
             cancel = gr.Button("Cancel", elem_id="compare-cancel", scale=0, min_width=90, interactive=False)
+        mode = gr.Radio(
+            [("One after the other, then replay", "after"), ("Live, alternating rounds", "live")],
+            value="after",
+            show_label=False,
+            container=False,
+            elem_id="compare-mode",
+            visible=not space.on_zero_gpu(),  # there an answer has the GPU to itself
+        )
         with gr.Accordion("Settings", open=False, elem_id="compare-settings"):
-            controls, ngram = _controls()
+            controls = _controls()
+            lanes = gr.CheckboxGroup(
+                [("drafts by repetition (n-gram)", "ngram")] + [(TITLES[name], name) for name in PEERS],
+                label="More lanes",
+                info="N-gram drafts what followed the same words earlier; it needs no drafter. transformers' "
+                "lanes run its own code on the same models, with random draws of its own; nobody else's "
+                "answer goes on meanwhile.",
+                elem_id="compare-lanes",
+            )
         progress = gr.HTML("", elem_id="compare-progress", apply_default_css=False)
         headline = gr.HTML("", elem_id="compare-headline", apply_default_css=False)
         race = race_view()
@@ -86,14 +105,19 @@ def compare_tab(holder: EngineHolder, visitors: Visitors, presets: Presets, exam
             buttons = [idle, idle, gr.update(interactive=frame.running)]
         return [gr.skip() if value is None else value for value in shown] + buttons
 
-    def on_start(request: gr.Request, text: str, third: bool, *values: Any) -> Iterator[list[Any]]:
+    def asked(more: list[str], mode: str = "after") -> Asked:
+        return Asked("ngram" in more, tuple(name for name in more if name in PEERS), mode == "live")
+
+    def on_start(
+        request: gr.Request, text: str, chosen: str, more: list[str], *values: Any
+    ) -> Iterator[list[Any]]:
         visitor = visitors.of(request.session_hash)
-        for frame in compare_handlers.run(visitor, holder, text, values, third):
+        for frame in compare_handlers.run(visitor, holder, text, values, asked(more, chosen)):
             yield updates(frame, frame.progress, frame.headline, frame.race, frame.charts)
 
-    def on_list(request: gr.Request, typed: str, third: bool, *values: Any) -> Iterator[list[Any]]:
+    def on_list(request: gr.Request, typed: str, more: list[str], *values: Any) -> Iterator[list[Any]]:
         visitor = visitors.of(request.session_hash)
-        for frame in compare_handlers.run_list(visitor, holder, typed, values, third):
+        for frame in compare_handlers.run_list(visitor, holder, typed, values, asked(more)):
             yield updates(frame, frame.progress, frame.table)
 
     def on_file(data: bytes | None) -> list[Any]:
@@ -119,18 +143,18 @@ def compare_tab(holder: EngineHolder, visitors: Visitors, presets: Presets, exam
     list_parts = [list_progress, table, start, start_list, cancel_list]
     follow_parts = [prompt, seen, *controls]
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    gr.on([start.click, prompt.submit], on_start, [prompt, ngram, *controls], parts, **quiet)
-    start_list.click(on_list, [prompts, ngram, *controls], list_parts, **quiet)
+    gr.on([start.click, prompt.submit], on_start, [prompt, mode, lanes, *controls], parts, **quiet)
+    start_list.click(on_list, [prompts, lanes, *controls], list_parts, **quiet)
     file.upload(on_file, file, [prompts, list_progress], **quiet)
     gr.on([cancel.click, cancel_list.click], on_cancel, queue=False, **quiet)
     tab.select(follow, [prompt, seen], follow_parts, queue=False, **quiet)
     return CompareTab(follow_parts, follow)
 
 
-def _controls() -> tuple[list[Any], gr.Checkbox]:
-    """The components in the order of compare_handlers.CONTROLS, and the choice of a third lane."""
+def _controls() -> list[Any]:
+    """The components in the order of compare_handlers.CONTROLS."""
     start = dict(zip(compare_handlers.CONTROLS, compare_handlers.control_values(sd.Settings()), strict=True))
-    common = common_controls(
+    return common_controls(
         start,
         lowest_gamma=1,
         gamma_info="Tokens drafted in a round.",
@@ -138,10 +162,3 @@ def _controls() -> tuple[list[Any], gr.Checkbox]:
         "the same probabilities.",
         seed_info="The same for all lanes.",
     )
-    ngram = gr.Checkbox(
-        value=False,
-        label="A third lane: drafts by repetition (n-gram)",
-        info="Drafts what followed the same words earlier; needs no drafter.",
-        elem_id="compare-ngram",
-    )
-    return common, ngram

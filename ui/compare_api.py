@@ -13,8 +13,9 @@ import gradio as gr
 import specdec_core as sd
 
 from . import compare_words, comparison
-from .compare_handlers import FRAME_S, measured
-from .comparison import Comparison, Running
+from .compare_handlers import FRAME_S, doing, measured
+from .comparing import Asked
+from .comparison import PEERS, Comparison
 from .holder import EngineHolder
 from .messages import checked_message
 from .visitors import Visitor, Visitors
@@ -35,16 +36,18 @@ def add_compare_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
         verification: str = "coupled",
         seed: int | None = None,
         ngram: bool = False,
+        peers: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Answers one prompt by plain and by speculative decoding, one after the other, and compares them.
 
         Settings left out are the preset's; `gamma` is a number or "auto"; `ngram` adds a lane of n-gram
-        drafting. With verification "coupled" (or temperature 0) all texts are the same, up to rounding.
+        drafting, `peers` those of transformers' own generate, alone and assisted by the drafter. With
+        verification "coupled" (or temperature 0) our own texts are the same, up to rounding.
 
         Yields {"state": "measuring", "message", "result": None} a few times a second, then {"state": "done",
-        "message": the outcome in words, "result": {"gamma", "seed", "verification", "lanes"}}; a lane has
-        name (plain, model, ngram), text, token_ids, finish_reason, stats, seconds of decoding, speedup,
-        same_text, first_divergence, predicted_speedup_by_gamma.
+        "message": the outcome in words, "result": {"gamma", "seed", "verification", "left_out", "lanes"}}; a
+        lane has name (plain, model, ngram, generate, assisted), text, token_ids, finish_reason, stats,
+        seconds of decoding, speedup, same_text, first_divergence, predicted_speedup_by_gamma.
         """
         given = {
             "gamma": gamma,
@@ -58,7 +61,7 @@ def add_compare_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
         }
         visitor = visitors.of(request.session_hash)
         try:
-            yield from compare_steps(visitor, holder, prompt, given, ngram)
+            yield from compare_steps(visitor, holder, prompt, given, Asked(ngram, PEERS if peers else ()))
         except sd.SpecDecError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -66,31 +69,26 @@ def add_compare_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
 
 
 def compare_steps(
-    visitor: Visitor, holder: EngineHolder, prompt: str, given: dict[str, Any], ngram: bool
+    visitor: Visitor, holder: EngineHolder, prompt: str, given: dict[str, Any], asked: Asked
 ) -> Iterator[dict[str, Any]]:
     """What /compare yields; raises what the engine raises."""
     text = checked_message(prompt)
     defaults = holder.require().engine.default_settings
     settings = replace(defaults, **{name: value for name, value in given.items() if value is not None})
     due = 0.0
-    with closing(measured(visitor, holder, [text], settings, ngram)) as steps:
+    with closing(measured(visitor, holder, [text], settings, asked)) as steps:
         for step in steps:
             if isinstance(step, Comparison):
                 yield {"state": "done", "message": _in_words(step), "result": comparison.values(step)}
             elif time.monotonic() >= due:
                 due = time.monotonic() + FRAME_S
-                yield {"state": "measuring", "message": _doing(step), "result": None}
-
-
-def _doing(step: Running | str) -> str:
-    if isinstance(step, str):
-        return step
-    return f"{comparison.TITLES[step.name]}: {step.new_tokens} tokens so far."
+                yield {"state": "measuring", "message": doing(step), "result": None}
 
 
 def _in_words(step: Comparison) -> str:
-    return "\n".join(
+    said = [
         f"{lane.title}: {compare_words.verdict(step.speedup(lane))}. "
         f"{compare_words.explanation(step, lane)} {compare_words.sameness(step, lane)}"
-        for lane in step.drafted
-    )
+        for lane in step.others
+    ]
+    return "\n".join([*said, *step.left_out])

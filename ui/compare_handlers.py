@@ -6,10 +6,9 @@ Knows visitors and the shared pair; nothing of components.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -17,19 +16,23 @@ from typing import Any
 import specdec_core as sd
 
 from . import compare_result, settings_panel
-from .comparison import TITLES, Comparison, Running, compare
+from .comparing import Asked, LiveRound, LiveStart, Running, Step, compare
+from .comparison import TITLES, Comparison
 from .frames import notice
 from .holder import EngineHolder
 from .messages import checked_message
-from .race import race
+from .race import LiveRace, race
 from .visitors import Visitor
 
 log = logging.getLogger(__name__)
 
 FRAME_S = 0.25
 """Progress is shown this often: more would take time from what is being measured."""
+LIVE_FRAME_S = 0.05
 MOST_PROMPTS = 200
 MOST_BYTES = 1_000_000
+_LINE_S = 0.5
+_LIVE = "Live: a round of each lane in turn."
 _FAULT = "The comparison broke off because of a fault on the server; its log has the details."
 
 CONTROLS = ("gamma", "auto_gamma", "temperature", "max_new_tokens", "verification", "seed")
@@ -69,28 +72,37 @@ def run(
     holder: EngineHolder,
     prompt: str,
     values: tuple[Any, ...],
-    ngram: bool,
+    asked: Asked,
     frame_s: float = FRAME_S,
 ) -> Iterator[CompareFrame]:
-    """Compares one prompt and shows the result."""
+    """Compares one prompt and shows the result; live, the lanes as they grow too."""
 
     def steps() -> Iterator[CompareFrame]:
         text = checked_message(prompt)
-        with closing(measured(visitor, holder, [text], values, ngram)) as measuring:
+        live: LiveRace | None = None
+        due = 0.0
+        with closing(measured(visitor, holder, [text], values, asked)) as measuring:
             for step in measuring:
-                if isinstance(step, Comparison):
+                if isinstance(step, LiveStart):
+                    live = LiveRace(step.lanes, time.time_ns())
+                    yield CompareFrame(progress=_progress(_LIVE, None), race=live.text)
+                elif isinstance(step, LiveRound):
+                    live.add(step.lane, step.round)
+                    if time.monotonic() >= due:
+                        due = time.monotonic() + min(frame_s, LIVE_FRAME_S)
+                        yield CompareFrame(race=live.text)
+                elif isinstance(step, Comparison):
                     for lane in step.lanes:
-                        visitor.keep(text, lane.settings, step.info, lane.rounds)
+                        if not lane.is_peer:
+                            visitor.keep(text, lane.settings, step.info, lane.rounds)
                     yield CompareFrame(
                         progress="",
                         headline=compare_result.headline(step),
-                        race=race(step, time.time_ns()),
+                        race=live.finish(step) if live else race(step, time.time_ns()),
                         charts=compare_result.charts(step),
                     )
-                elif isinstance(step, str):
-                    yield CompareFrame(progress=_progress(step, None))
                 else:
-                    yield CompareFrame(progress=_running(step))
+                    yield CompareFrame(progress=_doing(step))
 
     yield from _shown(steps(), CompareFrame(headline="", race="", charts=""), frame_s)
 
@@ -100,23 +112,21 @@ def run_list(
     holder: EngineHolder,
     typed: str,
     values: tuple[Any, ...],
-    ngram: bool,
+    asked: Asked,
     frame_s: float = FRAME_S,
 ) -> Iterator[CompareFrame]:
-    """Compares every prompt of a list; the table grows by a row a prompt."""
+    """Compares every prompt of a list, never live; the table grows by a row a prompt."""
 
     def steps() -> Iterator[CompareFrame]:
         prompts = read_prompts(typed)
         done: list[Comparison] = []
-        with closing(measured(visitor, holder, prompts, values, ngram)) as measuring:
+        with closing(measured(visitor, holder, prompts, values, replace(asked, live=False))) as measuring:
             for step in measuring:
                 if isinstance(step, Comparison):
                     done.append(step)
                     yield CompareFrame(table=compare_result.table(done, len(prompts)))
-                elif isinstance(step, str):
-                    yield CompareFrame(progress=_progress(step, None))
                 else:
-                    yield CompareFrame(progress=_running(step, len(done), len(prompts)))
+                    yield CompareFrame(progress=_doing(step, len(done), len(prompts)))
         if len(done) == len(prompts):
             yield CompareFrame(progress="")
 
@@ -128,8 +138,8 @@ def measured(
     holder: EngineHolder,
     prompts: list[str],
     values: tuple[Any, ...] | sd.Settings,
-    ngram: bool,
-) -> Iterator[str | Running | Comparison]:
+    asked: Asked,
+) -> Iterator[str | Step]:
     """What is being waited for, how far it is, and each comparison when it is done.
 
     Raises what the engine raises, NothingLoadedError and BusyError; ends early where the visitor stops it.
@@ -138,18 +148,20 @@ def measured(
         engine = loaded.engine
         if not isinstance(values, sd.Settings):
             values = settings_from(engine.default_settings, values)
-        with _one_at_a_time(holder.measuring, cancel) as waiting:
-            yield from waiting
+        with holder.measuring.place() as place:
+            while place.ahead and not cancel.is_set():
+                yield _in_line(place.ahead)
+                place.wait(_LINE_S)
             for turn, prompt in enumerate(prompts):
+                if cancel.is_set():
+                    return
                 disturbed = False
-                with closing(compare(engine, prompt, values, ngram, cancel, turn)) as steps:
+                with closing(compare(engine, prompt, values, asked, cancel, turn)) as steps:
                     for step in steps:
-                        disturbed = disturbed or loaded.answers > 1
+                        disturbed = disturbed or loaded.answers - len(holder.measuring) > 0
                         if isinstance(step, Comparison):
                             step = replace(step, disturbed=disturbed)
                         yield step
-                if cancel.is_set():
-                    return
 
 
 def read_prompts(typed: str) -> list[str]:
@@ -175,22 +187,12 @@ def read_prompts_file(data: bytes) -> str:
     return "\n".join(read_prompts(text))
 
 
-@contextmanager
-def _one_at_a_time(lock: threading.Lock, cancel: threading.Event) -> Iterator[Iterator[str]]:
-    """Comparisons would slow each other down; the iterator says what is waited for and ends with the turn."""
-    held = lock.acquire(blocking=False)
-
-    def waiting() -> Iterator[str]:
-        nonlocal held
-        while not held and not cancel.is_set():
-            yield "Waiting for another comparison to end, so that neither slows the other down."
-            held = lock.acquire(timeout=0.5)
-
-    try:
-        yield waiting()
-    finally:
-        if held:
-            lock.release()
+def _in_line(ahead: int) -> str:
+    others = "another comparison" if ahead == 1 else f"{ahead} other comparisons"
+    return (
+        f"Number {ahead} in line: waiting for {others} to end, so that none slows another down. "
+        "Cancel leaves the line."
+    )
 
 
 def _shown(steps: Generator[CompareFrame], cleared: CompareFrame, frame_s: float) -> Iterator[CompareFrame]:
@@ -202,7 +204,7 @@ def _shown(steps: Generator[CompareFrame], cleared: CompareFrame, frame_s: float
                 if not begun:
                     yield replace(cleared, progress=_progress("Beginning.", None), running=True)
                     begun = True
-                only_progress = bool(frame.progress) and frame.table is None
+                only_progress = bool(frame.progress) and frame.table is None and frame.race is None
                 finished = finished or frame.progress == ""
                 if only_progress and time.monotonic() < due:
                     continue
@@ -217,12 +219,22 @@ def _shown(steps: Generator[CompareFrame], cleared: CompareFrame, frame_s: float
     yield CompareFrame(progress=progress, running=False)
 
 
-def _running(step: Running, prompts_done: int = 0, prompts: int = 1) -> str:
+def _doing(step: str | Running, prompts_done: int = 0, prompts: int = 1) -> str:
+    if isinstance(step, str):
+        return _progress(step, None)
     lane_share = min(step.new_tokens / step.max_new_tokens, 1)
     share = (prompts_done + (step.done + lane_share) / step.lanes) / prompts
+    return _progress(doing(step, prompts_done, prompts), share)
+
+
+def doing(step: str | Running, prompts_done: int = 0, prompts: int = 1) -> str:
+    """The step in words."""
+    if isinstance(step, str):
+        return step
     which = f"Prompt {prompts_done + 1} of {prompts}. " if prompts > 1 else ""
-    doing = f"{which}{TITLES[step.name]}: {step.new_tokens} tokens so far."
-    return _progress(doing, share)
+    if not step.new_tokens:
+        return f"{which}{TITLES[step.name]}: warming up and reading the prompt."
+    return f"{which}{TITLES[step.name]}: {step.new_tokens} tokens so far."
 
 
 def _progress(doing: str, share: float | None) -> str:

@@ -12,15 +12,17 @@ from html import escape
 
 from . import compare_words
 from .charts import Bar, Curve, Point, bars, columns, curves
-from .comparison import Comparison, Lane, drafts_a_round, predict, tokens_a_round
+from .comparison import PEERS, TITLES, Comparison, Lane, drafts_a_round, predict, tokens_a_round
 from .figures import number
 from .race import title
 
+_PEER = ' data-peer="true"'
+
 
 def headline(comparison: Comparison) -> str:
-    """The speedup of each lane that drafts, why, and whether the text is the same."""
+    """Each lane's speedup over plain decoding, why, and whether the text is the same."""
     parts = []
-    for lane in comparison.drafted:
+    for lane in comparison.others:
         speedup = comparison.speedup(lane)
         outcome = "none" if speedup is None else "faster" if speedup > 1 else "slower"
         rates = (
@@ -28,17 +30,13 @@ def headline(comparison: Comparison) -> str:
             f"{number(lane.stats.tokens_per_second)} tokens/s"
         )
         parts.append(
-            f'<div class="result" data-lane="{lane.name}" data-outcome="{outcome}">'
+            f'<div class="result" data-lane="{lane.name}" data-outcome="{outcome}"{_PEER * lane.is_peer}>'
             f'<p class="result-lane">{escape(title(lane))}</p>'
             f'<p class="result-verdict">{escape(compare_words.verdict(speedup))} <span>{rates}</span></p>'
             f"<p>{escape(compare_words.explanation(comparison, lane))}</p>"
             f'<p class="result-same">{escape(compare_words.sameness(comparison, lane))}</p></div>'
         )
-    if comparison.disturbed:
-        parts.append(
-            '<p class="result-note">Other answers were being made at the same time, so all times are longer '
-            "than they need to be. Compare again when it is quiet.</p>"
-        )
+    parts += [f'<p class="result-note">{escape(note)}</p>' for note in compare_words.notes(comparison)]
     return f'<div class="results">{"".join(parts)}</div>'
 
 
@@ -121,15 +119,14 @@ def table(comparisons: Sequence[Comparison], of: int) -> str:
     """One row a prompt, then mean and spread; `of` is how many prompts there are."""
     if not comparisons:
         return ""
-    names = [lane.name for lane in comparisons[0].drafted]
+    names = list(dict.fromkeys(lane.name for comparison in comparisons for lane in comparison.others))
     heads = "<th scope='col'>Prompt</th><th scope='col'>Plain tokens/s</th>"
-    for lane in comparisons[0].drafted:
-        heads += (
-            f"<th scope='col'>{escape(lane.title)} tokens/s</th><th scope='col'>Speedup</th>"
-            "<th scope='col'>Acceptance</th><th scope='col'>Tokens per round</th>"
-            "<th scope='col'>Same text</th>"
-        )
-    rows = "".join(_row(comparison) for comparison in comparisons)
+    for name in names:
+        heads += f"<th scope='col'>{escape(TITLES[name])} tokens/s</th><th scope='col'>Speedup</th>"
+        if name not in PEERS:
+            heads += "<th scope='col'>Acceptance</th><th scope='col'>Tokens per round</th>"
+        heads += "<th scope='col'>Same text</th>"
+    rows = "".join(_row(comparison, names) for comparison in comparisons)
     footer = "".join(
         f'<tr><th scope="row">{label}</th>{_summary_cells(comparisons, names, summarize)}</tr>'
         for label, summarize in (("Mean", statistics.fmean), ("Spread (standard deviation)", _spread))
@@ -142,15 +139,22 @@ def table(comparisons: Sequence[Comparison], of: int) -> str:
     )
 
 
-def _row(comparison: Comparison) -> str:
+def _row(comparison: Comparison, names: Sequence[str]) -> str:
     prompt = comparison.prompt if len(comparison.prompt) <= 80 else comparison.prompt[:79] + "…"
     cells = _cell(number(comparison.plain.stats.tokens_per_second))
-    for lane in comparison.drafted:
+    lanes = {lane.name: lane for lane in comparison.others}
+    for name in names:
+        lane = lanes.get(name)
+        if lane is None:
+            cells += _cell("–") * (3 if name in PEERS else 5)
+            continue
         alpha, same = lane.stats.acceptance_rate, comparison.divergence(lane) is None
         cells += _cell(number(lane.stats.tokens_per_second))
         cells += _cell(number(comparison.speedup(lane), 2, "×"))
-        cells += _cell(number(None if alpha is None else 100 * alpha, 0, " %"))
-        cells += _cell(number(lane.stats.block_efficiency, 2)) + _cell("yes" if same else "no")
+        if not lane.is_peer:
+            cells += _cell(number(None if alpha is None else 100 * alpha, 0, " %"))
+            cells += _cell(number(lane.stats.block_efficiency, 2))
+        cells += _cell("yes" if same else "no")
     return f'<tr><th scope="row">{escape(prompt)}</th>{cells}</tr>'
 
 
@@ -161,11 +165,14 @@ def _summary_cells(comparisons: Sequence[Comparison], names: Sequence[str], summ
 
     cells = cell([c.plain.stats.tokens_per_second for c in comparisons], 1)
     for name in names:
-        lanes = [(c, lane) for c in comparisons for lane in c.drafted if lane.name == name]
+        lanes = [(c, lane) for c in comparisons for lane in c.others if lane.name == name]
         cells += cell([lane.stats.tokens_per_second for _, lane in lanes], 1)
         cells += cell([c.speedup(lane) for c, lane in lanes], 2, "×")
-        cells += cell([lane.stats.acceptance_rate for _, lane in lanes], 0, " %", 100)
-        cells += cell([lane.stats.block_efficiency for _, lane in lanes], 2) + _cell("")
+        if name not in PEERS:
+            cells += cell([lane.stats.acceptance_rate for _, lane in lanes], 0, " %", 100)
+            cells += cell([lane.stats.block_efficiency for _, lane in lanes], 2)
+        same = sum(c.divergence(lane) is None for c, lane in lanes)
+        cells += _cell(f"{same} of {len(lanes)}" if summarize is statistics.fmean else "")
     return cells
 
 

@@ -11,6 +11,13 @@ FEW_TOKENS = 32
 EQUAL = 0.02
 """Speedups this close to 1 are called equal."""
 
+_PEER = {
+    "generate": "transformers' own plain decoding of the same target, timed after its first step, which "
+    "reads the prompt.",
+    "assisted": "transformers' own speculative decoding with the same two models, timed after its first "
+    "step, which reads the prompt. How many drafts stood it does not say.",
+}
+
 
 def verdict(speedup: float | None) -> str:
     """The headline: "1.62× faster", "0.87×, slower" or "As fast"."""
@@ -28,6 +35,8 @@ def explanation(comparison: Comparison, lane: Lane) -> str:
     stats, speedup = lane.stats, comparison.speedup(lane)
     if speedup is None:
         return "The answer ended before there was anything to measure. Ask for something longer."
+    if lane.is_peer:
+        return _PEER[lane.name]
     steps = comparison.plain_steps(lane)
     if not stats.tested:
         found = (
@@ -40,18 +49,38 @@ def explanation(comparison: Comparison, lane: Lane) -> str:
         f"{stats.block_efficiency:.2f} tokens {pays} took the time of {steps:.2f} plain steps"
     ]
     if speedup < 1 - EQUAL:
-        said[0] += f" ({_where_the_time_went(lane)})"
+        said.append(_why_slower(comparison, lane))
     said.append(_other_gamma(lane, speedup))
     if stats.new_tokens < FEW_TOKENS:
         said.append(f"With {stats.new_tokens} tokens this says little; a longer answer says more")
     return ". ".join(part for part in said if part) + "."
 
 
-def _where_the_time_went(lane: Lane) -> str:
-    stats = lane.stats
-    whole = stats.draft_s + stats.verify_s + stats.overhead_s
+def _why_slower(comparison: Comparison, lane: Lane) -> str:
+    """What a round's time went into, in plain steps, and the one term that would mend most."""
+    plain, stats = comparison.plain.stats, lane.stats
+    step_s = comparison.plain.decoding_s / plain.rounds
+    plain_verify, plain_rest = (
+        plain.verify_s / plain.rounds / step_s,
+        plain.overhead_s / plain.rounds / step_s,
+    )
+    draft, verify, rest = (
+        seconds / stats.rounds / step_s for seconds in (stats.draft_s, stats.verify_s, stats.overhead_s)
+    )
+    tau = stats.block_efficiency
+    whole = draft + verify + rest
+    instead = {
+        "low acceptance: had every draft stood": (drafts_a_round(lane) + 1) / whole,
+        "drafting: had it cost nothing": tau / (verify + rest),
+        "verifying: had it cost no more than a plain step does": tau
+        / (draft + min(verify, plain_verify) + rest),
+        "the rest, sampling and Python: had it been as in plain decoding": tau
+        / (draft + verify + min(rest, plain_rest)),
+    }
+    worst = max(instead, key=instead.__getitem__)
     return (
-        f"{100 * stats.draft_s / whole:.0f} % of it drafting, {100 * stats.verify_s / whole:.0f} % verifying"
+        f"Of these, {draft:.2f} went into drafting, {verify:.2f} into verifying, {rest:.2f} into the rest. "
+        f"What weighs most is {worst}, it would have been {instead[worst]:.2f}×"
     )
 
 
@@ -77,6 +106,7 @@ def sameness(comparison: Comparison, lane: Lane) -> str:
     """Whether the lane's text is the baseline's, and if not, whether it should have been."""
     parting = comparison.divergence(lane)
     settings = lane.settings
+    promised = comparison.same_text_promised(lane)
     if parting is None:
         count = len(lane.emitted)
         why = (
@@ -84,26 +114,54 @@ def sameness(comparison: Comparison, lane: Lane) -> str:
             if settings.temperature == 0
             else f"with coupled verification seed {settings.seed} decides alike in both"
         )
-        if comparison.same_text_promised:
+        if promised:
             return f"Both texts are the same, token for token ({count} tokens): {why}."
         return f"Both texts happen to be the same ({count} tokens)."
-    if not comparison.same_text_promised:
+    if lane.is_peer and not promised:
+        return (
+            f"The texts differ from token {parting.position + 1} on, and may: transformers makes random "
+            "draws of its own. At temperature 0 they are the same up to rounding."
+        )
+    if not promised:
         return (
             "The texts differ, and may: with rejection verification both follow the target's probabilities, "
             "each with random draws of its own. Choose coupled to get the same text twice."
         )
     return (
-        f"The texts part at token {parting.position + 1}: {_parting(parting)}. They should be the same up to "
-        "rounding; forwards over one row and over several round differently, which shows where two tokens "
-        "are almost equally likely."
+        f"The texts part at token {parting.position + 1}: {_parting(parting, settings.temperature)}. "
+        "They should be the same up to rounding; forwards over one row and over several round differently, "
+        "which shows where two tokens are almost equally likely."
     )
 
 
-def _parting(parting: Divergence) -> str:
+def _parting(parting: Divergence, temperature: float) -> str:
     def told(token) -> str:
         if token is None:
             return "had ended"
-        p = "" if token.target_prob is None else f" (p {100 * token.target_prob:.3g} %)"
+        # At temperature 0 the probabilities are one-hot, which says nothing of how close it was.
+        known = token.target_prob is not None and temperature > 0
+        p = f" (p {100 * token.target_prob:.3g} %)" if known else ""
         return f"has “{token.text}”{p}"
 
-    return f"plain decoding {told(parting.plain)}, the other {told(parting.other)}"
+    margin = ""
+    tokens = (parting.plain, parting.other)
+    if temperature > 0 and all(token is not None and token.target_prob is not None for token in tokens):
+        apart = 100 * abs(tokens[0].target_prob - tokens[1].target_prob)
+        margin = f", {apart:.2g} points of probability apart"
+    return f"plain decoding {told(parting.plain)}, the other {told(parting.other)}{margin}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What to know about the figures as a whole, a sentence or two each."""
+    said = list(comparison.left_out)
+    if comparison.live:
+        said.append(
+            "Seen live: each lane's time is that of its own rounds, but the lanes got in each other's way, "
+            "in the processor's caches and its clock. For fair figures compare one after the other."
+        )
+    if comparison.disturbed:
+        said.append(
+            "Other answers were being made at the same time, so all times are longer than they need to be. "
+            "Compare again when it is quiet."
+        )
+    return said

@@ -1,15 +1,11 @@
-"""Plain and speculative decoding of one prompt, one after the other: what was measured, as plain data.
+"""What a comparison of one prompt measured, lane by lane, as plain data, and what follows from it.
 
-Knows the engine's public names and the trace; nothing of components or of how results are shown.
+Knows the trace and the metrics; nothing of engines, components or how results are shown.
 """
 
 from __future__ import annotations
 
-import secrets
-import threading
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -17,11 +13,15 @@ import specdec_core as sd
 from specdec_core.metrics import expected_tokens, expected_tokens_iid, predicted_speedup
 from specdec_core.trace import Round, Stats, Token, emitted_ids
 
-LONGEST_PREDICTED = 8
-"""Speedups are predicted for gamma up to here, or up to the one that was used."""
-WARM_UP_TOKENS = 16
-
-TITLES = {"plain": "Plain decoding", "model": "Speculative decoding", "ngram": "N-gram drafting"}
+TITLES = {
+    "plain": "Plain decoding",
+    "model": "Speculative decoding",
+    "ngram": "N-gram drafting",
+    "generate": "transformers' generate",
+    "assisted": "transformers' assisted generation",
+}
+PEERS = ("generate", "assisted")
+"""Lanes of transformers' own code, of which only the tokens and their times are known."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Lane:
-    """One answer. `name` is plain, model or ngram; `costs` is there where a model drafted."""
+    """One answer. `name` is one of TITLES; `costs` is there where our own drafter drafted."""
 
     name: str
     settings: sd.Settings
@@ -44,6 +44,10 @@ class Lane:
     @property
     def title(self) -> str:
         return TITLES[self.name]
+
+    @property
+    def is_peer(self) -> bool:
+        return self.name in PEERS
 
     @property
     def stats(self) -> Stats:
@@ -98,14 +102,24 @@ class Comparison:
     """What is loaded, as the engine describes it."""
     disturbed: bool = False
     """Other answers were made meanwhile, so that times may be longer than the pair needs."""
+    live: bool = False
+    """Its lanes took turns round by round, so that each met what the other left in the caches."""
+    left_out: tuple[str, ...] = ()
+    """Why lanes that were asked for are missing, a sentence each."""
 
     @property
     def plain(self) -> Lane:
         return self.lanes[0]
 
     @property
-    def drafted(self) -> tuple[Lane, ...]:
+    def others(self) -> tuple[Lane, ...]:
+        """All lanes but the baseline."""
         return self.lanes[1:]
+
+    @property
+    def drafted(self) -> tuple[Lane, ...]:
+        """Our own lanes that drafted."""
+        return tuple(lane for lane in self.others if not lane.is_peer)
 
     def speedup(self, lane: Lane) -> float | None:
         """Measured: the lane's tokens per second of decoding ÷ the baseline's."""
@@ -117,10 +131,10 @@ class Comparison:
         speedup = self.speedup(lane)
         return lane.stats.block_efficiency / speedup if speedup else None
 
-    @property
-    def same_text_promised(self) -> bool:
-        """Whether these settings promise the same tokens in all lanes, up to rounding."""
-        return self.plain.settings.verification == "coupled" or self.plain.settings.temperature == 0
+    def same_text_promised(self, lane: Lane) -> bool:
+        """Whether these settings promise the baseline's tokens in that lane, up to rounding."""
+        settings = lane.settings
+        return settings.temperature == 0 or (settings.verification == "coupled" and not lane.is_peer)
 
     def divergence(self, lane: Lane) -> Divergence | None:
         """The first token that differs from the baseline's; None where all are the same."""
@@ -128,86 +142,6 @@ class Comparison:
             if plain is None or other is None or plain.id != other.id:
                 return Divergence(at, plain, other)
         return None
-
-
-@dataclass(frozen=True)
-class Running:
-    """How far a comparison is: `done` of `lanes` finished, `new_tokens` in the one that `name` says."""
-
-    name: str
-    done: int
-    lanes: int
-    new_tokens: int
-    max_new_tokens: int
-
-
-def plan(settings: sd.Settings, ngram: bool, has_drafter: bool) -> list[tuple[str, sd.Settings]]:
-    """Lanes by name with the settings of each; one seed for all. Raises SettingsError."""
-    if settings.gamma == 0:
-        raise sd.SettingsError(
-            "gamma is 0, which is plain decoding: there is nothing to compare it with. Set it to 1 or more."
-        )
-    seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
-    settings = replace(settings, seed=seed, drafting="model")
-    lanes = [("plain", replace(settings, gamma=0))]
-    if has_drafter:
-        lanes.append(("model", settings))
-    if ngram or not has_drafter:
-        lanes.append(("ngram", replace(settings, drafting="ngram")))
-    return lanes
-
-
-def compare(
-    engine: Any,
-    prompt: str,
-    settings: sd.Settings,
-    ngram: bool,
-    cancel: threading.Event,
-    turn: int = 0,
-) -> Iterator[Running | Comparison]:
-    """Answers `prompt` once in each lane, each in a session of its own after a warm-up that is not counted.
-
-    Yields after every round, at last the comparison; nothing more once `cancel` is set. `turn` rotates which
-    lane goes first. Raises what the engine raises.
-    """
-    lanes = plan(settings, ngram, engine.info.drafter is not None)
-    messages = [{"role": "user", "content": prompt}]
-    finished: dict[str, Lane] = {}
-    for at in range(len(lanes)):
-        name, chosen = lanes[(at + turn) % len(lanes)]
-        yield Running(name, at, len(lanes), 0, chosen.max_new_tokens)
-        warm_up = replace(chosen, max_new_tokens=min(WARM_UP_TOKENS, chosen.max_new_tokens))
-        for _ in _answer(engine, messages, warm_up, cancel):
-            pass
-        rounds: list[Round] = []
-        count = 0
-        with closing(_answer(engine, messages, chosen, cancel)) as answer:
-            for rnd in answer:
-                rounds.append(rnd)
-                count += len(rnd.emitted)
-                yield Running(name, at, len(lanes), count, chosen.max_new_tokens)
-        if cancel.is_set():
-            return
-        finished[name] = Lane(name, chosen, rounds, step_costs(engine, chosen) if name == "model" else None)
-    yield Comparison(prompt, tuple(finished[name] for name, _ in lanes), engine.info)
-
-
-def _answer(
-    engine: Any, messages: list[dict[str, str]], settings: sd.Settings, cancel: threading.Event
-) -> Iterator[Round]:
-    session = engine.session()
-    try:
-        with closing(engine.stream(messages, settings, session, cancel)) as rounds:
-            yield from rounds
-    finally:
-        session.close()
-
-
-def step_costs(engine: Any, settings: sd.Settings) -> Costs:
-    """The engine's measured costs for this way of drafting, as they are after the answers so far."""
-    longest = LONGEST_PREDICTED if settings.gamma == "auto" else max(LONGEST_PREDICTED, settings.gamma)
-    measured = engine.costs[settings.drafting]
-    return Costs(measured.drafter, tuple(measured.v(rows) for rows in range(1, longest + 2)))
 
 
 def predict(lane: Lane) -> Prediction | None:
@@ -255,7 +189,7 @@ def values(comparison: Comparison) -> dict[str, Any]:
                 "text": lane.text,
                 "token_ids": emitted_ids(lane.rounds),
                 "finish_reason": lane.rounds[-1].finish_reason,
-                "stats": lane.rounds[-1].to_dict()["stats"],
+                "stats": _stats(lane),
                 "seconds": lane.decoding_s,
                 "speedup": comparison.speedup(lane),
                 "same_text": None if lane is comparison.plain else parting is None,
@@ -265,7 +199,17 @@ def values(comparison: Comparison) -> dict[str, Any]:
         )
     return {
         "gamma": comparison.lanes[-1].settings.gamma,
+        "left_out": list(comparison.left_out),
         "seed": comparison.plain.settings.seed,
         "verification": comparison.plain.settings.verification,
         "lanes": lanes,
     }
+
+
+def _stats(lane: Lane) -> dict[str, Any]:
+    """The figures of an answer; of a peer's only those that can be seen from outside."""
+    stats = lane.rounds[-1].to_dict()["stats"]
+    if lane.is_peer:
+        known = ("tokens_per_second", "time_to_first_token_s", "new_tokens", "prompt_tokens")
+        stats = {name: stats[name] if name in known else None for name in stats}
+    return stats

@@ -13,6 +13,8 @@ from typing import Any
 
 import specdec_core as sd
 
+from .waiting_line import WaitingLine
+
 Progress = Callable[[str, float | None], None]
 Load = Callable[[Any, Progress], tuple[Any, Any]]
 """From a preset to an engine and the gate's report; what `Progress` raises ends it, with nothing loaded."""
@@ -83,8 +85,8 @@ class EngineHolder:
     """Holds the pair that everybody talks to."""
 
     def __init__(self, load: Load = load_checked) -> None:
-        self.measuring = threading.Lock()
-        """Held by whoever measures: two at a time would slow each other down."""
+        self.measuring = WaitingLine()
+        """Of those who measure: two at a time would slow each other down."""
         self._load = load
         self._lock = threading.Lock()
         self._loading: _Request | None = None

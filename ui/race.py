@@ -1,18 +1,26 @@
-"""Lanes of a comparison replayed side by side, each in a token view, at the pace at which they were decoded.
+"""Lanes of a comparison side by side, each in a token view: as they are decoded, or replayed at that pace.
 
 Knows measurements and the page's scripts; nothing of engines. The browser keeps the time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import gradio as gr
+
+import specdec_core as sd
+from specdec_core.trace import Round
 
 from . import token_view
 from .assets import json_line, script
-from .comparison import Comparison, Lane
+from .comparison import TITLES, Comparison, Lane
 from .figures import number
 
-MOST_LANES = 3
+MOST_LANES = len(TITLES)
+
+_PEER_NOTE = "transformers does not say which tokens were drafts, so none is marked."
 
 _CONTROLS = """
 <div class="race-controls" hidden>
@@ -32,7 +40,7 @@ def race_view() -> gr.HTML:
     """The component; its value is what `race` makes."""
     lanes = "".join(
         f'<div class="race-lane" hidden><progress max="1" value="0" aria-hidden="true"></progress>'
-        f'<p class="race-clock"></p>'
+        f'<p class="race-clock"></p><p class="race-note" hidden></p>'
         f"{token_view.section(f'race-{at}', 'Lane', f'lane {at + 1}', '')}</div>"
         for at in range(MOST_LANES)
     )
@@ -48,34 +56,79 @@ def race_view() -> gr.HTML:
     )
 
 
+class LiveRace:
+    """The view's value while lanes are decoded: `text` only grows. `count` tells one race from the next."""
+
+    def __init__(self, lanes: Sequence[tuple[str, sd.Settings]], count: int) -> None:
+        self._count = count
+        self._tracks = [_Track(at) for at in range(len(lanes))]
+        titles = [title_of(name, settings) for name, settings in lanes]
+        facts = [
+            {"title": each, "most": settings.max_new_tokens}
+            for each, (_, settings) in zip(titles, lanes, strict=True)
+        ]
+        self.text = json_line(race=count, live=True, lanes=facts)
+
+    def add(self, lane: int, rnd: Round) -> None:
+        """Another round of a lane."""
+        self.text += self._tracks[lane].round(rnd)
+
+    def finish(self, comparison: Comparison) -> str:
+        """The text with what was measured, after which it can be replayed."""
+        return self.text + json_line(race=self._count, lanes=_facts(comparison))
+
+
 def race(comparison: Comparison, count: int) -> str:
-    """The view's value; `count` tells one comparison from the next."""
+    """The view's value for a race that was run unseen; `count` tells one race from the next."""
+    lines = [json_line(race=count, lanes=_facts(comparison))]
+    for at, lane in enumerate(comparison.lanes):
+        track = _Track(at)
+        lines += map(track.round, lane.rounds)
+    return "".join(lines)
+
+
+class _Track:
+    """One lane's lines, each at its seconds of decoding."""
+
+    def __init__(self, lane: int) -> None:
+        self._lane = lane
+        self._seconds = 0.0
+        self._emitted = 0
+
+    def round(self, rnd: Round) -> str:
+        self._seconds += rnd.seconds if rnd.index > 0 else 0.0
+        self._emitted += len(rnd.emitted)
+        text = self._line(token_view.round_line(rnd))
+        if rnd.finish_reason is not None:
+            text += self._line(token_view.end_line(rnd.finish_reason))
+        return text
+
+    def _line(self, line: str) -> str:
+        return json_line(lane=self._lane, at=round(self._seconds, 6), emitted=self._emitted, line=line)
+
+
+def _facts(comparison: Comparison) -> list[dict[str, Any]]:
     most = max(len(lane.emitted) for lane in comparison.lanes)
-    facts = [
+    return [
         {
             "title": title(lane),
             "seconds": lane.decoding_s,
             "rate": number(lane.stats.tokens_per_second),
             "most": most,
+            "note": _PEER_NOTE if lane.is_peer else "",
         }
         for lane in comparison.lanes
     ]
-    lines = [json_line(race=count, lanes=facts)]
-    for at, lane in enumerate(comparison.lanes):
-        seconds, emitted = 0.0, 0
-        for rnd in lane.rounds:
-            seconds += rnd.seconds if rnd.index > 0 else 0.0
-            emitted += len(rnd.emitted)
-            line = token_view.round_line(rnd)
-            lines.append(json_line(lane=at, at=round(seconds, 6), emitted=emitted, line=line))
-        end = token_view.end_line(lane.rounds[-1].finish_reason)
-        lines.append(json_line(lane=at, at=round(seconds, 6), emitted=emitted, line=end))
-    return "".join(lines)
 
 
 def title(lane: Lane) -> str:
     """The lane's name with its draft length."""
-    if lane.name == "plain":
-        return lane.title
-    gamma = "automatic gamma" if lane.settings.gamma == "auto" else f"gamma {lane.settings.gamma}"
-    return f"{lane.title}, {gamma}"
+    return title_of(lane.name, lane.settings)
+
+
+def title_of(name: str, settings: sd.Settings) -> str:
+    """The same for a lane that has not begun."""
+    if name in ("plain", "generate"):
+        return TITLES[name]
+    gamma = "automatic gamma" if settings.gamma == "auto" else f"gamma {settings.gamma}"
+    return f"{TITLES[name]}, {gamma}"

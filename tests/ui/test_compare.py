@@ -12,12 +12,15 @@ from replay import STORY, ReplayEngine, ReplayPreset, rounds_of
 import specdec_core as sd
 from specdec_core.metrics import summarize
 from ui import charts, compare_handlers, compare_result, compare_words
-from ui.comparison import Comparison, Costs, Lane, compare, plan, predict, values
+from ui.comparing import Asked, compare, plan
+from ui.comparison import Comparison, Costs, Lane, predict, values
 from ui.holder import EngineHolder
 from ui.race import race
 from ui.visitors import Visitor
 
 VALUES = tuple(compare_handlers.control_values(sd.Settings()))
+PLAIN_ASKED = Asked()
+NGRAM = Asked(ngram=True)
 COUPLED = sd.Settings(verification="coupled", seed=7)
 HOSTILE = "</title><script>alert(1)</script> ${alert(2)} {{value}} <img src=x onerror=alert(3)>"
 
@@ -46,12 +49,12 @@ def made_up(slower=1.5, **settings):
     )
 
 
-def run(visitor, holder, prompt="Tell me a story.", ngram=False):
-    return list(compare_handlers.run(visitor, holder, prompt, VALUES, ngram, frame_s=0))
+def run(visitor, holder, prompt="Tell me a story.", asked=PLAIN_ASKED):
+    return list(compare_handlers.run(visitor, holder, prompt, VALUES, asked, frame_s=0))
 
 
 def test_all_lanes_get_the_same_settings_but_for_what_drafts():
-    lanes = dict(plan(replace(COUPLED, seed=None), ngram=True, has_drafter=True))
+    lanes = dict(plan(replace(COUPLED, seed=None), NGRAM, has_drafter=True))
     assert [lanes[name].gamma for name in ("plain", "model", "ngram")] == [0, 4, 4]
     assert len({settings.seed for settings in lanes.values()}) == 1
     same = {replace(settings, gamma=4, drafting="model", stop=()) for settings in lanes.values()}
@@ -59,12 +62,12 @@ def test_all_lanes_get_the_same_settings_but_for_what_drafts():
 
 
 def test_without_a_drafter_n_gram_drafting_is_compared():
-    assert [name for name, _ in plan(COUPLED, ngram=False, has_drafter=False)] == ["plain", "ngram"]
+    assert [name for name, _ in plan(COUPLED, PLAIN_ASKED, has_drafter=False)] == ["plain", "ngram"]
 
 
 def test_with_a_real_pair_coupled_lanes_have_the_same_text(engine):
     settings = replace(COUPLED, max_new_tokens=40, temperature=1.0)
-    *_, done = compare(engine, "Once upon a time", settings, True, threading.Event())
+    *_, done = compare(engine, "Once upon a time", settings, NGRAM, threading.Event())
     assert [each.name for each in done.lanes] == ["plain", "model", "ngram"]
     assert [done.divergence(each) for each in done.drafted] == [None, None]
     assert all(done.speedup(each) > 0 for each in done.drafted)
@@ -74,7 +77,7 @@ def test_with_a_real_pair_coupled_lanes_have_the_same_text(engine):
 def test_lanes_take_turns_in_going_first_and_are_shown_in_one_order(engine):
     settings = replace(COUPLED, max_new_tokens=4)
     for turn, first in ((0, "plain"), (1, "model")):
-        steps = list(compare(engine, "Once upon a time", settings, False, threading.Event(), turn))
+        steps = list(compare(engine, "Once upon a time", settings, PLAIN_ASKED, threading.Event(), turn))
         assert steps[0].name == first
         assert steps[-1].lanes[0].name == "plain"
 
@@ -210,41 +213,42 @@ def test_without_a_model_compare_says_what_to_do():
 
 def test_stop_cancels_and_lets_go_of_the_pair():
     visitor, holder = Visitor(), loaded_holder()
-    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, False, frame_s=0)
+    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, PLAIN_ASKED, frame_s=0)
     for _ in range(4):
         next(frames)
     visitor.stop()
     assert "Cancelled" in list(frames)[-1].progress
     assert run(visitor, holder)[-1].running is False
-    assert not holder.measuring.locked()
+    assert len(holder.measuring) == 0
     assert holder.current.answers == 0
 
 
 def test_closing_the_page_lets_go_of_the_pair():
     visitor, holder = Visitor(), loaded_holder()
-    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, False, frame_s=0)
+    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, PLAIN_ASKED, frame_s=0)
     for _ in range(4):
         next(frames)
     frames.close()
-    assert not holder.measuring.locked()
+    assert len(holder.measuring) == 0
     assert holder.current.answers == 0
     visitor.require_idle()
 
 
 def test_a_second_comparison_waits_for_the_first():
     holder = loaded_holder()
-    holder.measuring.acquire()
-    frames = compare_handlers.run(Visitor(), holder, "Tell me a story.", VALUES, False, frame_s=0)
-    assert "Beginning" in next(frames).progress
-    assert "Waiting for another comparison" in next(frames).progress
-    holder.measuring.release()
+    with holder.measuring.place():
+        frames = compare_handlers.run(Visitor(), holder, "Tell me a story.", VALUES, PLAIN_ASKED, frame_s=0)
+        assert "Beginning" in next(frames).progress
+        assert "Number 1 in line" in next(frames).progress
     assert any(frame.headline for frame in frames)
 
 
 def test_a_list_gives_a_row_a_prompt_with_mean_and_spread():
     typed = compare_handlers.read_prompts_file("\ufeffOne <b>\n\n  Two  \r\nThree".encode())
     assert typed == "One <b>\nTwo\nThree"
-    frames = list(compare_handlers.run_list(Visitor(), loaded_holder(), typed, VALUES, False, frame_s=0))
+    frames = list(
+        compare_handlers.run_list(Visitor(), loaded_holder(), typed, VALUES, PLAIN_ASKED, frame_s=0)
+    )
     tables = [frame.table for frame in frames if frame.table]
     assert len(tables) == 3
     assert "3 of 3" in tables[-1]
@@ -256,7 +260,9 @@ def test_a_list_gives_a_row_a_prompt_with_mean_and_spread():
 
 def test_a_cancelled_list_keeps_the_rows_that_are_done():
     visitor = Visitor()
-    frames = compare_handlers.run_list(visitor, loaded_holder(), "One\nTwo\nThree", VALUES, False, frame_s=0)
+    frames = compare_handlers.run_list(
+        visitor, loaded_holder(), "One\nTwo\nThree", VALUES, PLAIN_ASKED, frame_s=0
+    )
     for frame in frames:
         if frame.table:
             break

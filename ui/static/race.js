@@ -1,4 +1,4 @@
-// Two or three answers side by side, replayed at the pace at which they were decoded. `tokenView` is the
+// Answers side by side, live as they are decoded or replayed at the pace at which they were. `tokenView` is the
 // chat's token view as a function of the lane's element and of what feeds it lines.
 const controls = element.querySelector(".race-controls");
 const skip = element.querySelector(".race-skip");
@@ -12,6 +12,7 @@ const lanes = [...element.querySelectorAll(".race-lane")].map((box) => {
 const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 let race = null;
 let shown = null;
+let wasLive = false;
 let time = 0;
 let last = 0;
 let frame = 0;
@@ -33,6 +34,11 @@ function showClock(lane, seconds) {
   const done = lane.next === lane.lines.length;
   const tokens = lane.next ? lane.lines[lane.next - 1].emitted : 0;
   lane.bar.value = tokens / Math.max(lane.facts.most, 1);
+  if (race.live) {
+    const own = lane.next ? lane.lines[lane.next - 1].at : 0;
+    lane.clock.textContent = `${tokens} tokens after ${own.toFixed(2)} s of its own`;
+    return;
+  }
   lane.clock.textContent = done
     ? `${tokens} tokens in ${lane.facts.seconds.toFixed(2)} s: ${lane.facts.rate} tokens/s`
     : `${tokens} tokens after ${Math.min(seconds, lane.facts.seconds).toFixed(2)} s`;
@@ -78,21 +84,28 @@ followLines(
   () => {
     cancelAnimationFrame(frame);
     race = shown = null;
+    wasLive = false;
     for (const lane of lanes) {
       lane.onReset();
       Object.assign(lane, { lines: [], next: 0, facts: null });
       lane.box.hidden = true;
+      lane.box.classList.remove("is-done");
     }
     controls.hidden = true;
   },
   (line) => {
     if (line.lanes) {
+      // The second such line of a race that was seen live brings its figures.
+      wasLive = race !== null && race.live;
       race = line;
       line.lanes.forEach((facts, at) => {
         const lane = lanes[at];
         lane.facts = facts;
         lane.box.hidden = false;
         lane.box.querySelector("h2").textContent = facts.title;
+        const note = lane.box.querySelector(".race-note");
+        note.textContent = facts.note || "";
+        note.hidden = !facts.note;
         lane.clock = lane.box.querySelector(".race-clock");
         lane.bar = lane.box.querySelector("progress");
       });
@@ -102,11 +115,20 @@ followLines(
   },
   () => {
     if (race === null || race === shown) return;
+    if (race.live) {
+      showUntil(Infinity);
+      return;
+    }
     shown = race;
     controls.hidden = false;
     const longest = Math.max(...race.lanes.map((facts) => facts.seconds));
     const tooFast = longest < 1;
     pace.value = tooFast ? "0.1" : "1";
+    if (wasLive) {
+      why.textContent = "Seen live. Again replays it.";
+      toTheEnd();
+      return;
+    }
     why.textContent = tooFast
       ? `Slowed down at first: at the true pace it is over in ${longest.toFixed(2)} s.`
       : "Reading the prompt is not counted.";
