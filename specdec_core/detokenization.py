@@ -37,8 +37,8 @@ class Detokenizer:
 
     def copy(self) -> Detokenizer:
         """Another one that goes on from here."""
-        twin = Detokenizer(self._tokenizer)
-        twin._window, twin._shown = list(self._window), self._shown
+        twin = Detokenizer.__new__(Detokenizer)  # whose window need not be decoded
+        twin._tokenizer, twin._window, twin._shown = self._tokenizer, list(self._window), self._shown
         return twin
 
     def _advance(self, text: str) -> str:

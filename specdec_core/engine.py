@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from .assembly import EngineInfo, load_pair, memory_ran_out
@@ -289,6 +289,8 @@ class _Answering:
             engine._busy.discard(id(self._session))
             engine._active -= 1
             engine._idle.notify_all()
+            if engine._pair is not None and engine._pair.runner_reason != engine.info.runner_reason:
+                engine.info = replace(engine.info, runner_reason=engine._pair.runner_reason)
             engine._bound_caches(self._session)
 
 

@@ -37,7 +37,7 @@ class LoadedPair:
 
     @property
     def runner_reason(self) -> str | None:
-        """Why the target's runner is not the faster one, or is no longer, or the drafter's of the same kind."""
+        """Why the target's runner is not the faster one, or no longer; or the drafter's of the same kind."""
         if self.target.reason is None and self.drafter is not None and self.drafter.name == self.target.name:
             return self.drafter.reason
         return self.target.reason

@@ -64,8 +64,13 @@ def walk_rejection(
     for at, draft in enumerate(drafts):
         drafter_prob = 1.0 if q is None else float(q[at].numpy()[draft])
         if accept_uniforms[at] * drafter_prob >= float(target[at, draft]):
-            drawn_from = torch.nn.functional.one_hot(torch.tensor(draft), p.shape[1]) if q is None else q[at]
-            return at, draw_on_host(residual(p[at], drawn_from), residual_uniforms[at])
+            rest = p[at].clone()
+            if q is None:
+                rest[draft] = 0
+            else:
+                rest.sub_(q[at]).clamp_(min=0)
+            left = rest if rest.numpy().max() > 0 else p[at]
+            return at, draw_on_host(left, residual_uniforms[at])
     return len(drafts), draw_on_host(p[len(drafts)], residual_uniforms[len(drafts)])
 
 
