@@ -19,8 +19,19 @@ function followLines(onReset, onLine, onDone) {
     seen = value.slice(0, end);
     if (onDone) onDone();
   };
+  // What arrives between two frames of the browser is shown at once: where it draws more slowly than lines
+  // arrive, it skips states in between and does not fall behind.
+  let due = false;
+  const readSoon = () => {
+    if (due) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      read();
+    });
+  };
   onReset("");
-  watch("value", read);
+  watch("value", readSoon);
   read();
 }
 

@@ -71,6 +71,7 @@ function begin(line) {
 function forget() {
   answers = [];
   show(null);
+  listAnswers();
 }
 
 // The answer that grows; a view that is told of none has one all the same.

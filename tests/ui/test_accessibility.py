@@ -1,0 +1,75 @@
+"""No tab, light or dark, breaks a rule of WCAG 2.2, level A or AA, that axe-core can check."""
+
+import pytest
+from running_app import ROOT
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+TABS = ("Chat", "Compare", "Pair check", "Traces")
+
+
+def tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def violations(page):
+    """What axe finds, a line for each rule and element."""
+    page.evaluate(
+        """tags => {
+            window.found = null;
+            const keep = (found) => (window.found = found);
+            axe.run({runOnly: tags}).then((all) => keep(all.violations), (error) => keep(String(error)));
+        }""",
+        TAGS,
+    )
+    found = page.wait_for_function("window.found", timeout=60_000).json_value()
+    assert isinstance(found, list), found
+    return [f"{rule['id']}: {node['html'][:300]}" for rule in found for node in rule["nodes"]]
+
+
+@pytest.fixture
+def full_page(page, tmp_path):
+    """Everything is there and open: an answer with a round of it, a comparison, a checked pair, a trace."""
+    page.click("#load")
+    page.wait_for_selector("#status [data-state=ready]", timeout=120_000)
+    page.fill("#message textarea", "Tell me a story about a dog.")
+    page.click("#send")
+    page.wait_for_selector("#token-view .token[data-kind=rejected]")
+    page.wait_for_selector("#stop:disabled")
+    page.wait_for_selector("#send:enabled")
+    page.click("#settings button")
+    page.locator("#token-view .token").nth(2).click()
+    page.wait_for_selector("#token-view .round-panel:visible")
+    tab(page, "Compare")
+    page.click("#compare-start")
+    page.wait_for_selector("#compare-headline .result", timeout=120_000)
+    page.locator(".race-skip").evaluate("button => button.click()")
+    page.click("#compare-list button")
+    tab(page, "Pair check")
+    for role in ("target", "drafter"):
+        page.fill(f"#pair-{role} :is(input, textarea)", str(ROOT / "presets" / "stories" / role))
+    page.click("#pair-start")
+    page.wait_for_selector("#pair-report:has-text('can work together')")
+    tab(page, "Traces")
+    page.wait_for_selector("#trace-view .token")
+    page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    return page
+
+
+def test_no_violation_on_any_tab_light_or_dark_wide_or_narrow(full_page):
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    full_page.evaluate(f"{AXE_SCRIPT}; undefined")
+    found = {}
+    for scheme, width in (("light", 1280), ("dark", 390)):
+        full_page.emulate_media(color_scheme=scheme)
+        full_page.set_viewport_size({"width": width, "height": 844})
+        full_page.wait_for_function(
+            "dark => document.body.classList.contains('dark') === dark", arg=scheme == "dark"
+        )
+        for name in TABS:
+            tab(full_page, name)
+            full_page.wait_for_timeout(300)  # colours fade to those of the other scheme
+            found[f"{name}, {scheme}, {width} px"] = violations(full_page)
+    assert not {place: rules for place, rules in found.items() if rules}
