@@ -32,7 +32,10 @@ LIVE_FRAME_S = 0.05
 MOST_PROMPTS = 200
 MOST_BYTES = 1_000_000
 _LINE_S = 0.5
-_LIVE = "Live: a round of each lane in turn."
+_LIVE = (
+    '<div class="compare-progress" role="status"><p>Live: a round of each lane in turn, each with its own '
+    "clock.</p></div>"
+)
 _FAULT = "The comparison broke off because of a fault on the server; its log has the details."
 
 CONTROLS = ("gamma", "auto_gamma", "temperature", "max_new_tokens", "verification", "seed")
@@ -85,7 +88,7 @@ def run(
             for step in measuring:
                 if isinstance(step, LiveStart):
                     live = LiveRace(step.lanes, time.time_ns())
-                    yield CompareFrame(progress=_progress(_LIVE, None), race=live.text)
+                    yield CompareFrame(progress=_LIVE, race=live.text)
                 elif isinstance(step, LiveRound):
                     live.add(step.lane, step.round)
                     if time.monotonic() >= due:
@@ -184,6 +187,8 @@ def read_prompts_file(data: bytes) -> str:
         raise sd.PromptError(
             "The file is not UTF-8 text. Give a text file with one prompt a line."
         ) from error
+    if "\0" in text:
+        raise sd.PromptError("The file is not text. Give a text file with one prompt a line.")
     return "\n".join(read_prompts(text))
 
 

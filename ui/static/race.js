@@ -106,6 +106,7 @@ followLines(
         const note = lane.box.querySelector(".race-note");
         note.textContent = facts.note || "";
         note.hidden = !facts.note;
+        lane.box.toggleAttribute("data-peer", Boolean(facts.note));
         lane.clock = lane.box.querySelector(".race-clock");
         lane.bar = lane.box.querySelector("progress");
       });
