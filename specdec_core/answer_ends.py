@@ -1,6 +1,6 @@
 """Which ids end an answer: those that the model's configuration names, and the one that closes its turn.
 
-Some chat models (Gemma 1.1 among them) name only <eos>, though their template closes an answer with another
+Some chat models (Gemma as first published) name only <eos>, though their template closes an answer with another
 token; what follows that one is no part of the answer.
 """
 

@@ -158,7 +158,7 @@ def test_every_token_that_ends_an_answer_is_known(preset, load):
 def test_the_token_that_closes_a_turn_ends_an_answer_even_where_the_configuration_does_not_say_so(
     preset, folders, tmp_path
 ):
-    """As Gemma 1.1 is published: its generation config names <eos> alone."""
+    """As Gemma was first published: its generation config names <eos> alone."""
     target = Path(shutil.copytree(folders[FAMILY_OF[preset]][0], tmp_path / "target"))
     file = target / "generation_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": 0}))
