@@ -1,0 +1,117 @@
+"""Ten people at once on one pair: each gets their own answer, and nobody's leaving touches another."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from gradio_client import Client
+
+from ui.holder import EngineHolder
+from ui.page import build_page, launch_options
+from ui.presets import Presets
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+LIMIT_S = 90
+TOKENS = 40
+ASKED = [f"Tell me a story about a {thing}." for thing in ("cat", "boat", "fox", "tree", "king")]
+GREEDY = {"temperature": 0, "gamma": 4, "max_new_tokens": TOKENS}
+
+
+@pytest.fixture(scope="module")
+def holder():
+    holder = EngineHolder()
+    holder.load(Presets.read(None).get("stories"), lambda message, fraction: None)
+    return holder
+
+
+@pytest.fixture(scope="module")
+def address(holder):
+    page = build_page(holder, Presets.read(None)).queue(default_concurrency_limit=16)
+    _, address, _ = page.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
+    )
+    yield address.rstrip("/")
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def clients(address):
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda _: Client(address, verbose=False), range(8)))
+
+
+def until(holds, what):
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {LIMIT_S} s: {what}"
+        time.sleep(0.02)
+
+
+def said(job):
+    return [step["message"] for step in job.outputs()]
+
+
+def test_ten_people_at_once_each_get_their_own(page, browser, address, clients, holder):
+    talkers, comparers = clients[: len(ASKED)], clients[len(ASKED) :]
+    alone = [
+        clients[0].predict(asked, new_conversation=True, **GREEDY, api_name="/chat")["text"]
+        for asked in ASKED
+    ]
+    leaver = browser.new_context()
+    try:
+        left = leaver.new_page()
+        left.set_default_timeout(30_000)
+        left.goto(address)
+        left.wait_for_selector("#status [data-state=ready]")
+        with holder.measuring.place():
+            comparisons = []
+            for at, (client, asked) in enumerate(zip(comparers, ASKED, strict=False), start=1):
+                comparisons.append(client.submit(asked, **GREEDY, api_name="/compare"))
+                until(lambda at=at: len(holder.measuring) == at + 1, f"comparison {at} joins the line")
+            chats = [
+                client.submit(asked, new_conversation=True, **GREEDY, api_name="/chat")
+                for client, asked in zip(talkers, ASKED, strict=True)
+            ]
+            page.fill("#message textarea", ASKED[0])
+            page.click("#send")
+            left.fill("#message textarea", ASKED[1])
+            left.click("#send")
+            left.wait_for_selector("#token-view .token")
+            leaver.close()
+            page.get_by_role("tab", name="Compare").click()
+            page.fill("#compare-prompt textarea", ASKED[2])
+            page.wait_for_selector("#compare-start:enabled")
+    finally:
+        leaver.close()
+    assert [job.result(timeout=LIMIT_S)["text"] for job in chats] == alone
+    done = [job.result(timeout=LIMIT_S) for job in comparisons]
+    for job, last, asked in zip(comparisons, done, ASKED, strict=False):
+        texts = [each["text"] for each in last["result"]["lanes"]]
+        assert texts == [alone[ASKED.index(asked)]] * 2
+        assert last["state"] == "done", said(job)
+    for at, job in enumerate(comparisons, start=1):
+        assert any(f"Number {at} in line" in message for message in said(job))
+    page.get_by_role("tab", name="Chat").click()
+    page.wait_for_selector("#send:enabled")
+    assert page.inner_text("#conversation")
+    until(lambda: holder.current.answers == 0, "everybody lets go of the pair")
+    assert len(holder.measuring) == 0
+
+
+def test_one_who_cancels_in_line_lets_the_next_one_up_and_a_page_says_its_place(page, clients, holder):
+    before, after = clients[-2:]
+    with holder.measuring.place():
+        given_up = before.submit(ASKED[0], **GREEDY, api_name="/compare")
+        until(lambda: len(holder.measuring) == 2, "the first joins the line")
+        stays = after.submit(ASKED[1], **GREEDY, api_name="/compare")
+        until(lambda: len(holder.measuring) == 3, "the second joins the line")
+        page.get_by_role("tab", name="Compare").click()
+        page.click("#compare-start")
+        page.wait_for_selector("#compare-progress:has-text('Number 3 in line')")
+        given_up.cancel()
+        page.wait_for_selector("#compare-progress:has-text('Number 2 in line')")
+        page.click("#compare-cancel")
+        page.wait_for_selector("#compare-progress:has-text('Cancelled')")
+    assert stays.result(timeout=LIMIT_S)["state"] == "done"
+    until(lambda: holder.current.answers == 0, "everybody lets go of the pair")
