@@ -11,6 +11,7 @@ _HARNESS = """([template, script]) => {
     element.innerHTML = template;
     const props = {value: ''}, watchers = [];
     window.asked = [];
+    window.requestAnimationFrame = (then) => then();  // each piece is shown, and its time is its own
     new Function('element', 'props', 'watch', 'trigger', script)(
         element, props, (name, then) => watchers.push(then), (...event) => window.asked.push(event));
     window.show = value => { props.value = value; watchers.forEach(then => then()); };

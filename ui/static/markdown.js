@@ -175,6 +175,7 @@ function markdownText(box) {
   let fixedText = 0;
   let fixedNodes = 0;
   let due = 0;
+  let later = null;
   return {
     get whole() {
       return whole;
@@ -185,11 +186,16 @@ function markdownText(box) {
     },
     show(ended) {
       const began = performance.now();
-      if (!ended && began < due) return;
+      if (!ended && began < due) {
+        later ??= setTimeout(() => this.show(false), due - began);
+        return;
+      }
+      clearTimeout(later);
+      later = null;
       const rest = source.slice(fixedText);
       const text = ended ? rest : settled(rest);
       const tokens = reader.parse(text, { growing: !ended });
-      if (tokens.some((token) => token.level >= DEEPEST)) {
+      if (tokens.some((token) => token.level >= DEEPEST - 1)) {
         patch(box, make("div", "", text), fixedNodes);
         return;
       }
