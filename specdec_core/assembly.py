@@ -116,7 +116,9 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
     for source in sources:
         require_quantizable(source, plan.device)
     say("Comparing the memory it needs with what is free", 0.03)
-    split = place(sources, plan.device, plan.spread, plan.max_memory)
+    place_of = place(sources, plan.device, plan.spread, plan.max_memory)
+    split = place_of if isinstance(place_of, Split) else None
+    device = split.last if split else place_of
     for source in sources:
         if source.adapter is not None:
             require_mergeable(
@@ -124,11 +126,11 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
             )
     folders, done = _download(sources, watch)
     say(f"Loading the target, {plan.target.model}", done)
-    target_model = load_model(plan.target, plan.device, folders[plan.target], split)
+    target_model = load_model(plan.target, device, folders[plan.target], split)
     drafter_model = None
     if plan.drafter is not None:
         say(f"Loading the drafter, {plan.drafter.model}", done + 0.7 * (0.95 - done))
-        drafter_model = load_model(plan.drafter, split.last if split else plan.device, folders[plan.drafter])
+        drafter_model = load_model(plan.drafter, device, folders[plan.drafter])
     models = [model for model in (target_model, drafter_model) if model is not None]
     widths = [model.get_output_embeddings().weight.shape[0] for model in models]
     vocab_size = check_logit_width(
@@ -197,7 +199,8 @@ def _describe(
     drafter: PreTrainedModel | None,
     split: Split | None,
 ) -> EngineInfo:
-    device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
+    on_cuda = pair.target.device.type == "cuda"
+    device = torch.cuda.get_device_name(pair.target.device) if on_cuda else "CPU"
     return EngineInfo(
         preset=plan.preset,
         title=plan.title,

@@ -44,18 +44,19 @@ class _Needs:
 
 def place(
     sources: Sequence[ModelSource], device: torch.device, spread: Spread, max_memory: MaxMemory | None = None
-) -> Split | None:
-    """How to split the target, the first of `sources`; None where the pair fits on `device`.
+) -> torch.device | Split:
+    """The device that has room for the pair, else how to split the target, the first of `sources`.
 
     Raises LoadError where it fits nowhere, or would have to be quantized outside of a GPU.
     """
     if spread == "no":
         require_memory(sources, device)
-        return None
+        return device
     room = room_by_device(device, spread, max_memory)
     both = memory_need(sources, device)
-    if both.total_bytes <= room.get(_name(device), 0):
-        return None
+    for name in sorted(room, key=lambda name: name != _name(device)):
+        if name.startswith(device.type) and both.total_bytes <= room[name]:
+            return torch.device(name)
     needs = _Needs.of(memory_need(sources[:1], device), both)
     gpus = [name for name in room if name.startswith("cuda")]
     model = skeleton(sources[0], device)
@@ -64,7 +65,7 @@ def place(
         used[gpus[count - 1]] -= needs.drafter
         devices = _inferred(model, sources[0], used)
         if "disk" not in devices.values():
-            return _split(devices, device)
+            return _split(devices)
     if spread == "gpus":
         raise LoadError(
             f"{refusal(sources, device, both, sum(room.values()))} With device auto, layers that find no "
@@ -82,7 +83,7 @@ def place(
     used[first] = room.get(first, 0) - needs.target - needs.drafter
     if used[first] < 0:
         raise LoadError(refusal(sources, device, both, room.get(first, 0)))
-    return _split(_inferred(model, sources[0], used), device)
+    return _split(_inferred(model, sources[0], used))
 
 
 def room_by_device(
@@ -141,7 +142,7 @@ def _inferred(model: PreTrainedModel, source: ModelSource, room: Mapping[str, in
     return {module: f"cuda:{at}" if isinstance(at, int) else at for module, at in found.items()}
 
 
-def _split(devices: dict[str, str], device: torch.device) -> Split:
+def _split(devices: dict[str, str]) -> Split:
     """What lies in memory or on disk is computed on the first GPU, or on the CPU where there is none."""
     gpus = [at for at in devices.values() if at.startswith("cuda")]
     first = torch.device(gpus[0]) if gpus else torch.device("cpu")

@@ -148,7 +148,12 @@ def modules_by_device(split: Split) -> dict[str, int]:
 
 def test_one_gpu_with_room_is_used_alone(gpus, sources):
     gpus(24, 24)
-    assert place(sources, CUDA, "gpus") is None
+    assert place(sources, CUDA, "gpus") == torch.device("cuda:0")
+
+
+def test_another_gpu_with_room_is_used_alone_rather_than_both(gpus, sources):
+    gpus(4, 24)
+    assert place(sources, CUDA, "gpus") == torch.device("cuda:1")
 
 
 def test_two_gpus_share_what_one_cannot_hold_and_the_last_has_the_drafter(gpus, sources):
@@ -161,7 +166,7 @@ def test_two_gpus_share_what_one_cannot_hold_and_the_last_has_the_drafter(gpus, 
 
 
 def test_a_third_gpu_is_left_alone_where_two_are_enough(gpus, sources):
-    gpus(16, 12, 24)
+    gpus(16, 12, 17)
     assert place(sources, CUDA, "gpus").places == "cuda:0 and cuda:1"
 
 
