@@ -47,8 +47,11 @@ pydantic>=2.10,<3
 """
 
 
-def make_space(folder: Path, preset: sd.Preset, hardware: str | None = None) -> list[str]:
-    """Writes the Space's files into `folder`, which must be empty or new; returns their names.
+def make_space(
+    folder: Path, preset: sd.Preset, hardware: str | None = None, login: bool = False
+) -> list[str]:
+    """Writes the Space's files into `folder`, which must be empty or new; returns their names. With `login`
+    visitors may log in, for pair checks of the gated models that they have access to.
 
     Raises ValueError where the folder holds something or a file is too large for plain Git.
     """
@@ -63,7 +66,7 @@ def make_space(folder: Path, preset: sd.Preset, hardware: str | None = None) -> 
         shutil.copyfile(ROOT / name, folder / name)
     (folder / "requirements.txt").write_text(REQUIREMENTS, encoding="utf-8")
     (folder / PRESET_FILE).write_text(f"{preset.name}\n", encoding="utf-8")
-    (folder / "README.md").write_text(_readme(preset, hardware), encoding="utf-8")
+    (folder / "README.md").write_text(_readme(preset, hardware, login), encoding="utf-8")
     return sorted([*names, "README.md", PRESET_FILE, "requirements.txt"])
 
 
@@ -100,7 +103,7 @@ def _tracked_files() -> list[str]:
     ]
 
 
-def _readme(preset: sd.Preset, hardware: str | None) -> str:
+def _readme(preset: sd.Preset, hardware: str | None, login: bool) -> str:
     """Front matter, in JSON's notation of strings and lists, which YAML reads too, and a few words."""
     hub_models = [m.model for m in (preset.target, preset.drafter) if m and not Path(m.model).is_dir()]
     values = {
@@ -124,6 +127,8 @@ def _readme(preset: sd.Preset, hardware: str | None) -> str:
         # What is gated cannot be fetched while the Space is built: the token is not there yet.
         if not preset.gated:
             values["preload_from_hub"] = hub_models
+    if login:
+        values |= {"hf_oauth": True, "hf_oauth_scopes": ["gated-repos"]}
     front = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
     text = (
         f"---\n{front}\n---\n\n# SpecDec Chat\n\nChat with a language model under speculative decoding, and "
@@ -148,6 +153,7 @@ def main() -> int:
         metavar="FLAVOR",
         help="what to suggest in place of cpu-basic or l4x1; zero-a10g is ZeroGPU",
     )
+    parser.add_argument("--login", action="store_true", help="visitors may log in, to check gated models")
     parser.add_argument("--start", action="store_true", help="run it here, in a fresh virtual environment")
     arguments = parser.parse_args()
     try:
@@ -155,7 +161,7 @@ def main() -> int:
         if arguments.preset not in presets:
             raise ValueError(f"There is no preset {arguments.preset!r}; there are {', '.join(presets)}.")
         preset = presets[arguments.preset]
-        names = make_space(arguments.folder, preset, arguments.hardware)
+        names = make_space(arguments.folder, preset, arguments.hardware, arguments.login)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from json import JSONDecodeError
+from tempfile import TemporaryDirectory
 
 from huggingface_hub import constants
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
@@ -43,39 +45,47 @@ def read_model_files(
     """Configuration and tokenizer of a Hub id or folder, as the auto classes load them; of an adapter's
     folder those of its base, but for a tokenizer of its own.
 
-    `token` None stands for HF_TOKEN or the saved login. Raises PairUncheckableError with what to do next.
+    `token` None stands for HF_TOKEN or the saved login; what another token opens is not kept, since others,
+    who may not read it, share the cache. Raises PairUncheckableError with what to do next.
     """
-    name = os.fspath(model)
+    if token is None:
+        return _read(os.fspath(model), revision, {})
+    with TemporaryDirectory() as cache:
+        return _read(os.fspath(model), revision, {"token": token, "cache_dir": cache})
+
+
+def _read(name: str, revision: str | None, access: Mapping[str, str]) -> ModelFiles:
+    """`access` is a token with a cache of its own; empty for the machine's."""
     if (adapter := read_adapter(name)) is not None:
-        base = read_model_files(adapter.base, adapter.revision, token)
+        base = _read(adapter.base, adapter.revision, access)
         adapter.require_width(base.config.get_text_config(decoder=True).vocab_size)
         if not _has_tokenizer_file(os.listdir(name)):
             return replace(base, name=name)
-        tokenizer = _read_tokenizer(name, None, base.config, token)
+        tokenizer = _read_tokenizer(name, None, base.config, access)
         return ModelFiles(name, base.config, tokenizer, tokenizer.get_vocab())
     _require_place(name)
-    where = {"revision": revision, "token": token, "trust_remote_code": False}
+    where = {"revision": revision, "trust_remote_code": False} | access
     try:
         config = AutoConfig.from_pretrained(name, **where)
     except Exception as error:
         raise PairUncheckableError(_explain(name, revision, "config.json", error)) from error
-    tokenizer = _read_tokenizer(name, revision, config, token)
+    tokenizer = _read_tokenizer(name, revision, config, access)
     return ModelFiles(name, config, tokenizer, tokenizer.get_vocab())
 
 
 def _read_tokenizer(
-    name: str, revision: str | None, config: PreTrainedConfig, token: str | None
+    name: str, revision: str | None, config: PreTrainedConfig, access: Mapping[str, str]
 ) -> PreTrainedTokenizerBase:
-    where = {"revision": revision, "token": token, "trust_remote_code": False}
+    where = {"revision": revision, "trust_remote_code": False} | access
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, config=config, **where)
     except Exception as error:
         message = _explain(name, revision, "the tokenizer's files", error)
-        if not _has_tokenizer_file(_read_so_far(name, revision)):
+        if not _has_tokenizer_file(_read_so_far(name, revision, access)):
             message = _no_tokenizer(name)
         raise PairUncheckableError(message) from error
     # Some classes (Gemma's) make up a tokenizer of a few tokens where there is no file at all.
-    if type(tokenizer).vocab_files_names and not _has_tokenizer_file(_read_so_far(name, revision)):
+    if type(tokenizer).vocab_files_names and not _has_tokenizer_file(_read_so_far(name, revision, access)):
         raise PairUncheckableError(_no_tokenizer(name))
     return tokenizer
 
@@ -98,11 +108,11 @@ def _require_place(name: str) -> None:
         )
 
 
-def _read_so_far(name: str, revision: str | None) -> list[str]:
+def _read_so_far(name: str, revision: str | None, access: Mapping[str, str]) -> list[str]:
     """The names of the files that could be read: a folder's own, or those downloaded beside config.json."""
     if os.path.isdir(name):
         return os.listdir(name)
-    config = cached_file(name, "config.json", revision=revision, local_files_only=True)
+    config = cached_file(name, "config.json", revision=revision, local_files_only=True, **access)
     return os.listdir(os.path.dirname(config)) if config else []
 
 

@@ -69,11 +69,12 @@ def test_it_is_for_its_preset_unless_the_operator_names_another(space, tmp_path)
     assert answer(ROOT, SPACES_ZERO_GPU="true") == "stories"
 
 
-def test_the_hardware_is_the_operators_choice(tmp_path):
-    made = make_space(tmp_path / "zero", "--preset", "qwen3", "--hardware", "zero-a10g")
+def test_hardware_and_login_are_the_operators_choice(tmp_path):
+    made = make_space(tmp_path / "zero", "--preset", "qwen3", "--hardware", "zero-a10g", "--login")
     assert made.returncode == 0, made.stderr
     values = metadata_load(tmp_path / "zero" / "README.md")
     assert values["suggested_hardware"] == "zero-a10g"
+    assert (values["hf_oauth"], values["hf_oauth_scopes"]) == (True, ["gated-repos"])
     assert values["startup_duration_timeout"] == "1h"
 
 

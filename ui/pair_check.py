@@ -11,15 +11,21 @@ from typing import Any
 
 import gradio as gr
 
-from . import pair_check_handlers
+from . import pair_check_handlers, space
 from .holder import EngineHolder
-from .pair_check_handlers import Given, PairFrame
+from .pair_check_handlers import Given, Login, PairFrame
 from .visitors import Visitors
 
 _INTRO = """
 <p class="tab-intro">A drafter can only help a target that reads and writes <em>the same tokens</em>: the same
 vocabulary, text cut in the same way. This check compares both before anything large is downloaded, from a few
 small files. A good drafter is usually a smaller size of the same release.</p>
+"""
+
+
+_LOGIN = """
+<p class="tab-intro">Gated models: logged in, you can check those that your account may read. Your token is
+used for your own checks, and is neither kept nor shown.</p>
 """
 
 
@@ -66,6 +72,9 @@ def pair_check_tab(holder: EngineHolder, visitors: Visitors, locked: Callable[[]
                 info="A quarter of the memory. On a CPU weights stay as they are.",
                 min_width=240,
             )
+        if space.offers_login():
+            gr.HTML(_LOGIN, apply_default_css=False)
+            gr.LoginButton(elem_id="pair-login", min_width=240)
         start = gr.Button("Check", variant="primary", elem_id="pair-start")
         shown = gr.HTML("", elem_id="pair-report", apply_default_css=False)
         with gr.Column(visible=False, elem_id="pair-passed") as after:
@@ -87,15 +96,23 @@ def pair_check_tab(holder: EngineHolder, visitors: Visitors, locked: Callable[[]
         visible = gr.update(visible=frame.passed is not None)
         return [frame.shown, frame.passed, frame.about, frame.toml, visible, loadable, button]
 
-    def on_check(request: gr.Request, *given: Any) -> Iterator[list[Any]]:
+    def checked(request: gr.Request, given: tuple[Any, ...], login: Login | None) -> Iterator[list[Any]]:
         visitors.of(request.session_hash)
-        for frame in pair_check_handlers.check(holder, Given(*given), len(visitors) - 1, locked()):
+        for frame in pair_check_handlers.check(holder, Given(*given), len(visitors) - 1, locked(), login):
             yield updates(frame)
+
+    def on_check(request: gr.Request, *given: Any) -> Iterator[list[Any]]:
+        yield from checked(request, given, None)
+
+    def on_check_with_login(
+        request: gr.Request, token: gr.OAuthToken | None, *given: Any
+    ) -> Iterator[list[Any]]:
+        yield from checked(request, given, Login(token.token if token else None))
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     gr.on(
         [start.click, target.submit, drafter.submit],
-        on_check,
+        on_check_with_login if space.offers_login() else on_check,
         [target, drafter, target_revision, drafter_revision, trim, nf4],
         [shown, passed, about, toml, after, load, start],
         **quiet,

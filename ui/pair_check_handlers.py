@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,17 @@ class PairFrame:
     checking: bool = False
 
 
-def check(holder: EngineHolder, given: Given, others: int, locked: bool) -> Iterator[PairFrame]:
-    """Runs the gate and shows what it says; reads no weights."""
+@dataclass(frozen=True)
+class Login:
+    """Who asks where visitors can log in: `token` opens to this check what their account may read, if any."""
+
+    token: str | None = field(default=None, repr=False)
+
+
+def check(
+    holder: EngineHolder, given: Given, others: int, locked: bool, login: Login | None = None
+) -> Iterator[PairFrame]:
+    """Runs the gate and shows what it says; reads no weights. `login` is None where nobody can log in."""
     try:
         pair = _own_pair(given)
     except sd.SpecDecError as error:
@@ -68,9 +77,10 @@ def check(holder: EngineHolder, given: Given, others: int, locked: bool) -> Iter
             target_revision=pair.target_revision,
             drafter_revision=pair.drafter_revision,
             vocab_padding=pair.vocab_padding,
+            token=login.token if login else None,
         )
     except sd.PairUncheckableError as error:
-        yield PairFrame(_refusal("This pair could not be checked.", str(error)))
+        yield PairFrame(_refusal("This pair could not be checked.", _why(error, login)))
     except sd.SpecDecError as error:
         yield PairFrame(notice(str(error)))
     except Exception:
@@ -80,6 +90,18 @@ def check(holder: EngineHolder, given: Given, others: int, locked: bool) -> Iter
         )
     else:
         yield _result(pair, result, holder, others, locked)
+
+
+def _why(error: sd.PairUncheckableError, login: Login | None) -> str:
+    """The error without the token, and with what logging in could do about it."""
+    why = str(error)
+    if login is not None and login.token:
+        why = why.replace(login.token, "(token)")
+    if login is None or "is gated" not in why:
+        return why
+    if login.token:
+        return f"{why} You are logged in here: what counts for this check is the access of your own account."
+    return f"{why} Or accept it with your own account and log in above: that opens it for this check."
 
 
 def _own_pair(given: Given) -> OwnPair:

@@ -1,4 +1,7 @@
-"""What only a Hugging Face Space has: ZeroGPU, and a file that names the pair it is for. Knows no models."""
+"""What only a Hugging Face Space has: ZeroGPU, logins, and a file that names the pair it is for.
+
+Knows no models.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,14 @@ PRESET_FILE = "space-preset.txt"
 def on_zero_gpu() -> bool:
     """Whether GPUs are lent to this Space for a call at a time; the platform says so in a variable."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def offers_login() -> bool:
+    """Whether visitors may log in with their Hugging Face account: the Space was made with hf_oauth.
+
+    Elsewhere Gradio would log everybody in as whoever the machine belongs to.
+    """
+    return os.environ.get("SYSTEM") == "spaces" and bool(os.environ.get("OAUTH_CLIENT_ID"))
 
 
 def fixed_preset() -> str | None:

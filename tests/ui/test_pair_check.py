@@ -11,7 +11,7 @@ import specdec_core as sd
 from ui import pair_check_handlers
 from ui.holder import EngineHolder
 from ui.own_preset import OwnPair
-from ui.pair_check_handlers import Given
+from ui.pair_check_handlers import Given, Login
 
 HUB_PAIR = OwnPair(
     "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", True, True, "v2", "0123456789abcdef"
@@ -79,6 +79,27 @@ def test_a_revision_that_the_hub_has_not_is_explained_and_one_that_it_has_passes
     assert "org/drafter has no revision" in last("v9").shown
     assert last(COMMIT).passed.drafter_revision == COMMIT
     assert f'revision = "{COMMIT}"' in last(COMMIT).toml
+
+
+def test_a_visitors_login_opens_a_gated_model_to_their_own_check_and_leaves_nothing_behind(hub, pair_folders):
+    token = "hf_ofonevisitor"
+    for role, folder in zip(("target", "drafter"), pair_folders, strict=True):
+        hub.repositories[f"org/{role}"] = Path(folder)
+        hub.gated[f"org/{role}"] = {token}
+
+    def last(login):
+        given = Given("org/target", "org/drafter")
+        return list(pair_check_handlers.check(EngineHolder(), given, 0, False, login))[-1]
+
+    assert "log in above" not in last(None).shown
+    assert "org/target is gated" in last(Login()).shown
+    assert "log in above" in last(Login()).shown
+    assert "can work together" in last(Login(token)).shown
+    assert token not in str(last(Login(token)))
+    assert "org/target is gated" in last(Login()).shown
+    denied = last(Login("hf_ofanother")).shown
+    assert "the access of your own account" in denied
+    assert "hf_ofanother" not in denied
 
 
 def test_names_never_become_markup():
