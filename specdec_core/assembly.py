@@ -150,7 +150,7 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
     if split is None:
         target = runner_for(target_model, vocab_size=vocab_size, eager=eager)
     else:
-        why = f"the target's layers are split over {split.places}"
+        why = f"the target's layers lie on {split.places}"
         target = runner_for(target_model, vocab_size=vocab_size, eager=why, device=split.last)
     pair = LoadedPair(
         target=target,
@@ -206,7 +206,7 @@ def _describe(
         title=plan.title,
         target=plan.target.model,
         drafter=plan.drafter.model if plan.drafter else None,
-        device=f"{device} (split over {split.places})" if split else device,
+        device=f"{device} (target on {split.places})" if split else device,
         dtype=str(dtype_for(plan.device)).removeprefix("torch."),
         target_quantization=plan.target.quantization,
         drafter_quantization=plan.drafter.quantization if plan.drafter else None,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES, save_family
 from tiny_pair import save_pair
 
 import specdec_core as sd
@@ -54,6 +55,20 @@ def test_a_target_half_on_disk_answers_as_the_whole_one_and_leaves_no_folder(
     assert offload_folders() == []
 
 
+@pytest.mark.parametrize("family", ["gemma2", "qwen3"])
+def test_windows_and_tied_embeddings_survive_a_split(family, tmp_path, offload_folders):
+    target, drafter = save_family(tmp_path, FAMILIES[family])
+    whole = sd.Engine.load(target=target, device="cpu")
+    room = half_of_the_target(target, drafter)
+    split = sd.Engine.load(target=target, drafter=drafter, device="auto", max_memory=room)
+    assert "disk" in split.pair.target.model.hf_device_map.values()
+    wanted = whole.generate(HI, sd.Settings(max_new_tokens=40, temperature=0, gamma=0)).token_ids
+    got = split.generate(HI, sd.Settings(max_new_tokens=40, temperature=0, gamma=3)).token_ids
+    assert got == wanted
+    whole.unload()
+    split.unload()
+
+
 def test_a_conversation_with_a_split_target_keeps_its_caches(pair_folders, offload_folders):
     target, drafter = pair_folders
     room = half_of_the_target(target, drafter)
@@ -69,9 +84,9 @@ def test_what_is_split_and_why_the_runner_is_eager_is_told(pair_folders, offload
     target, drafter = pair_folders
     room = half_of_the_target(target, drafter)
     split = sd.Engine.load(target=target, drafter=drafter, device="auto", max_memory=room)
-    assert split.info.device == "CPU (split over cpu and disk)"
+    assert split.info.device == "CPU (target on cpu and disk)"
     assert split.info.runner == "eager"
-    assert split.info.runner_reason == "the target's layers are split over cpu and disk"
+    assert split.info.runner_reason == "the target's layers lie on cpu and disk"
     split.unload()
 
 
