@@ -1,4 +1,4 @@
-"""What only a GPU can show: captured graphs equal eager forwards, one wait a round, bytes, memory given back.
+"""What only a GPU can show: captured graphs equal eager steps, one wait a round, bytes, memory given back.
 
 Small random models of each family go through the real loading path, in every quantization that the machine
 has the libraries for. Needs no pair and no download.
@@ -27,6 +27,7 @@ from ..pair import LoadedPair
 from ..runners import EagerRunner, runner_for
 from ..settings import Settings
 from ..step_times import step_times
+from .gpu_graphs import captured_steps_equal_eager, failing_graph, settings_capture_nothing
 from .roofline import bytes_read, copy_bandwidth
 from .shapes import word_tokenizer
 
@@ -120,11 +121,16 @@ def _plan(root: Path, device: torch.device) -> Iterator[tuple[str, str, Check]]:
     for quantization in ("none", "nf4"):
         pair = f"bf16 target, {_held_as(quantization)} drafter"
         for settings in _SETTINGS:
-            rule = "greedy" if settings.temperature == 0 else settings.verification
             check = partial(_waits_a_round, folders["llama"], quantization, settings, device)
-            yield f"one wait a round: {pair}, {rule}", quantization, check
+            yield f"one wait a round: {pair}, {_rule(settings)}", quantization, check
         check = partial(greedy_equals_baseline, folders["llama"], quantization, device)
         yield f"greedy equals the baseline: {pair}", quantization, check
+    model = partial(_load, folders["llama"], "none", device)
+    for settings in (*_SETTINGS, _FILTERED):
+        name = f"captured draft steps and verification equal uncaptured ones: {_rule(settings)}"
+        yield name, "none", partial(captured_steps_equal_eager, model, settings)
+    yield "new settings capture nothing", "none", partial(settings_capture_nothing, model, _FILTERED)
+    yield "a failing graph does not break an answer", "none", partial(failing_graph, model, _SETTINGS[0])
     large = save_random(root / "large", "llama", _LARGE, device)
     for quantization in ("none", "nf4"):
         name = f"one-row step against the byte roofline: 1 B, {_held_as(quantization)}"
@@ -137,6 +143,14 @@ _SETTINGS = (
     Settings(max_new_tokens=96, temperature=1, gamma=4, seed=1),
     Settings(max_new_tokens=96, temperature=1, gamma=4, seed=1, verification="coupled"),
 )
+
+
+_FILTERED = Settings(max_new_tokens=96, temperature=0.9, top_k=50, top_p=0.9, min_p=0.01, gamma=4, seed=1)
+
+
+def _rule(settings: Settings) -> str:
+    rule = "greedy" if settings.temperature == 0 else settings.verification
+    return f"{rule}, filtered" if settings.top_k else rule
 
 
 def _checked(name: str, quantization: str, check: Check) -> GpuCheck:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,8 +27,13 @@ Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
 class CudaCapture:
     """Records functions as CUDA graphs that share one pool of memory."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        replay: Callable[[torch.cuda.CUDAGraph], object] = torch.cuda.CUDAGraph.replay,
+    ) -> None:
         self._device = device
+        self._replay = replay
         self._pool = None
 
     def __call__(self, function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
@@ -42,7 +48,7 @@ class CudaCapture:
         with torch.cuda.graph(graph, pool=self._pool):
             result = function()
         self._pool = self._pool or graph.pool()
-        return graph.replay, result
+        return partial(self._replay, graph), result
 
 
 @dataclass(slots=True)
@@ -65,6 +71,16 @@ class CudaGraphRunner(StaticRunner):
         super().__init__(model, vocab_size=vocab_size)
         self._capture = capture or CudaCapture(self.device)
         self._require_same_logits()
+
+    @property
+    def captured(self) -> int:
+        """How many graphs there are."""
+        return len(self._graphs)
+
+    def forget_graphs(self, capture: Capture) -> None:
+        """Captures anew what is needed from now on, in this way."""
+        self._graphs.clear()
+        self._capture = capture
 
     def _allocate(self, capacity: int) -> None:
         self._graphs.clear()
