@@ -34,7 +34,7 @@ class Session:
         self._pair = pair
         self.prompt_ids: list[int] = []
         self.sampled: dict[str, list[int]] = {text: list(ids) for text, ids in (sampled or {}).items()}
-        """The ids of each answer so far, by its text: what a follow-up prompt is made of."""
+        """The ids of each answer of the conversation, by its text: what a follow-up prompt is made of."""
         self._adaptive: dict[Drafting, AdaptiveGamma] = {}
         self.reset()
 
@@ -154,6 +154,8 @@ class Session:
                 f"The message has {len(ids)} tokens; this pair's context holds {limit}, the answer "
                 "included. Shorten it and send again."
             )
+        answers = {message["content"] for message in prompt if message["role"] == "assistant"}
+        self.sampled = {text: sampled for text, sampled in self.sampled.items() if text in answers}
         return ids, len(prompt) - len(kept)
 
     def _reuse(self, context: Sequence[int]) -> int:

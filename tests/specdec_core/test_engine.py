@@ -147,6 +147,21 @@ def test_a_changed_conversation_rewinds_to_what_is_still_true(engine):
     assert result.token_ids == engine.generate(other, _settings(temperature=0)).token_ids
 
 
+def test_an_answer_that_was_taken_back_is_forgotten_and_what_stood_before_it_is_not_fed_again(engine):
+    session = engine.session()
+    first = engine.generate(HI, _settings(), session)
+    asked = _follow_up(HI, first.text)
+    taken_back = engine.generate(asked, _settings(seed=2), session)
+    again = engine.generate(asked, _settings(seed=3), session)
+    assert again.stats.cached_prompt_tokens == len(again.prompt_token_ids) - 1
+    assert again.prompt_token_ids == taken_back.prompt_token_ids
+    assert (
+        again.token_ids
+        == engine.generate(asked, _settings(seed=3), engine.session(session.sampled)).token_ids
+    )
+    assert set(session.sampled) == {first.text, again.text} != {first.text, taken_back.text}
+
+
 def test_sessions_do_not_meet(engine):
     alone = [engine.generate(HI, _settings(seed=s)).token_ids for s in range(2)]
     streams = [engine.stream(HI, _settings(seed=s), engine.session()) for s in range(2)]
@@ -386,3 +401,13 @@ def test_a_tiny_temperature_is_greedy_and_prints_numbers(engine):
 def test_a_prompt_of_another_type_is_a_prompt_error(engine, prompt):
     with pytest.raises(sd.PromptError):
         engine.generate(prompt, _settings())
+
+
+def test_a_margin_is_the_distance_of_the_two_best_scores(engine):
+    messages = [{"role": "user", "content": "Once upon a time"}]
+    settings = sd.Settings(temperature=0.0, gamma=0, max_new_tokens=6)
+    answer = engine.generate(messages, settings).token_ids
+    at_first, later = engine.margin(messages, [], settings), engine.margin(messages, answer[:3], settings)
+    assert at_first > 0
+    assert later > 0
+    assert at_first != later

@@ -12,9 +12,9 @@ from ui.conversation import Conversation
 HOSTILE = "<script>alert(1)</script> \ud800 ${x} {{y}} </textarea>"
 
 
-def ask(conversation, text="Tell me a story.", engine=None, cancel=None, settings=None):
-    engine = engine or ReplayEngine()
-    return conversation.ask(text, engine, settings or sd.Settings(), None, cancel or threading.Event())
+def ask(conversation, text="Tell me a story.", engine=None, cancel=None, settings=None, **how):
+    engine, cancel = engine or ReplayEngine(), cancel or threading.Event()
+    return conversation.ask(text, engine, settings or sd.Settings(), None, cancel, **how)
 
 
 def lines(value):
@@ -84,3 +84,53 @@ def test_values_are_ascii_without_markup_whatever_was_said():
         assert value.isascii()
         assert "<" not in value
     assert lines(conversation.shown)[0]["text"] == HOSTILE
+
+
+def test_undo_goes_back_to_what_was_before_the_last_question():
+    conversation = Conversation()
+    list(ask(conversation, "One"))
+    before = (conversation.shown, conversation.tokens, list(conversation.messages))
+    list(ask(conversation, "Two"))
+    conversation.undo()
+    assert (conversation.shown, conversation.tokens, conversation.messages) == before
+    conversation.undo()
+    conversation.undo()
+    assert (conversation.shown, conversation.tokens, conversation.messages) == ("", "", [])
+
+
+def test_undo_takes_back_an_answer_without_text_too():
+    conversation = Conversation()
+    list(ask(conversation, "One"))
+    before = (conversation.shown, list(conversation.messages))
+    list(ask(conversation, "Two", ReplayEngine(text="")))
+    conversation.undo()
+    assert (conversation.shown, conversation.messages) == before
+
+
+def test_a_question_asked_again_takes_the_place_of_the_last_one():
+    conversation, engine = Conversation(), ReplayEngine()
+    for text in ("One", "Two"):
+        list(ask(conversation, text, engine))
+    list(ask(conversation, "Three", engine, again=True))
+    assert [m["content"] for m in engine.asked[-1]] == ["One", STORY, "Three"]
+    assert [line["text"] for line in lines(conversation.shown) if line["event"] == "user"] == ["One", "Three"]
+    assert conversation.question == "Three"
+
+
+def test_a_question_that_cannot_be_asked_again_leaves_the_turn_that_it_was_to_replace():
+    conversation, engine = Conversation(), ReplayEngine(limit=20)
+    list(ask(conversation, "One", engine))
+    before = (conversation.shown, conversation.tokens, list(conversation.messages))
+    with pytest.raises(sd.PromptError):
+        list(ask(conversation, "x" * 21, engine, again=True))
+    assert (conversation.shown, conversation.tokens, conversation.messages) == before
+    assert conversation.question == "One"
+
+
+def test_a_system_message_stands_first_and_is_no_turn():
+    conversation, engine = Conversation(), ReplayEngine()
+    list(ask(conversation, "One", engine, system="Rhyme."))
+    list(ask(conversation, "Two", engine))
+    assert [m["role"] for m in engine.asked[0]] == ["system", "user"]
+    assert [m["role"] for m in engine.asked[1]] == ["user", "assistant", "user"]
+    assert "Rhyme." not in conversation.shown
