@@ -15,6 +15,7 @@ from .draft_length import StepCosts
 from .errors import LoadError, SettingsError, SpecDecError
 from .fair_lock import FairLock
 from .loading import out_of_memory, release_memory
+from .margin import token_margin
 from .pair import LoadedPair
 from .pair_plan import plan_pair
 from .pair_report import PairReport
@@ -202,6 +203,17 @@ class Engine:
             )
             with closing(rounds):
                 yield from rounds
+
+    def margin(
+        self, messages: Sequence[Mapping[str, str]], answer: Sequence[int], settings: Settings
+    ) -> float:
+        """How far apart the two best scores were for the token after those of `answer`: logits at temperature
+        0, log probability plus noise with coupled verification. Raises PromptError.
+        """
+        pair = self.pair
+        context = [*pair.prompter.encode_chat(messages), *answer]
+        with self._turn:
+            return token_margin(pair, context, settings)
 
     def unload(self, timeout_s: float = 60.0) -> None:
         """Frees the weights. Answers in progress may finish for `timeout_s`, then are cancelled; new ones

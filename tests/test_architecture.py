@@ -22,7 +22,7 @@ LAYERS = [
     {"drafting", "prompting", "detokenization"},
     {"decoding", "pair", "presets", "tokenizer_identity", "model_files", "loading", "resumed_download"},
     {"session", "logit_width", "step_times", "memory", "download"},
-    {"compatibility", "placement", "peer_generation"},
+    {"compatibility", "placement", "peer_generation", "margin"},
     {"pair_plan"},
     {"assembly"},
     {"engine"},

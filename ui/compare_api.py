@@ -47,7 +47,7 @@ def add_compare_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
         Yields {"state": "measuring", "message", "result": None} a few times a second, then {"state": "done",
         "message": the outcome in words, "result": {"gamma", "seed", "verification", "left_out", "lanes"}}; a
         lane has name (plain, model, ngram, generate, assisted), text, token_ids, finish_reason, stats,
-        seconds of decoding, speedup, same_text, first_divergence, predicted_speedup_by_gamma.
+        seconds of decoding, speedup, same_text, first_divergence, margin, predicted_speedup_by_gamma.
         """
         given = {
             "gamma": gamma,

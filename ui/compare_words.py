@@ -10,6 +10,8 @@ from .comparison import Comparison, Divergence, Lane, drafts_a_round, predict
 FEW_TOKENS = 32
 EQUAL = 0.02
 """Speedups this close to 1 are called equal."""
+ROUNDING = 1e-3
+"""Two scores closer than this may change places in float32."""
 
 _PEER = {
     "generate": "transformers' own plain decoding of the same target, timed after its first step, which "
@@ -128,27 +130,25 @@ def sameness(comparison: Comparison, lane: Lane) -> str:
             "each with random draws of its own. Choose coupled to get the same text twice."
         )
     return (
-        f"The texts part at token {parting.position + 1}: {_parting(parting, settings.temperature)}. "
-        "They should be the same up to rounding; forwards over one row and over several round differently, "
+        f"The texts part at token {parting.position + 1}: {_parting(parting)}. "
+        + _how_close(comparison.margins.get(lane.name))
+        + "Up to rounding they should be the same; forwards over one row and over several round differently, "
         "which shows where two tokens are almost equally likely."
     )
 
 
-def _parting(parting: Divergence, temperature: float) -> str:
+def _parting(parting: Divergence) -> str:
     def told(token) -> str:
-        if token is None:
-            return "had ended"
-        # At temperature 0 the probabilities are one-hot, which says nothing of how close it was.
-        known = token.target_prob is not None and temperature > 0
-        p = f" (p {100 * token.target_prob:.3g} %)" if known else ""
-        return f"has “{token.text}”{p}"
+        return "had ended" if token is None else f"has “{token.text}”"
 
-    margin = ""
-    tokens = (parting.plain, parting.other)
-    if temperature > 0 and all(token is not None and token.target_prob is not None for token in tokens):
-        apart = 100 * abs(tokens[0].target_prob - tokens[1].target_prob)
-        margin = f", {apart:.2g} points of probability apart"
-    return f"plain decoding {told(parting.plain)}, the other {told(parting.other)}{margin}"
+    return f"plain decoding {told(parting.plain)}, the other {told(parting.other)}"
+
+
+def _how_close(margin: float | None) -> str:
+    if margin is None:
+        return ""
+    verdict = "as close as rounding" if margin < ROUNDING else "more than rounding in float32 explains"
+    return f"The two best scores there are {margin:.1e} apart, {verdict}. "
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -158,6 +158,12 @@ def notes(comparison: Comparison) -> list[str]:
         said.append(
             "Seen live: each lane's time is that of its own rounds, but the lanes got in each other's way, "
             "in the processor's caches and its clock. For fair figures compare one after the other."
+        )
+    steps = [comparison.plain_steps(lane) for lane in comparison.drafted if lane.stats.tested]
+    if any(each is not None and each < 1 - EQUAL for each in steps):
+        said.append(
+            "A round seems to have taken less time than a plain step, which it cannot: the machine was "
+            "busier during plain decoding. Compare again when it is quiet."
         )
     if comparison.disturbed:
         said.append(

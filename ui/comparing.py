@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import specdec_core as sd
-from specdec_core.trace import Round
+from specdec_core.trace import Round, emitted_ids
 
 from .comparison import PEERS, TITLES, Comparison, Costs, Lane
 
@@ -119,7 +119,7 @@ def compare(
             return
         finished[name] = _lane(engine, name, chosen, rounds)
     done = tuple(finished[name] for name, _ in lanes if name in finished)
-    yield Comparison(prompt, done, engine.info, left_out=tuple(left_out))
+    yield with_margins(engine, Comparison(prompt, done, engine.info, left_out=tuple(left_out)))
 
 
 def _live(
@@ -157,7 +157,18 @@ def _live(
         f"{TITLES[name]} cannot take turns, so it is left out of a live comparison." for name in asked.peers
     )
     done = [_lane(engine, name, chosen, own) for (name, chosen), own in zip(lanes, rounds, strict=True)]
-    yield Comparison(prompt, tuple(done), engine.info, live=True, left_out=left_out)
+    yield with_margins(engine, Comparison(prompt, tuple(done), engine.info, live=True, left_out=left_out))
+
+
+def with_margins(engine: Any, comparison: Comparison) -> Comparison:
+    """The comparison with how close the choice was where a lane parts that should not have."""
+    ids = emitted_ids(comparison.plain.rounds)
+    margins = {
+        lane.name: engine.margin(_messages(comparison.prompt), ids[: parting.position], lane.settings)
+        for lane in comparison.others
+        if comparison.same_text_promised(lane) and (parting := comparison.divergence(lane)) is not None
+    }
+    return replace(comparison, margins=margins)
 
 
 def _messages(prompt: str) -> list[dict[str, str]]:

@@ -5,7 +5,8 @@ Knows the trace and the metrics; nothing of engines, components or how results a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -104,6 +105,9 @@ class Comparison:
     """Other answers were made meanwhile, so that times may be longer than the pair needs."""
     live: bool = False
     """Its lanes took turns round by round, so that each met what the other left in the caches."""
+    margins: Mapping[str, float | None] = field(default_factory=dict)
+    """By lane that should have the baseline's text and has not: how far apart the two best scores were where
+    it parts; None where that could not be looked at."""
     left_out: tuple[str, ...] = ()
     """Why lanes that were asked for are missing, a sentence each."""
 
@@ -194,6 +198,7 @@ def values(comparison: Comparison) -> dict[str, Any]:
                 "speedup": comparison.speedup(lane),
                 "same_text": None if lane is comparison.plain else parting is None,
                 "first_divergence": None if parting is None else parting.position,
+                "margin": comparison.margins.get(lane.name),
                 "predicted_speedup_by_gamma": list(prediction.by_position) if prediction else None,
             }
         )

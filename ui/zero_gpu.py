@@ -128,6 +128,9 @@ class ZeroGpuEngine:
         """As Engine.peer_stream, and with `stream`'s errors."""
         return self._ask(messages, settings, Session(), cancel, "assisted" if assisted else "unassisted")
 
+    def margin(self, messages: Any, answer: Any, settings: sd.Settings) -> None:
+        """Engine.margin is not worth a GPU's call."""
+
     def _ask(
         self,
         messages: list[dict[str, str]],

@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import torch
-
 from ..engine import Engine
-from ..pair import LoadedPair
+from ..margin import token_margin
 from ..peer_generation import peer_ids
-from ..sampling import KeyedNoise, SamplingParams, filtered_logits
 from ..settings import Settings
 from .prompts import topic_request
 
@@ -43,7 +40,7 @@ def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> dict:
                 at = first_difference(ids, baseline.token_ids)
                 if at is not None:
                     before = baseline.prompt_token_ids + baseline.token_ids[:at]
-                    margin = _margin(engine.pair, before, settings)
+                    margin = token_margin(engine.pair, before, settings)
                     divergences.append(
                         {"prompt": n, "rule": name, "lane": lane, "token": at, "margin": margin}
                     )
@@ -85,16 +82,3 @@ def first_difference(ids: Sequence[int], wanted: Sequence[int]) -> int | None:
         if a != b:
             return at
     return None if len(ids) == len(wanted) else min(len(ids), len(wanted))
-
-
-@torch.inference_mode()
-def _margin(pair: LoadedPair, context: list[int], settings: Settings) -> float:
-    """Between the two best scores for the token after `context`: logits, or log probability plus noise."""
-    scores = pair.target.prefill(pair.target.new_cache(), context)
-    if settings.temperature > 0:
-        noise = KeyedNoise(settings.seed, pair.target.device)
-        at = len(context)
-        gumbel = noise.gumbel(range(at, at + 1), scores.shape[-1])
-        scores = filtered_logits(scores, SamplingParams.from_settings(settings)) + gumbel
-    best = scores.float().topk(2).values[0]
-    return (best[0] - best[1]).item()

@@ -12,7 +12,7 @@ from test_compare import COUPLED, VALUES, lane, loaded_holder, made_up, run
 import specdec_core as sd
 from specdec_core.metrics import summarize
 from ui import compare_handlers, compare_result, compare_words
-from ui.comparing import Asked, LiveRound, compare
+from ui.comparing import Asked, LiveRound, compare, with_margins
 from ui.comparison import Comparison, values
 from ui.visitors import Visitor
 from ui.waiting_line import WaitingLine
@@ -94,6 +94,23 @@ def test_the_lanes_of_transformers_are_measured_and_their_drafts_not_invented(en
     assert told["stats"]["tokens_per_second"] > 0
     assert compare_result.headline(done).count('data-peer="true"') == 2
     assert "assisted generation tokens/s" in compare_result.table([done], 1)
+
+
+def test_where_a_lane_parts_that_should_not_the_margin_is_looked_up(engine):
+    settings = replace(COUPLED, temperature=0.0, max_new_tokens=12)
+    *_, done = compare(engine, "Once upon a time", settings, Asked(), threading.Event())
+    assert done.margins == {}
+    *_, other = compare(engine, "The end", settings, Asked(), threading.Event())
+    parted = replace(done, lanes=(done.plain, replace(done.lanes[1], rounds=other.lanes[1].rounds)))
+    assert parted.divergence(parted.lanes[1]) is not None
+    looked_up = with_margins(engine, parted)
+    assert looked_up.margins["model"] > 0
+    assert "two best scores there are" in compare_words.sameness(looked_up, looked_up.lanes[1])
+
+
+def test_a_round_quicker_than_a_plain_step_is_said_to_be_impossible():
+    assert any("which it cannot" in note for note in compare_words.notes(made_up(slower=0.5)))
+    assert compare_words.notes(made_up(slower=1.5)) == []
 
 
 def test_a_peer_that_cannot_run_is_left_out_and_the_page_says_why():
