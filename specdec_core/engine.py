@@ -93,10 +93,13 @@ class Engine:
     ) -> Engine:
         """Checks the pair, then loads it.
 
-        Either `preset`, or `target` with or without `drafter` (Hub ids or folders; `revision` is the
-        target's). `quantization` (none, nf4, int8) overrides the preset's for both models. Setting `cancel`
-        ends the load between two steps or two pieces of a download with LoadCancelledError; so does what
-        `on_progress` raises, with that. With `for_workers` nothing is computed here: processes forked off
+        Either `preset`, or `target` with or without `drafter` (Hub ids or folders, LoRA adapters among them;
+        `revision` is the target's). `quantization` (none, nf4, int8) overrides the preset's for both models,
+        `drafter_quantization` for the drafter. `device` is cpu, cuda, cuda:N or auto, which splits a target
+        that is too large over all GPUs, memory and disk, within `max_memory` ({"cuda:0": "20GiB"}).
+
+        Setting `cancel` ends the load between two steps or two pieces of a download with LoadCancelledError;
+        so does what `on_progress` raises, with that. With `for_workers` nothing is computed here: processes forked off
         this one answer, and each calls `warm_up` first.
 
         Raises PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, LoadError.
