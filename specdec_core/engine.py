@@ -99,8 +99,8 @@ class Engine:
         that is too large over all GPUs, memory and disk, within `max_memory` ({"cuda:0": "20GiB"}).
 
         Setting `cancel` ends the load between two steps or two pieces of a download with LoadCancelledError;
-        so does what `on_progress` raises, with that. With `for_workers` nothing is computed here: processes forked off
-        this one answer, and each calls `warm_up` first.
+        so does what `on_progress` raises, with that. With `for_workers` nothing is computed here: processes
+        forked off this one answer, and each calls `warm_up` first.
 
         Raises PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, LoadError.
         """
