@@ -16,6 +16,26 @@ def script(*names: str) -> str:
     return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)
 
 
+def sources() -> str:
+    """Every script, for the `js_on_load` of one component that never changes; for `view_script` to find."""
+    files = {path.relative_to(STATIC).as_posix(): path.read_text("utf-8") for path in STATIC.rglob("*.js")}
+    return f"window.specdecFiles = {json.dumps(files)}; window.dispatchEvent(new Event('specdec:files'));\n"
+
+
+def view_script(*names: str) -> str:
+    """What `script` does, in few bytes: Gradio compares all of a component's properties, its script among
+    them, at every change of its value, which a view that streams has 30 times a second.
+    """
+    return f"""
+const start = () => {{
+  const text = {json.dumps(names)}.map((name) => window.specdecFiles[name]).join("\\n");
+  Function("element", "props", "trigger", "watch", text)(element, props, trigger, watch);
+}};
+if (window.specdecFiles) start();
+else window.addEventListener("specdec:files", start, {{ once: true }});
+"""
+
+
 def json_line(**fields: Any) -> str:
     """One line of a view's value.
 

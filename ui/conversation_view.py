@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from .assets import script
+from .assets import view_script
 
 _SCRIPTS = ("lines.js", "vendor/markdown-it.umd.min.js", "markdown.js", "actions.js", "conversation.js")
 
@@ -25,7 +25,7 @@ def conversation_view() -> gr.HTML:
     return gr.HTML(
         value="",
         html_template=_TEMPLATE,
-        js_on_load=script(*_SCRIPTS),
+        js_on_load=view_script(*_SCRIPTS),
         apply_default_css=False,
         elem_id="conversation",
     )

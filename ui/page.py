@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from . import api, load_bar, load_handlers, terms
-from .assets import FAVICON, STYLESHEETS
+from .assets import FAVICON, STYLESHEETS, sources
 from .chat import chat_tab
 from .compare import compare_tab
 from .frames import LoadFrame
@@ -50,7 +50,12 @@ def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None
         return operator.preset is not None or (operator.lock and holder.current is not None)
 
     with gr.Blocks(title="SpecDec Chat", fill_width=True, analytics_enabled=False) as page:
-        gr.HTML(_HEADER + terms.BOX, js_on_load=terms.SCRIPT, apply_default_css=False, elem_id="header")
+        gr.HTML(
+            _HEADER + terms.BOX,
+            js_on_load=sources() + terms.SCRIPT,
+            apply_default_css=False,
+            elem_id="header",
+        )
         bar = load_bar.load_bar(presets, operator.preset)
         start = presets.usable.get(bar.preset.value)
         examples = list(start.examples) if start else []

@@ -12,7 +12,7 @@ import gradio as gr
 
 from specdec_core.trace import Round
 
-from .assets import json_line, script
+from .assets import json_line, view_script
 from .terms import term
 
 _ASKED = 60
@@ -117,7 +117,7 @@ def token_view(
     return gr.HTML(
         value="",
         html_template=section(name, title, label, empty, chooser) + legend(),
-        js_on_load=script(*SCRIPTS),
+        js_on_load=view_script(*SCRIPTS),
         apply_default_css=False,
         elem_id=elem_id,
     )

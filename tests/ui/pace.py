@@ -78,10 +78,16 @@ def text_of(tokens: int) -> str:
 
 def ask(page: Page, text: str, limit_s: float) -> None:
     """Sends `text` and waits until the answer has ended."""
+    asked = page.locator("#conversation .turn-user").count()
     page.fill("#message textarea", text)
     page.click("#send")
-    page.wait_for_selector("#stop:enabled")
-    page.wait_for_selector("#stop:disabled", timeout=1000 * limit_s)
+    page.wait_for_function(
+        """asked => document.querySelectorAll("#conversation .turn-user").length > asked
+            && !document.querySelector("#conversation .is-streaming")""",
+        arg=asked,
+        timeout=1000 * limit_s,
+    )
+    page.wait_for_selector("#send:enabled")
 
 
 def measure(page: Page, engine: PacedEngine, limit_s: float) -> Measured:
