@@ -1,10 +1,10 @@
 """The conversation view alone in a browser, fed with the lines that the page feeds it, without a server."""
 
-from ui.assets import STYLESHEETS, json_line
+from ui.assets import STYLESHEETS, json_line, sources
 from ui.conversation_view import conversation_view
 from ui.figures import FIGURES
 
-_HARNESS = """([template, script]) => {
+_HARNESS = """([template, files, script]) => {
     document.body.innerHTML =
         '<div class="gradio-container"><div id="conversation"></div></div>';
     const element = document.querySelector('#conversation');
@@ -12,7 +12,8 @@ _HARNESS = """([template, script]) => {
     const props = {value: ''}, watchers = [];
     window.asked = [];
     window.requestAnimationFrame = (then) => then();  // each piece is shown, and its time is its own
-    new Function('element', 'props', 'watch', 'trigger', script)(
+    Function(files)();
+    Function('element', 'props', 'watch', 'trigger', script)(
         element, props, (name, then) => watchers.push(then), (...event) => window.asked.push(event));
     window.show = value => { props.value = value; watchers.forEach(then => then()); };
 }"""
@@ -41,7 +42,7 @@ def open_conversation(page):
     )
     for sheet in STYLESHEETS:
         page.add_style_tag(content=sheet.read_text(encoding="utf-8"))
-    page.evaluate(_HARNESS, [view.html_template, view.js_on_load])
+    page.evaluate(_HARNESS, [view.html_template, sources(), view.js_on_load])
 
 
 def stream(page, pieces, ended=True):
