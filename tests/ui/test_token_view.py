@@ -145,7 +145,7 @@ def test_a_token_opens_its_round_with_all_that_is_known_of_it(visit, way):
         assert cells[4] == each.kind
     said = panel(page).inner_text()
     wanted, instead = (next(t.text for t in rnd.tokens if t.kind == k) for k in ("rejected", "correction"))
-    assert f"rejected “{wanted}” and put “{instead}” in its place" in said
+    assert f"rejected “{wanted.strip()}” and put “{instead.strip()}” in its place" in said
     assert re.search(r"gamma\s+4\s*as the settings ask", said)
     assert re.search(r"draft\s+4\.00 ms\s+verify\s+8\.00 ms\s+overhead\s+1\.00 ms", said)
     assert re.search(rf"tokens given\s+{len(rnd.emitted)}\b", said)
@@ -253,6 +253,22 @@ def test_the_tokens_of_earlier_answers_can_be_looked_at_again(visit, engine):
     ask(page, "Again")
     assert chooser.is_hidden()
     assert kept_text(page) == "A new beginning."
+
+
+@in_browser
+def test_an_opened_trace_starts_at_its_top_and_opens_its_rounds(visit, engine):
+    page = visit()
+    engine.text, engine.pace_s = " ".join([STORY] * 4), 0.01
+    ask(page)
+    scrolled = "document.querySelector('{} .token-flow').scrollTop"
+    assert page.evaluate(scrolled.format("#token-view")) > 0
+    page.get_by_role("tab", name="Traces").click()
+    page.wait_for_selector("#trace-view .token")
+    assert page.evaluate(scrolled.format("#trace-view")) == 0
+    page.locator("#trace-view .token[data-kind=rejected]").first.click()
+    assert page.locator("#trace-view .round-panel").is_visible()
+    assert "Round" in page.inner_text("#trace-view .round-title")
+    assert page.locator("#trace-view .token-answers").count() == 0
 
 
 @in_browser

@@ -10,6 +10,7 @@ from replay import STORY, ReplayEngine, ReplayInfo, ReplayPreset, rounds_of
 import specdec_core as sd
 from specdec_core.metrics import summarize
 from ui import compare_handlers, traces
+from ui.comparing import Asked
 from ui.holder import EngineHolder
 from ui.trace_files import TraceFileError, file_name, from_json, to_json, trace_of
 from ui.trace_picture import COLUMNS, picture
@@ -143,7 +144,7 @@ def test_answers_of_the_chat_and_lanes_of_a_comparison_are_kept():
     visitor, holder = Visitor(), loaded_holder()
     list(visitor.ask("Hello", sd.Settings(), holder))
     values = tuple(compare_handlers.control_values(sd.Settings()))
-    list(compare_handlers.run(visitor, holder, "Compare this", values, False))
+    list(compare_handlers.run(visitor, holder, "Compare this", values, Asked()))
     labels = [trace.label for trace in visitor.traces.values()]
     assert [label.split(" · ")[:2] for label in labels] == [
         ["Hello", "gamma 4"],

@@ -18,16 +18,17 @@ function roundInWords(tokens) {
   const [stood, rejected, untested] = ["accepted", "rejected", "untested"].map(of);
   const drafted = stood.length + rejected.length + untested.length;
   const own = tokens.find(([kind]) => !DRAFTED.has(kind));
+  const named = ([, text]) => quoted(text.trim() || text);
   const drafts = (count) => (count === 1 ? "1 draft" : count + " drafts");
-  if (!drafted) return `Nothing was drafted: the target gave ${quoted(own[1])} in a step of its own.`;
+  if (!drafted) return `Nothing was drafted: the target gave ${named(own)} in a step of its own.`;
   if (rejected.length) {
     const kept = stood.length ? `${stood.length} of ${drafts(drafted)} stood` : "No draft stood";
-    const instead = own ? ` and put ${quoted(own[1])} in its place` : "";
+    const instead = own ? ` and put ${named(own)} in its place` : "";
     const rest = untested.length ? ` So ${drafts(untested.length)} after it never came to be tested.` : "";
-    return `${kept}: the target rejected ${quoted(rejected[0][1])}${instead}.${rest}`;
+    return `${kept}: the target rejected ${named(rejected[0])}${instead}.${rest}`;
   }
   const all = drafted === 1 ? "The draft stood" : `All ${drafted} drafts stood`;
-  return own ? `${all}, and the target added ${quoted(own[1])}.` : `${all}; the answer ended there.`;
+  return own ? `${all}, and the target added ${named(own)}.` : `${all}; the answer ended there.`;
 }
 
 // `onMove(at, from)`: round `at` is shown now; null when the panel was closed, by the keyboard or a button.
