@@ -159,12 +159,17 @@ def measured(
                 if cancel.is_set():
                     return
                 disturbed = False
-                with closing(compare(engine, prompt, values, asked, cancel, turn)) as steps:
-                    for step in steps:
-                        disturbed = disturbed or loaded.answers - len(holder.measuring) > 0
-                        if isinstance(step, Comparison):
-                            step = replace(step, disturbed=disturbed)
-                        yield step
+                try:
+                    with closing(compare(engine, prompt, values, asked, cancel, turn)) as steps:
+                        for step in steps:
+                            disturbed = disturbed or loaded.answers - len(holder.measuring) > 0
+                            if isinstance(step, Comparison):
+                                step = replace(step, disturbed=disturbed)
+                            yield step
+                except sd.PromptError as error:
+                    if len(prompts) == 1:
+                        raise
+                    raise sd.PromptError(f"Prompt {turn + 1} of {len(prompts)}: {error}") from error
 
 
 def read_prompts(typed: str) -> list[str]:

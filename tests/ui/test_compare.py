@@ -273,6 +273,14 @@ def test_a_cancelled_list_keeps_the_rows_that_are_done():
     assert all(frame.table is None for frame in rest)
 
 
+def test_a_prompt_of_a_list_that_is_too_long_is_named():
+    typed = "One\n" + "Two " * 30
+    frames = compare_handlers.run_list(
+        Visitor(), loaded_holder(ReplayEngine(limit=100)), typed, VALUES, PLAIN_ASKED, frame_s=0
+    )
+    assert "Prompt 2 of 2: The message has more than 100 tokens" in list(frames)[-1].progress
+
+
 @pytest.mark.parametrize(
     ("typed", "said"), [("", "list is empty"), ("\n \n", "list is empty"), ("x\n" * 201, "200")]
 )

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from test_tabs import compare, finished, lane_text, load, tab
+from test_tabs import finished, lane_text, load, shorten, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -15,12 +15,6 @@ def choose(page, *labels):
     page.click("#compare-settings button")
     for label in labels:
         page.get_by_label(label, exact=False).check()
-
-
-def shorten(page, tokens):
-    box = page.locator("#compare-settings").get_by_label("Longest answer")
-    box.fill(str(tokens))
-    box.press("Tab")
 
 
 def test_a_live_race_is_seen_as_it_happens_and_can_be_replayed(page):
@@ -63,15 +57,17 @@ def test_a_live_race_can_be_cancelled_and_the_next_one_runs(page):
     finished(page)
 
 
-def test_the_lanes_of_transformers_are_timed_and_say_what_they_cannot(page):
+def test_on_a_phone_the_lanes_of_transformers_are_timed_and_say_what_they_cannot(page):
+    page.set_viewport_size({"width": 390, "height": 844})
     load(page)
-    choose(page, "transformers' generate", "transformers' assisted")
-    shorten(page, 40)
+    choose(page, "n-gram", "transformers' generate", "transformers' assisted")
+    shorten(page, 24)
     page.click("#compare-start")
     finished(page)
     assert page.locator("#compare-headline .result[data-peer]").count() == 2
     assert "How many drafts stood it does not say" in page.inner_text("#compare-headline")
-    assert page.locator(LANES).count() == 4
+    assert page.locator(LANES).count() == 5
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.locator(".race-skip").evaluate("button => button.click()")
     assert page.locator(f"{LANES}[data-peer] .token:not([data-kind=plain])").count() == 0
     assert page.locator("#compare-charts rect.chart-assisted").count() == 1
@@ -105,14 +101,3 @@ def give(page, path):
     with page.expect_file_chooser() as chooser:
         page.click("#compare-file")
     chooser.value.set_files(path)
-
-
-def test_a_result_with_every_lane_fits_a_phone(page):
-    page.set_viewport_size({"width": 390, "height": 844})
-    load(page)
-    choose(page, "n-gram", "transformers' generate", "transformers' assisted")
-    shorten(page, 24)
-    compare(page)
-    finished(page)
-    assert page.locator(LANES).count() == 5
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

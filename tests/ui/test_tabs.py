@@ -32,6 +32,13 @@ def finished(page):
     page.wait_for_selector("#compare-start:enabled")
 
 
+def shorten(page, tokens):
+    """With the settings of the comparison open."""
+    box = page.locator("#compare-settings").get_by_label("Longest answer")
+    box.fill(str(tokens))
+    box.press("Tab")
+
+
 def lane_text(page, at):
     emitted = ".token:not([data-kind=rejected]):not([data-kind=untested])"
     return "".join(page.locator(".race-lane").nth(at).locator(emitted).all_text_contents())
@@ -52,6 +59,9 @@ def test_one_press_compares_replays_and_explains(page):
 
 def test_the_replay_runs_at_the_pace_of_the_decoding(page):
     load(page)
+    tab(page, "Compare")
+    page.click("#compare-settings button")
+    shorten(page, 30)
     compare(page)
     finished(page)
     page.locator(".race-skip").evaluate("button => button.click()")
