@@ -46,16 +46,6 @@ def test_it_answers_and_streams_from_processes_that_get_nothing_but_plain_data(a
     assert last["stats"]["drafted"] > 0
 
 
-def test_the_text_is_what_the_same_pair_says_in_one_process(address):
-    import specdec_core as sd
-
-    engine = sd.Engine.load("stories")
-    messages = [{"role": "user", "content": STORY["message"]}]
-    said = engine.generate(messages, sd.Settings(max_new_tokens=40, temperature=0)).text
-    engine.unload()
-    assert ask(address, max_new_tokens=40)["text"] == said
-
-
 def test_a_follow_up_reads_the_conversation_anew(address):
     client = Client(address, verbose=False)
     first = client.predict(**STORY, max_new_tokens=20)["stats"]
@@ -105,7 +95,7 @@ def test_no_other_pair_can_be_loaded(address):
         Client(address, verbose=False).predict("stories", api_name="/load_preset")
 
 
-def test_transformers_own_generate_answers_in_a_worker_too():
+def test_workers_say_what_one_process_and_transformers_own_generate_say():
     script = """
 import sys
 from ui import zero_gpu
@@ -114,6 +104,7 @@ engine, _ = zero_gpu.load(sd.list_presets()["stories"], lambda message, fraction
 asked = [{"role": "user", "content": "Tell me a story."}]
 settings = sd.Settings(max_new_tokens=12, temperature=0)
 texts = ["".join(rnd.text for rnd in engine.stream(asked, settings))]
+texts.append(zero_gpu._loaded.generate(asked, settings).text)
 for assisted in (False, True):
     texts.append("".join(rnd.text for rnd in engine.peer_stream(asked, settings, assisted=assisted)))
 sys.exit(0 if len(set(texts)) == 1 and texts[0] else repr(texts))
