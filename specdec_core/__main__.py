@@ -149,9 +149,17 @@ def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--text",
         default="stories",
         metavar="SET",
-        help="stories, random, repeat or a file, one prompt a line",
+        help="stories, random, repeat (passages said twice; with --shapes an answer given before) or a file, "
+        "one prompt a line",
     )
     group.add_argument("--max-new-tokens", type=int, default=150, metavar="N")
+    group.add_argument(
+        "--drafter-noise",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="noise on the drafter's weights, to see drafts fail",
+    )
     group.add_argument("--repetitions", type=int, default=5, metavar="N", help="answers a lane (default 5)")
     group.add_argument("--chart", metavar="FILE.svg", help="draw measured and predicted speedup over gamma")
     group.add_argument("--json", action="store_true")

@@ -30,8 +30,9 @@ from .exactness import exactness, exactness_lines
 from .figures import ASSISTED, BASELINE, PEER, Table, table
 from .history import HISTORIES, history, history_lines
 from .lanes import Lane, measure, our_answer
+from .noise import with_noisy_drafter
 from .peers import peer_answer
-from .prompts import prompt_set
+from .prompts import prompt_set, retold
 from .romsto import Romsto
 from .roofline import Roofline, roofline
 from .shapes import bigram_pair, bigram_prompts
@@ -78,7 +79,10 @@ def run(arguments: Namespace, load: Callable[[Namespace], Engine]) -> int:
             quantization=arguments.quantization,
         ) as engine:
             return _measure(engine, arguments, romsto)
-    return _measure(load(arguments), arguments, romsto)
+    engine = load(arguments)
+    if arguments.drafter_noise:
+        engine = with_noisy_drafter(engine, arguments.drafter_noise)
+    return _measure(engine, arguments, romsto)
 
 
 def _measure(engine: Engine, arguments: Namespace, romsto: Romsto | None) -> int:
@@ -100,6 +104,8 @@ def bench(engine: Engine, arguments: Namespace, romsto: Romsto | None = None) ->
     pair = engine.pair
     if arguments.shapes:
         prompts = bigram_prompts(pair)
+        if arguments.text == "repeat":
+            prompts = [retold(engine, prompt, arguments.max_new_tokens) for prompt in prompts]
     else:
         prompts = prompt_set(arguments.text, arguments.preset, pair.tokenizer.chat_template is not None)
     if pair.target.device.type == "cuda":
@@ -115,13 +121,19 @@ def bench(engine: Engine, arguments: Namespace, romsto: Romsto | None = None) ->
         machine=machine(pair.target.device),
         versions=versions(),
         pair=engine.info,
-        text="bigram" if arguments.shapes else arguments.text,
+        text=_text(arguments),
         max_new_tokens=arguments.max_new_tokens,
         repetitions=arguments.repetitions,
         tables=tables,
         memory=_memory(pair, cache_bytes),
         roofline=roofline(pair, tables[0]),
     )
+
+
+def _text(arguments: Namespace) -> str:
+    if arguments.shapes:
+        return "retold bigram" if arguments.text == "repeat" else "bigram"
+    return arguments.text
 
 
 def versions() -> dict[str, str]:
@@ -238,6 +250,10 @@ def _require_sensible(arguments: Namespace) -> None:
         raise SettingsError(f"--repetitions must be at least 1, not {arguments.repetitions}.")
     if arguments.shapes and (arguments.preset or arguments.target or arguments.drafter):
         raise SettingsError("--shapes makes its own pair; name neither a preset nor models beside it.")
+    if arguments.shapes and arguments.drafter_noise:
+        raise SettingsError("--drafter-noise is for loaded pairs; with --shapes choose a smaller --alpha.")
+    if arguments.drafter_noise < 0:
+        raise SettingsError(f"--drafter-noise must be at least 0, not {arguments.drafter_noise:g}.")
     if not 0 <= arguments.alpha <= 1:
         raise SettingsError(f"--alpha must be from 0 to 1, not {arguments.alpha:g}.")
     for gamma in [*arguments.gamma, *arguments.peer_gamma]:

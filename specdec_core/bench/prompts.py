@@ -1,4 +1,4 @@
-"""What is asked: examples and stories, random letters, text that repeats itself, or the lines of a file.
+"""What is asked: stories, random letters, passages said twice, or the lines of a file.
 
 Knows nothing of lanes. Messages go through the chat template; a str is continued as it stands.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from ..engine import Engine
 from ..errors import SettingsError
 from ..presets import get_preset
 from ..session import Prompt
+from ..settings import Settings
 
 # fmt: off
 TOPICS = [
@@ -39,14 +41,23 @@ def topic_request(n: int) -> Prompt:
     return _message(f"Tell me a story about a {TOPICS[n % len(TOPICS)]}.")
 
 
+def retold(engine: Engine, prompt: str, max_new_tokens: int) -> str:
+    """A raw prompt, the target's own greedy answer to it, and the prompt once more. Whether the target then
+    says the same again is up to it: one that sees only the last token does.
+    """
+    settings = Settings(max_new_tokens=max_new_tokens, temperature=0, gamma=0)
+    return f"{prompt} {engine.generate(prompt, settings).text.strip()} {prompt}"
+
+
 def prompt_set(text: str, preset: str | None, chats: bool) -> list[Prompt]:
-    """`text` is stories, random, repeat or a file with one prompt a line. Without a chat template (`chats`
-    False) every prompt is raw. Raises SettingsError for a file that cannot be read or is empty.
+    """`text` is stories, random, repeat or a file with one prompt a line. Without a chat template
+    (`chats` False) every prompt is raw. Raises SettingsError for a file that cannot be read or is empty.
     """
     if text == "random":
         return [_random_letters(n) for n in range(len(TOPICS))]
     if text == "repeat":
-        # The passage twice and its beginning once more: what comes next has been said.
+        # The passage twice and its beginning once more: what comes next has been said, if the target will
+        # say it again. The stories target seldom does.
         return [2 * passage + passage[: passage.index(". ") + 1] for passage in _PASSAGES]
     if text == "stories":
         examples = list(get_preset(preset).examples) if preset else []

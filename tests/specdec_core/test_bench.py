@@ -17,8 +17,10 @@ from specdec_core.bench.figures import (
 )
 from specdec_core.bench.gpu_checks import SMALL, capture_equals_eager, greedy_equals_baseline, save_random
 from specdec_core.bench.lanes import Lane, Ratio, Sample, measure, paired_ratio
-from specdec_core.bench.prompts import prompt_set
+from specdec_core.bench.noise import with_noisy_drafter
+from specdec_core.bench.prompts import prompt_set, retold
 from specdec_core.bench.shapes import bigram_pair, next_tokens, partly_other
+from specdec_core.engine import Engine
 from specdec_core.errors import SettingsError
 from specdec_core.settings import Settings
 
@@ -214,6 +216,7 @@ def test_what_the_gpu_checks_compare_holds_on_the_cpu_too(tmp_path):
     [
         (["--repetitions", "0"], "repetitions"),
         (["--gamma", "99"], "gamma"),
+        (["--drafter-noise", "-1"], "drafter-noise"),
         (["--temperature", "-1"], "temperature"),
         (["--text", "/no/such/file"], "/no/such/file"),
         (["--chart", "/no/such/folder/c.svg"], "/no/such/folder"),
@@ -225,6 +228,15 @@ def test_what_cannot_be_measured_ends_with_2_and_is_named(pair, capsys, wrong, s
     printed = capsys.readouterr()
     assert printed.out == ""
     assert said in printed.err
+
+
+def test_noise_on_the_drafter_costs_acceptance_and_not_the_text(pair_folders):
+    engine = Engine.load(target=pair_folders[0], drafter=pair_folders[1], device="cpu")
+    settings = Settings(max_new_tokens=60, temperature=0, gamma=4)
+    clean = engine.generate("Once upon a time", settings)
+    noisy = with_noisy_drafter(engine, 2.0).generate("Once upon a time", settings)
+    assert noisy.token_ids == clean.token_ids
+    assert noisy.stats.acceptance_rate < 0.5 * clean.stats.acceptance_rate
 
 
 # --- pairs made up for their size -------------------------------------------------------------------
@@ -267,6 +279,15 @@ def test_the_drafter_s_followers_differ_for_the_share_that_is_not_accepted():
     other = partly_other(followers, 0.7, {0}, seed=1)
     assert sorted(other.tolist()) == list(range(1000))
     assert (followers == other).float().mean() == pytest.approx(0.7, abs=0.001)
+
+
+def test_what_was_told_before_is_drafted_without_a_model(shapes):
+    with bigram_pair(*shapes, alpha=0.7, device="cpu") as engine:
+        prompt = retold(engine, "w10 w20 w30 w40 w50", 60)
+        settings = Settings(max_new_tokens=60, temperature=0, gamma=8, drafting="ngram")
+        stats = engine.generate(prompt, settings).stats
+    assert stats.acceptance_rate == 1
+    assert stats.block_efficiency > 7
 
 
 def test_made_up_shapes_are_benched_like_any_pair(shapes, capsys):

@@ -1,0 +1,35 @@
+"""A drafter made worse on purpose, so that "speculation never loses" is tried where drafts fail."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from ..engine import Engine
+from ..errors import SettingsError
+from ..pair import LoadedPair
+from ..runners import runner_for
+
+
+@torch.no_grad()
+def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
+    """The same pair with noise on the drafter's weights, `noise` times each one's spread; it costs the same.
+
+    Raises SettingsError where there is no drafter.
+    """
+    pair = engine.pair
+    if pair.drafter is None:
+        raise SettingsError("--drafter-noise needs a pair with a drafter.")
+    model = copy.deepcopy(pair.drafter.model)
+    generator = torch.Generator(pair.drafter.device).manual_seed(seed)
+    for weight in model.parameters():
+        if weight.dim() > 1 and weight.is_floating_point():
+            drawn = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
+            weight.add_(drawn * weight.std() * noise)
+    drafter = runner_for(model, vocab_size=pair.drafter.vocab_size)
+    costs = {drafting: copy.deepcopy(cost) for drafting, cost in pair.costs.items()}
+    noisy = LoadedPair(pair.target, drafter, pair.tokenizer, pair.eos_ids, costs)
+    title = f"{engine.info.title}, noise of {noise:g} on the drafter"
+    return Engine(noisy, replace(engine.info, title=title), engine.default_settings)
