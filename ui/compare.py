@@ -60,6 +60,7 @@ def compare_tab(holder: EngineHolder, visitors: Visitors, presets: Presets, exam
         mode = gr.Radio(
             [("One after the other, then replay", "after"), ("Live, alternating rounds", "live")],
             value="after",
+            label="When each lane runs",
             show_label=False,
             container=False,
             elem_id="compare-mode",
