@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .adapters import require_mergeable
-from .answer_ends import answer_ends
+from .chat_template import answer_ends, takes_system_message
 from .compatibility import check_pair
 from .download import Download, downloaded_folder, fetch, plan_download, require_disk_space
 from .errors import IncompatiblePairError, LoadError
@@ -216,5 +216,7 @@ def _describe(
         target_parameters=target.num_parameters(),
         drafter_parameters=drafter.num_parameters() if drafter is not None else None,
         memory_bytes=sum(m.get_memory_footprint() for m in (target, drafter) if m is not None),
-        takes_system_message=plan.takes_system_message,
+        takes_system_message=takes_system_message(pair.tokenizer)
+        if plan.takes_system_message is None
+        else plan.takes_system_message,
     )

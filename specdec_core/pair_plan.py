@@ -19,7 +19,9 @@ from .settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class PairPlan:
-    """`device` is where everything goes that is not split, `spread` over what the target may be."""
+    """`device` is where everything goes that is not split, `spread` over what the target may be.
+    `takes_system_message` is None where the chat template has to tell.
+    """
 
     preset: str | None
     title: str
@@ -31,7 +33,7 @@ class PairPlan:
     vocab_padding: str
     drafter_vocabulary: int | None
     drafter_vocabulary_text: str | None
-    takes_system_message: bool
+    takes_system_message: bool | None
     settings: Settings
 
 
@@ -73,7 +75,7 @@ def plan_pair(
             vocab_padding=vocab_padding or "refuse",
             drafter_vocabulary=None,
             drafter_vocabulary_text=None,
-            takes_system_message=True,
+            takes_system_message=None,
             settings=Settings() if drafter else Settings(gamma=0),
         )
     if drafter is not None or revision is not None or drafter_revision is not None:

@@ -15,7 +15,16 @@ UI = [*sorted((ROOT / "ui").rglob("*.py")), ROOT / "app.py"]
 LEAVES = {f"specdec_core.{name}" for name in ("settings", "errors", "trace", "metrics")}
 LAYERS = [
     {"errors", "trace", "units"},
-    {"settings", "metrics", "fair_lock", "pair_report", "hub_errors", "progress", "adapters", "answer_ends"},
+    {
+        "settings",
+        "metrics",
+        "fair_lock",
+        "pair_report",
+        "hub_errors",
+        "progress",
+        "adapters",
+        "chat_template",
+    },
     {"sampling", "draft_length"},
     {"verification"},
     {"samplers", "runners"},

@@ -14,6 +14,7 @@ import pytest
 from families import FAMILIES, save_family
 
 import specdec_core as sd
+from specdec_core.chat_template import takes_system_message
 from specdec_core.presets import PresetModel, get_preset
 
 FAMILY_OF = {
@@ -93,6 +94,7 @@ def test_a_system_message_goes_where_the_preset_says_that_it_goes(preset, load):
     engine = load(preset)
     messages = [SYSTEM, {"role": "user", "content": "Who are you?"}]
     assert engine.info.takes_system_message == get_preset(preset).takes_system_message
+    assert takes_system_message(engine.pair.tokenizer) == engine.info.takes_system_message
     if engine.info.takes_system_message:
         ids = engine.generate(messages, sd.Settings(**GREEDY)).prompt_token_ids
         assert SYSTEM["content"] in engine.pair.tokenizer.decode(ids)

@@ -1,19 +1,28 @@
-"""Which ids end an answer: those that the model's configuration names, and the one that closes its turn.
+"""What a chat template tells of a model: which ids end its answer, and whether a system message has a place.
 
-Some chat models (Gemma as first published) name only <eos>, though their template closes an answer with another
-token; what follows that one is no part of the answer.
+Some chat models (Gemma as first published) name only <eos> as the end, though their template closes an answer
+with another token; what follows that one is no part of the answer.
 """
 
 from __future__ import annotations
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_MARK = "an answer"
+_MARK = "a sentence to be found again"
 
 
 def answer_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Every id that ends an answer."""
     return _configured(model) | _turn_end(tokenizer)
+
+
+def takes_system_message(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template shows the model a system message, rather than refuse it or leave it out."""
+    messages = [{"role": "system", "content": _MARK}, {"role": "user", "content": "a question"}]
+    try:
+        return _MARK in tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception:  # no template, or one that refuses
+        return False
 
 
 def _configured(model: PreTrainedModel) -> frozenset[int]:
