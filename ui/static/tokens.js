@@ -101,13 +101,7 @@ function choose(number) {
   listAnswers();
 }
 
-if (chooser) {
-  chooser.addEventListener("change", () => choose(Number(chooser.value)));
-  document.addEventListener("specdec:answer", (event) => {
-    choose(event.detail);
-    section.scrollIntoView({ block: "nearest" });
-  });
-}
+if (chooser) chooser.addEventListener("change", () => choose(Number(chooser.value)));
 
 // The round panel
 
