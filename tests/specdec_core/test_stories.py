@@ -63,8 +63,8 @@ def test_most_tested_drafts_stand(stories, temperature, least):
 
 def test_a_story_ends_by_itself_and_mentions_what_was_asked_for(stories):
     ended = mentioned = 0
-    for seed, word in enumerate(["dog", "boat", "bird", "cake", "bear"]):
-        settings = sd.Settings(max_new_tokens=600, temperature=0.8, seed=seed)
+    for word in ("dog", "boat", "bird", "cake", "bear"):
+        settings = sd.Settings(max_new_tokens=600, temperature=0)
         result = stories.generate(_ask(f"Tell me a story about a {word}."), settings)
         ended += result.finish_reason == "eos"
         mentioned += word in result.text

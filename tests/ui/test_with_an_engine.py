@@ -10,7 +10,7 @@ from ui.conversation import Conversation
 def ask(engine, **settings):
     """The rounds of an answer, and the lines that the token view gets for them."""
     conversation = Conversation()
-    asked = sd.Settings(max_new_tokens=40, temperature=1.0, seed=3, **settings)
+    asked = sd.Settings(max_new_tokens=160, temperature=1.0, seed=3, **settings)
     rounds = list(conversation.ask("Once upon a time", engine, asked, engine.session(), threading.Event()))
     lines = [json.loads(line) for line in conversation.tokens.splitlines()]
     return rounds[1:], [line for line in lines if "tokens" in line]
