@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -17,15 +18,21 @@ from torch import Tensor
 from .eager import EagerRunner, Then
 from .static import StaticRunner
 
-_TOLERANCE = 0.05
-"""Of the logits' spread, between bfloat16 kernels of different shapes."""
+_TOLERANCE = 0.1
+"""Of the logits' spread, for `logit_difference` between bfloat16 kernels of different shapes."""
 
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
 """A function that computes in place → what repeats it, and its result, which every repetition overwrites."""
 
 
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: cuBLAS keeps a workspace of 32 MB for every stream that it was used on."""
+    return torch.cuda.Stream(device)
+
+
 class CudaCapture:
-    """Records functions as CUDA graphs that share one pool of memory."""
+    """Records functions as CUDA graphs that share one pool of memory, as long as there are any."""
 
     def __init__(
         self,
@@ -34,20 +41,24 @@ class CudaCapture:
     ) -> None:
         self._device = device
         self._replay = replay
-        self._pool = None
+        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def __call__(self, function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-        """Runs it a few times on a side stream, as capture asks for, then records it."""
-        side = torch.cuda.Stream(self._device)
-        side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                function()
-        torch.cuda.current_stream(self._device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            result = function()
-        self._pool = self._pool or graph.pool()
+        """Runs it a few times on a side stream, as capture asks for, then records it there."""
+        with torch.cuda.device(self._device):
+            side, current = _side_stream(self._device), torch.cuda.current_stream()
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    function()
+            current.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # A pool ends with its last graph, and torch refuses to capture into one that has ended.
+            pool = next((held.pool() for held in self._graphs), None)
+            # Other threads may go on, a load among them: only this one must not allocate in between.
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                result = function()
+        self._graphs.add(graph)
         return partial(self._replay, graph), result
 
 
@@ -133,8 +144,15 @@ class CudaGraphRunner(StaticRunner):
             past_key_values=fresh,
             use_cache=True,
         ).logits[0, 25:, : self.vocab_size]
-        got, wanted = torch.cat(got), wanted.float()
-        known = wanted.isfinite()  # a shortened head has no logits for the rest
-        worst = ((got - wanted)[known].abs().max() / wanted[known].std()).item()
-        if not worst < _TOLERANCE:
-            raise RuntimeError(f"replayed logits differ from eager ones by {worst:.2g} of their spread")
+        found = logit_difference(torch.cat(got), wanted.float())
+        if not found < _TOLERANCE:
+            raise RuntimeError(f"replayed logits differ from eager ones by {found:.2g} of their spread")
+
+
+def logit_difference(got: Tensor, wanted: Tensor) -> float:
+    """Root mean square of the difference [rows, vocab], as a share of the wanted logits' spread.
+
+    Not the largest one: of a hundred thousand bfloat16 logits near 20 some are always a whole 0.125 apart.
+    """
+    known = wanted.isfinite()  # a shortened head has no logits for the rest
+    return ((got - wanted)[known].square().mean().sqrt() / wanted[known].std()).item()

@@ -8,7 +8,7 @@ a graph that holds one serves every answer; an answer's DeviceSampler fills the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class DeviceSampling:
         rows = MAX_GAMMA + 1
         self.device = device
         self.vocab = vocab
+        self._rules: dict[tuple[type[_Rule], bool], _Rule] = {}
         self.ids = torch.zeros(rows, dtype=torch.int64, device=device)
         """The last id of the context, then the drafts."""
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
@@ -37,14 +38,16 @@ class DeviceSampling:
             4, 1, dtype=torch.float64, device=device
         )
 
-    @cache  # noqa: B019 - the buffers live as long as their pair
+    @cached_property
     def gumbel(self) -> Tensor:
         """[rows, vocab], held from the first coupled answer on."""
         return torch.zeros(MAX_GAMMA + 1, self.vocab, device=self.device)
 
-    @cache  # noqa: B019
     def rule(self, kind: type[_Rule], filtered: bool) -> _Rule:
-        return kind(self, filtered)
+        """Always the same one, so that graphs that hold it are found again."""
+        if (kind, filtered) not in self._rules:
+            self._rules[kind, filtered] = kind(self, filtered)
+        return self._rules[kind, filtered]
 
     def upload(self, buffer: Tensor, values: Sequence) -> None:
         """Values into a buffer of the same shape, without waiting for the device."""
@@ -60,7 +63,8 @@ class DeviceSampling:
             return logits
         last = logits.shape[-1] - 1
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-        kept = torch.where(self.top_k > 0, self.top_k - 1, last).clamp(max=last).long()
+        # Not torch.where: a number among its arguments may be copied from the host, which no graph can hold.
+        kept = (self.top_k - 1).masked_fill(self.top_k <= 0, last).clamp(max=last).long()
         threshold = ordered.index_select(-1, kept)
         logits = logits.masked_fill(logits < threshold, -torch.inf)
         probs = ordered.masked_fill(ordered < threshold, -torch.inf).softmax(-1)
@@ -142,13 +146,13 @@ class RejectionRule(_Rule):
 class CoupledRule(_Rule):
     def draft(self, logits: Tensor) -> Tensor:
         filtered = self._filtered(logits)
-        noise = self.sampling.gumbel().index_select(0, self.sampling.step)
+        noise = self.sampling.gumbel.index_select(0, self.sampling.step)
         return self._keep((filtered + noise).argmax(-1), filtered.softmax(-1))
 
     def verify(self, logits: Tensor) -> Tensor:
         rows = logits.shape[0]
         filtered = self._filtered(logits)
-        choices = (filtered + self.sampling.gumbel()[:rows]).argmax(-1)
+        choices = (filtered + self.sampling.gumbel[:rows]).argmax(-1)
         accepted, token = verify_match(choices, self.sampling.ids[1:rows])
         return self._outcome(accepted, token, filtered.softmax(-1))
 
@@ -176,7 +180,7 @@ class DeviceSampler:
             return
         held.upload(held.params, self._params)
         if isinstance(self._rule, CoupledRule):
-            held.gumbel()[: gamma + 1] = self._noise.gumbel(positions, held.vocab)
+            held.gumbel[: gamma + 1] = self._noise.gumbel(positions, held.vocab)
         else:
             streams = self._noise.uniforms(positions)
             held.upload(held.uniforms[:, : gamma + 1], [streams.draft, streams.accept, streams.residual])

@@ -2,6 +2,9 @@
 settings, and an answer that a failing graph does not break. Capture is stood in for by plain calls here.
 """
 
+import gc
+import weakref
+
 import pytest
 import torch
 from tiny_models import VOCAB, noisy_copy, tiny_model
@@ -214,3 +217,13 @@ def test_the_forward_with_its_step_never_asks_for_a_value_on_the_host():
 def test_the_check_for_reading_values_can_fail():
     with FakeTensorMode(), pytest.raises(DataDependentOutputException):
         torch.randn(3).argmax().item()
+
+
+def test_an_unloaded_pair_leaves_no_buffers_behind():
+    sampling = DeviceSampling(CPU, VOCAB)
+    assert sampling.rule(CoupledRule, False) is sampling.rule(CoupledRule, False)
+    assert sampling.gumbel.shape[1] == VOCAB
+    held = weakref.ref(sampling)
+    del sampling
+    gc.collect()
+    assert held() is None

@@ -397,7 +397,7 @@ def test_a_tiny_temperature_is_greedy_and_prints_numbers(engine):
     assert engine.generate(HI, _settings(temperature=1e-46)).token_ids == wanted
 
 
-@pytest.mark.parametrize("prompt", [None, 5, iter([])], ids=str)
+@pytest.mark.parametrize("prompt", [None, 5, iter([])], ids=["none", "number", "iterator"])
 def test_a_prompt_of_another_type_is_a_prompt_error(engine, prompt):
     with pytest.raises(sd.PromptError):
         engine.generate(prompt, _settings())
