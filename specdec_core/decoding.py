@@ -138,8 +138,8 @@ class _Loop:
             self.drafter.propose(self.context, gamma, self.sampler)
         before_verify = self.clock.mark()
         outcome = self.target.forward(self.cache, self.sampler.rows, then=self.sampler.verify)
-        proposal = self.sampler.read(outcome)
         after_verify = self.clock.mark()
+        proposal = self.sampler.read(outcome)  # waits for the device, and so for every mark
 
         verdict, kept, finish = self._emit(proposal)
         self.rewind()

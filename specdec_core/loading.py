@@ -221,6 +221,8 @@ def _quantization_config(quantization: Quantization) -> BitsAndBytesConfig | Non
             bnb_4bit_use_double_quant=True,
         )
     if quantization == "int8":
+        # It says in every layer of every forward that it casts bfloat16 to float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         # With outlier columns found over all rows, later drafts would change earlier probabilities.
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return None

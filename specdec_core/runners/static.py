@@ -132,7 +132,9 @@ class StaticRunner(EagerRunner):
         bucket = FIRST_BUCKET
         while bucket < end:
             bucket *= 2
-        if rows <= MOST_DECODING_ROWS:
+        # Last rows alone, with nothing made of them, are a prompt's, whose length hardly comes again.
+        prefills = last_rows > 0 and then is None
+        if rows <= MOST_DECODING_ROWS and not prefills:
             found = self._decode(ids, cache.length, bucket, last_rows, then)
         else:
             found = self._compute(ids, self._positions(cache.length, end), bucket, last_rows, then)

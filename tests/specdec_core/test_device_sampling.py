@@ -219,6 +219,15 @@ def test_the_check_for_reading_values_can_fail():
         torch.randn(3).argmax().item()
 
 
+def test_prompts_of_few_tokens_capture_nothing():
+    capture = Calls()
+    runner = CudaGraphRunner(tiny_model("llama"), capture=capture)
+    captured = capture.captures
+    for rows in (1, 3, 9):
+        runner.prefill(runner.new_cache(), PROMPT[:1] * rows)
+    assert capture.captures == captured
+
+
 def test_an_unloaded_pair_leaves_no_buffers_behind():
     sampling = DeviceSampling(CPU, VOCAB)
     assert sampling.rule(CoupledRule, False) is sampling.rule(CoupledRule, False)
