@@ -35,7 +35,7 @@ class DecodedRound:
     """One round in ids. The first `kept` of (accepted drafts, then the target's token) were emitted; drafts
     beyond the end of an answer are cut off from `verdict`, but are in `proposed` and `stood`. `verdict` is
     None only where an answer was cancelled between rounds. Times are in seconds; `total_s` is the whole round
-    on the host's clock, the drafter's prefill before it left out.
+    on the host's clock, the drafter's prefill before the first draft left out.
     """
 
     index: int
@@ -109,6 +109,7 @@ class _Loop:
         self.ends = ends
         self.limits = limits
         self.clock = target.clock
+        self.drafter_has_prompt = False
 
     @torch.inference_mode()
     def prefill(self, cancelled: Callable[[], bool]) -> DecodedRound:
@@ -128,9 +129,13 @@ class _Loop:
         room = self._room() - 1
         if gamma > room:
             gamma, reason = room, f"{reason}, cut to the room left"
-        if gamma > 0 and self.drafter is not None and not self.drafter.catch_up(self.context, cancelled):
-            return _cancelled(index)
         started = time.perf_counter()
+        if gamma > 0 and self.drafter is not None:
+            if not self.drafter.catch_up(self.context, cancelled):
+                return _cancelled(index)
+            if not self.drafter_has_prompt:
+                self.drafter_has_prompt = True
+                started = time.perf_counter()  # its prefill is no part of the round; what it missed since is
         self.sampler.start_round(self.context, gamma)
 
         before_draft = self.clock.mark()

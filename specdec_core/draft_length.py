@@ -48,6 +48,8 @@ class StepCosts:
 
     drafter: float
     verify: dict[int, float]
+    first_rate: float = _FIRST_RATE
+    """The acceptance that a new conversation expects: what the last few dozen rounds had at the first."""
     _one_row_s: float | None = None
 
     def v(self, rows: int) -> float:
@@ -83,7 +85,7 @@ class AdaptiveGamma:
         self._tested = [0.0] * longest
         self._accepted = [0.0] * longest
         # A first guess that fades as rounds are observed.
-        self._tested[0], self._accepted[0] = _FIRST_TESTS, _FIRST_TESTS * _FIRST_RATE
+        self._tested[0], self._accepted[0] = _FIRST_TESTS, _FIRST_TESTS * costs.first_rate
         self._plain_rounds = 0
 
     def choose(self) -> tuple[int, str]:
@@ -103,6 +105,8 @@ class AdaptiveGamma:
 
     def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
         self._costs.observe(drafted, draft_s, verify_s)
+        if drafted:
+            self._costs.first_rate = _mix(self._costs.first_rate, float(accepted > 0), 0.05)
         for at in range(min(drafted, accepted + 1, len(self._tested))):
             self._tested[at] = self._tested[at] * _MEMORY + 1
             self._accepted[at] = self._accepted[at] * _MEMORY + (at < accepted)

@@ -59,6 +59,16 @@ def test_it_probes_and_comes_back_when_drafts_stand_again():
     assert min(chosen[-50:]) >= 3
 
 
+def test_a_new_conversation_expects_what_the_pair_had_so_far():
+    costs = StepCosts(0.15, dict(CHEAP))
+    assert AdaptiveGamma(costs).choose()[0] > 0
+    for _ in range(10):
+        _run(AdaptiveGamma(costs), 0.0, 100)
+    assert AdaptiveGamma(costs).choose()[0] == 0
+    _run(AdaptiveGamma(costs), 0.95, 3000)
+    assert AdaptiveGamma(costs).choose()[0] > 2
+
+
 def test_wrong_costs_are_corrected_by_what_is_measured():
     policy = AdaptiveGamma(StepCosts(1.2, dict(CHEAP)))
     chosen, _ = _run(policy, 0.9, 400, 0.1)
