@@ -5,10 +5,12 @@ Knows the engine's public names; nothing of Gradio or of conversations.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import specdec_core as sd
@@ -28,7 +30,19 @@ def import_engine() -> Any:
     One thread at a time, since transformers' lazy imports fail where two begin them together.
     """
     with _import_lock:
+        _leave_a_core()
         return sd.Engine
+
+
+@cache
+def _leave_a_core() -> None:
+    """To the server, and to a browser on the same machine: where both cores of two compute, each small
+    product waits for the core that is busy otherwise, and answers in the page take up to twice as long.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
 def has_gpu() -> bool:

@@ -104,7 +104,7 @@ def test_stop_in_the_middle_then_send_again(page):
     load(page)
     set_number(page, "Longest answer", 2000)
     set_number(page, "Temperature", 2)  # rambles on without an end, with this seed
-    set_number(page, "Seed", 7)
+    set_number(page, "Seed", 17)
     send(page, "Tell me a story about a dog. " * 3)
     page.wait_for_function(
         """() => {
