@@ -132,8 +132,7 @@ def _check_cutting(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizer
         return Check(
             name,
             "fail",
-            "; ".join(f"{d.component}: {d.target}" for d in harmful),
-            "; ".join(f"{d.component}: {d.drafter}" for d in harmful),
+            *_both_values(harmful),
             f"The same text becomes other tokens: {_differ(harmful)}. The drafter would be fed pieces that "
             f"it was not trained on. {SHARE_A_TOKENIZER}",
         )
@@ -141,13 +140,20 @@ def _check_cutting(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizer
         return Check(
             name,
             "warning",
-            "; ".join(f"{d.component}: {d.target}" for d in differences),
-            "; ".join(f"{d.component}: {d.drafter}" for d in differences),
+            *_both_values(differences),
             f"Text is cut alike; {_differ(differences)}, which frames a text with special tokens or turns "
             "ids back into text. The target's tokenizer does that for both.",
         )
     shown = describe_cutting(parsed[0])
     return Check(name, "pass", shown, shown, "The tokenizers cut text by the same rules.")
+
+
+def _both_values(differences: Sequence[CuttingDifference]) -> tuple[str, str]:
+    """Each rule that differs, as the target has it and as the drafter has it."""
+    return (
+        "; ".join(f"{each.component}: {each.target}" for each in differences),
+        "; ".join(f"{each.component}: {each.drafter}" for each in differences),
+    )
 
 
 def _check_cutting_by_probe(

@@ -4,27 +4,18 @@ import json
 import re
 
 import pytest
+from gate_reports import CUTTING, LLAMA, check_named, statuses
 from tiny_tokenizers import SPECIAL, gpt_like, llama_like, write_json, write_model
 
 from specdec_core.compatibility import check_logit_width, check_pair
 from specdec_core.errors import IncompatiblePairError, SettingsError
-from specdec_core.pair_report import Check, PairReport
 
-VOCABULARY, CUTTING, SPECIALS, WIDTH = "vocabulary", "how text is cut", "special tokens", "logits width"
-LLAMA = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "pad_token": None}
+VOCABULARY, SPECIALS, WIDTH = "vocabulary", "special tokens", "logits width"
 
 
 @pytest.fixture
 def target(tmp_path):
     return write_model(tmp_path / "target")
-
-
-def check_named(report: PairReport, name: str) -> Check:
-    return next(check for check in report.checks if check.name == name)
-
-
-def statuses(report: PairReport) -> dict[str, str]:
-    return {check.name: check.status for check in report.checks if check.status != "pass"}
 
 
 # What is accepted

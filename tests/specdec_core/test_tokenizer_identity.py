@@ -1,26 +1,16 @@
 """How text is cut: every rule that makes other tokens of the same text refuses a pair, by name."""
 
 import pytest
+from gate_reports import CUTTING, LLAMA, check_named, statuses
 from tiny_tokenizers import gpt_like, llama_like, write_json, write_model
 
 from specdec_core.compatibility import check_pair
-from specdec_core.pair_report import Check, PairReport
-
-CUTTING = "how text is cut"
-LLAMA = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "pad_token": None}
+from specdec_core.pair_report import Check
 
 
 @pytest.fixture
 def target(tmp_path):
     return write_model(tmp_path / "target")
-
-
-def check_named(report: PairReport, name: str) -> Check:
-    return next(check for check in report.checks if check.name == name)
-
-
-def statuses(report: PairReport) -> dict[str, str]:
-    return {check.name: check.status for check in report.checks if check.status != "pass"}
 
 
 def cutting_failure(target, drafter) -> Check:
