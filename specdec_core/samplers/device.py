@@ -7,6 +7,7 @@ a graph that holds one serves every answer; an answer's DeviceSampler fills the 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -75,18 +76,18 @@ class DeviceSampling:
         return logits.masked_fill(probs < self.min_p * probs.amax(-1, keepdim=True), -torch.inf)
 
 
-class _Rule:
+class _Rule(ABC):
     def __init__(self, sampling: DeviceSampling, filtered: bool) -> None:
         self.sampling = sampling
         self.filtered = filtered
 
+    @abstractmethod
     def draft(self, logits: Tensor) -> Tensor:
         """The drafter's logits [1, vocab] → its token [1], kept with its q at the step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def verify(self, logits: Tensor) -> Tensor:
         """The target's logits [gamma + 1, vocab] → float64 [4 + 3 * gamma], for `DeviceSampler.read`."""
-        raise NotImplementedError
 
     def _filtered(self, logits: Tensor) -> Tensor:
         return self.sampling.filtered_logits(logits, self.filtered)
