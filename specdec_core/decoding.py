@@ -26,8 +26,10 @@ class GammaPolicy(Protocol):
     def choose(self) -> tuple[int, str]:
         """Gamma for the next round, and why."""
 
-    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
-        """Takes note of how a round went."""
+    def observe(
+        self, drafted: int, accepted: int, draft_s: float, verify_s: float, catch_up_s: float
+    ) -> None:
+        """Takes note of how a round went; before its first draft the drafter caught up for `catch_up_s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class DecodedRound:
     """One round in ids. The first `kept` of (accepted drafts, then the target's token) were emitted; drafts
     beyond the end of an answer are cut off from `verdict`, but are in `proposed` and `stood`. `verdict` is
     None only where an answer was cancelled between rounds. Times are in seconds; `total_s` is the whole round
-    on the host's clock, the drafter's prefill before the first draft left out.
+    on the host's clock, the choice of gamma included, the drafter's prefill before the first draft left out.
     """
 
     index: int
@@ -73,7 +75,7 @@ def decode(
     What `cache` holds must be a proper prefix of the context. Cancellation is asked for between rounds and
     between chunks of the prefill. However the iteration ends, the caches hold nothing past the context.
     """
-    loop = _Loop(context, target, cache, drafter, sampler, ends, limits)
+    loop = _Loop(context, target, cache, drafter, sampler, policy, ends, limits)
     try:
         rnd = loop.prefill(cancelled)
         yield rnd
@@ -81,9 +83,7 @@ def decode(
             if cancelled():
                 yield _cancelled(rnd.index + 1)
                 return
-            rnd = loop.round(rnd.index + 1, *policy.choose(), cancelled)
-            if rnd.verdict is not None:
-                policy.observe(rnd.proposed, rnd.stood, rnd.draft_s, rnd.verify_s)
+            rnd = loop.round(rnd.index + 1, cancelled)
             yield rnd
     finally:
         loop.rewind()
@@ -97,6 +97,7 @@ class _Loop:
         cache: KVCache,
         drafter: Drafter | None,
         sampler: Sampler,
+        policy: GammaPolicy,
         ends: Ends,
         limits: Limits,
     ) -> None:
@@ -106,6 +107,7 @@ class _Loop:
         self.cache = cache
         self.drafter = drafter
         self.sampler = sampler
+        self.policy = policy
         self.ends = ends
         self.limits = limits
         self.clock = target.clock
@@ -124,18 +126,23 @@ class _Loop:
         return DecodedRound(0, 0, "prefill", verdict, 0, 0, kept, 0.0, total_s, total_s, finish)
 
     @torch.inference_mode()
-    def round(self, index: int, gamma: int, reason: str, cancelled: Callable[[], bool]) -> DecodedRound:
+    def round(self, index: int, cancelled: Callable[[], bool]) -> DecodedRound:
         """Draft up to gamma tokens, verify them in one target forward, keep what stands and one more."""
+        started = time.perf_counter()
+        gamma, reason = self.policy.choose()
         room = self._room() - 1
         if gamma > room:
             gamma, reason = room, f"{reason}, cut to the room left"
-        started = time.perf_counter()
+        before_catch_up = self.clock.mark()
+        takes_prompt = False
         if gamma > 0 and self.drafter is not None:
             if not self.drafter.catch_up(self.context, cancelled):
                 return _cancelled(index)
-            if not self.drafter_has_prompt:
-                self.drafter_has_prompt = True
+            takes_prompt = not self.drafter_has_prompt
+            self.drafter_has_prompt = True
+            if takes_prompt:
                 started = time.perf_counter()  # its prefill is no part of the round; what it missed since is
+        caught_up = self.clock.mark()
         self.sampler.start_round(self.context, gamma)
 
         before_draft = self.clock.mark()
@@ -148,16 +155,21 @@ class _Loop:
 
         verdict, kept, finish = self._emit(proposal)
         self.rewind()
+        proposed, stood = len(proposal.drafts), proposal.accepted
+        catch_up_s = 0.0 if takes_prompt else self.clock.seconds(before_catch_up, caught_up)
+        draft_s = self.clock.seconds(before_draft, before_verify)
+        verify_s = self.clock.seconds(before_verify, after_verify)
+        self.policy.observe(proposed, stood, draft_s, verify_s, catch_up_s)
         return DecodedRound(
             index=index,
             gamma=gamma,
             gamma_reason=reason,
             verdict=verdict,
-            proposed=len(proposal.drafts),
-            stood=proposal.accepted,
+            proposed=proposed,
+            stood=stood,
             kept=kept,
-            draft_s=self.clock.seconds(before_draft, before_verify),
-            verify_s=self.clock.seconds(before_verify, after_verify),
+            draft_s=draft_s,
+            verify_s=verify_s,
             total_s=time.perf_counter() - started,
             finish_reason=finish,
         )

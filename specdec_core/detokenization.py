@@ -5,9 +5,10 @@ Knows nothing of rounds or probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .trace import FinishReason
 
@@ -21,7 +22,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, before: Sequence[int] = ()) -> None:
-        self._tokenizer = tokenizer
+        self._decode_ids = _decoder(tokenizer)
         self._window = list(before[-_WINDOW:])
         self._shown = self._decode()
 
@@ -38,7 +39,7 @@ class Detokenizer:
     def copy(self) -> Detokenizer:
         """Another one that goes on from here."""
         twin = Detokenizer.__new__(Detokenizer)  # whose window need not be decoded
-        twin._tokenizer, twin._window, twin._shown = self._tokenizer, list(self._window), self._shown
+        twin._decode_ids, twin._window, twin._shown = self._decode_ids, list(self._window), self._shown
         return twin
 
     def _advance(self, text: str) -> str:
@@ -51,9 +52,15 @@ class Detokenizer:
         return piece
 
     def _decode(self) -> str:
-        return self._tokenizer.decode(
-            self._window, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        return self._decode_ids(self._window)
+
+
+def _decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
+    """The tokenizer's decode, without the wrapper that takes as long again where there is only that one."""
+    kind, fast = type(tokenizer), PreTrainedTokenizerFast
+    if isinstance(tokenizer, fast) and (kind.decode, kind._decode) == (fast.decode, fast._decode):
+        return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=True)
+    return partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 class AnswerText:

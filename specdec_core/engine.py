@@ -30,6 +30,7 @@ from .trace import FinishReason, Round, Stats, emitted_ids
 
 DEFAULT_CACHE_BYTES = 2 * 2**30
 _MEASURED_ROWS = (1, 2, 3, 5, 9)
+_MEASURED_WITHIN_S = 1.0
 _ONLY_LOADED = "answers are made in worker processes, and a graph captured here would not work in them"
 
 
@@ -263,7 +264,7 @@ class Engine:
 
     def _measured_costs(self) -> dict[Drafting, StepCosts]:
         context = min(64, self.pair.context_length - max(_MEASURED_ROWS))
-        times = step_times(self.pair, context=context, rows=_MEASURED_ROWS, repetitions=5)
+        times = step_times(self.pair, context, _MEASURED_ROWS, repetitions=15, within_s=_MEASURED_WITHIN_S)
         # More rows never cost less; where it looks so, the machine was busy with something else.
         costs = accumulate((times.v(rows) for rows in sorted(times.target_s)), max)
         verify = dict(zip(sorted(times.target_s), costs, strict=True))

@@ -1,7 +1,7 @@
 """Logits → probabilities → token, and the keyed noise that makes an answer repeatable.
 
-Knows nothing of models or rounds. All functions but `draw_on_host` work on the device of the tensors they are
-given and never wait for it.
+Knows nothing of models or rounds. `draw` works on the device of the tensors it is given and never waits
+for it; the other functions may.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from torch import Tensor
 from .settings import Settings
 
 _MASK32 = 0xFFFFFFFF
+_NUCLEUS_FIRST = 256
+_HASHED_AT_ONCE = 16
+"""Positions: between two forwards a hash alone finds its code in none of the processor's caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,31 @@ def filtered_logits(logits: Tensor, params: SamplingParams) -> Tensor:
         threshold = logits.topk(params.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
     if params.top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-        probs = ordered.softmax(-1)
-        mass_before = probs.cumsum(-1) - probs
-        drop = mass_before >= params.top_p
-        drop[..., 0] = False
-        logits = logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), -torch.inf)
+        logits = logits.masked_fill(~_nucleus(logits, params.top_p), -torch.inf)
     if params.min_p > 0:
         probs = logits.softmax(-1)
         logits = logits.masked_fill(probs < params.min_p * probs.amax(-1, keepdim=True), -torch.inf)
     return logits
+
+
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """The smallest set of tokens whose mass reaches top_p [rows, vocab]; of equals, the first ones.
+
+    Sorting a whole vocabulary takes longer than a small model's forward, and a nucleus is seldom large: the
+    best few hundred are ordered first, and all only where their mass does not reach it.
+    """
+    vocab = logits.shape[-1]
+    for size in (min(_NUCLEUS_FIRST, vocab), vocab):
+        best = logits.topk(size, dim=-1).values
+        probs = (best - logits.logsumexp(-1, keepdim=True)).exp()
+        mass = probs.cumsum(-1)
+        if size == vocab or bool((mass[..., -1] >= top_p).all()):
+            break
+    # Each is kept whose better ones have not reached it yet; the best has none.
+    kept = (mass - probs < top_p).sum(-1, keepdim=True).clamp(min=1)
+    threshold = best.gather(-1, kept - 1)
+    better, equal = logits > threshold, logits == threshold
+    return better | (equal & (equal.cumsum(-1) <= kept - better.sum(-1, keepdim=True)))
 
 
 def probabilities(logits: Tensor, params: SamplingParams) -> Tensor:
@@ -81,9 +99,9 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 def draw_on_host(weights: Tensor, uniform: float) -> int:
-    """The same as `draw`, for weights in the host's memory: its result is there at once."""
-    cdf = weights.cumsum(-1, dtype=torch.float64).numpy()
-    return min(int(cdf.searchsorted(uniform * float(cdf[-1]), side="right")), len(cdf) - 1)
+    """`draw` for weights [vocab] or [1, vocab] in the host's memory, where the result is there at once."""
+    cdf = weights.cumsum(-1, dtype=torch.float64).numpy().reshape(-1)
+    return min(int(cdf.searchsorted(uniform * cdf[-1], side="right")), len(cdf) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +128,19 @@ class KeyedNoise:
         self.device = torch.device(device)
         self._key = (self.seed & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")
         self._ids: Tensor | None = None
+        self._hashed = range(0)
 
     def uniforms(self, positions: range) -> Uniforms:
         """Three numbers for each of one or more positions, of 48 bits each."""
-        parts = [struct.unpack("<3Q", self._digest(p, b"uniforms", 24)) for p in positions]
-        streams = ([((part >> 16) + 0.5) / 2**48 for part in stream] for stream in zip(*parts, strict=True))
-        return Uniforms(*streams)
+        first, end = positions.start, positions.stop
+        if not self._hashed.start <= first < end <= self._hashed.stop:
+            self._hashed = range(first, max(end, first + _HASHED_AT_ONCE))
+            parts = [struct.unpack("<3Q", self._digest(p, b"uniforms", 24)) for p in self._hashed]
+            self._streams = [
+                [((part >> 16) + 0.5) / 2**48 for part in stream] for stream in zip(*parts, strict=True)
+            ]
+        asked = slice(first - self._hashed.start, end - self._hashed.start)
+        return Uniforms(*(stream[asked] for stream in self._streams))
 
     def gumbel(self, positions: range, vocab: int) -> Tensor:
         """Standard Gumbel noise [positions, vocab], float32, indexed by position and token id."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,9 +78,22 @@ class StepTimer:
         return runner.clock.seconds(start, end)
 
 
-def step_times(pair: LoadedPair, context: int, rows: Sequence[int], repetitions: int = 25) -> StepTimes:
-    """Median times of bare forwards; a first repetition warms up and is not kept."""
+def step_times(
+    pair: LoadedPair,
+    context: int,
+    rows: Sequence[int],
+    repetitions: int = 25,
+    within_s: float = math.inf,
+) -> StepTimes:
+    """Median times of bare forwards; a first repetition warms up and is not kept. After `within_s` seconds
+    no further repetition is begun.
+    """
     StepTimer(pair, context, rows).measure(1)
     timer = StepTimer(pair, context, rows)
-    timer.measure(repetitions)
+    ends = time.perf_counter() + within_s
+    timer.measure(1)
+    for _ in range(repetitions - 1):
+        if time.perf_counter() >= ends:
+            break
+        timer.measure(1)
     return timer.times

@@ -2,13 +2,14 @@
 
 Never sees a model. Shapes: gamma drafts, gamma + 1 rows of the target (one for each draft, and the one
 after the last), vocab entries a row. The `verify_` functions compute on any device and wait for none; the
-`walk_` ones say the same of values in the host's memory, where the first rejection can end the walk.
+`walk_` ones say the same of arrays in the host's memory, where the first rejection can end the walk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,25 +54,24 @@ def verify_match(choices: Tensor, drafts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def walk_rejection(
-    p: Tensor,
-    q: Sequence[Tensor] | None,
+    p: np.ndarray,
+    q: Sequence[np.ndarray] | None,
     drafts: Sequence[int],
     accept_uniforms: Sequence[float],
     residual_uniforms: Sequence[float],
 ) -> tuple[int, int]:
     """`verify_rejection` draft by draft. q is a row [vocab] for each draft, None where all are one-hot."""
-    target = p.numpy()
     for at, draft in enumerate(drafts):
-        drafter_prob = 1.0 if q is None else float(q[at].numpy()[draft])
-        if accept_uniforms[at] * drafter_prob >= float(target[at, draft]):
-            rest = p[at].clone()
+        drafter_prob = 1.0 if q is None else float(q[at][draft])
+        if accept_uniforms[at] * drafter_prob >= float(p[at, draft]):
             if q is None:
+                rest = p[at].copy()
                 rest[draft] = 0
             else:
-                rest.sub_(q[at]).clamp_(min=0)
-            left = rest if rest.numpy().max() > 0 else p[at]
+                rest = np.maximum(p[at] - q[at], 0)
+            left = torch.from_numpy(rest if rest.any() else p[at])
             return at, draw_on_host(left, residual_uniforms[at])
-    return len(drafts), draw_on_host(p[len(drafts)], residual_uniforms[len(drafts)])
+    return len(drafts), draw_on_host(torch.from_numpy(p[len(drafts)]), residual_uniforms[len(drafts)])
 
 
 def walk_match(choices: Sequence[int], drafts: Sequence[int]) -> tuple[int, int]:

@@ -141,7 +141,7 @@ class CudaGraphRunner(StaticRunner):
         wanted = self.model(
             input_ids=ids[None],
             attention_mask=masks if "sliding_attention" in self._layer_types else mask,
-            past_key_values=fresh,
+            **{self._cache_argument: fresh},
             use_cache=True,
         ).logits[0, 25:, : self.vocab_size]
         found = logit_difference(torch.cat(got), wanted.float())

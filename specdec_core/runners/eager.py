@@ -6,6 +6,7 @@ or speculation.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +45,9 @@ class EagerRunner:
     ) -> None:
         self.reason = reason
         self.model = model.eval()
+        # transformers renamed it in 5.24; the old name goes with 5.40.
+        named = "cache" in inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if named else "past_key_values"
         use_few_rows(self.model)
         config = model.config.get_text_config()
         if unfit := sorted(set(getattr(config, "layer_types", None) or ()) - _REWINDABLE_LAYERS):
@@ -82,9 +86,8 @@ class EagerRunner:
         return logits if then is None else then(logits)
 
     def _logits(self, cache: KVCache, ids: Tensor, last_rows: int) -> Tensor:
-        output = self.model(
-            input_ids=ids[None], past_key_values=cache, use_cache=True, logits_to_keep=last_rows
-        )
+        held = {self._cache_argument: cache}
+        output = self.model(input_ids=ids[None], **held, use_cache=True, logits_to_keep=last_rows)
         return output.logits[0, :, : self.vocab_size]
 
     def prefill(

@@ -157,7 +157,7 @@ class StaticRunner(EagerRunner):
             input_ids=ids[None],
             attention_mask=self._masks(positions, bucket),
             position_ids=positions[None],
-            past_key_values=self._buffers,
+            **{self._cache_argument: self._buffers},
             use_cache=True,
             logits_to_keep=last_rows,
         )

@@ -1,14 +1,17 @@
 """Sampling where the logits are in the host's own memory (CPU).
 
-Nothing has to be waited for there, so a round walks its drafts one by one, on numpy's views of the tensors
-(at these sizes a tensor operation costs more than what it computes), and computes only the residual that it
-draws from. The functions it must agree with are in `verification`.
+Nothing has to be waited for there, so a round walks its drafts one by one, on numpy's views of the tensors,
+and computes only the residual that it draws from. A forward leaves nothing else in the processor's caches, so
+that an operation here costs five times what it does in a loop of its own: few matter more than fast ones. The
+functions it must agree with are in `verification`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,34 +20,49 @@ from ..verification import walk_match, walk_rejection
 from .base import Verdict
 
 
-class _HostSampler:
-    """Keeps the drafts of a round, and what each was drawn from where that is not one-hot."""
+class _HostSampler(ABC):
+    """Keeps the drafts of a round, and what each was drawn from [1, vocab] where that is not one-hot."""
+
+    def __init__(self) -> None:
+        self._fed = torch.zeros(1, dtype=torch.int64)
+        self._fed_on_host = self._fed.numpy()
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
         self._last = context[-1]
         self._drafts: list[int] = []
         self._q: list[Tensor] = []
 
+    def draft(self, step: int) -> Callable[[Tensor], Tensor]:
+        return self._draft
+
+    @abstractmethod
+    def _draft(self, logits: Tensor) -> Tensor:
+        """The drafter's logits [1, vocab] → its token [1]."""
+
     def take(self, ids: Sequence[int]) -> None:
         self._drafts += ids
 
     @property
     def rows(self) -> Tensor:
-        return torch.tensor([self._last, *self._drafts])
+        return torch.from_numpy(np.array([self._last, *self._drafts]))
 
     def read(self, outcome: Verdict) -> Verdict:
         return outcome
 
     def _keep(self, draft: int, q: Tensor | None) -> Tensor:
+        """Its token [1], in a tensor that the next forward reads and the next draft overwrites."""
         self._drafts.append(draft)
         if q is not None:
             self._q.append(q)
-        return torch.tensor([draft])
+        self._fed_on_host[0] = draft
+        return self._fed
 
-    def _verdict(self, accepted: int, token: int, p: Tensor) -> Verdict:
-        """p [gamma + 1, vocab]."""
+    def _rows_of_q(self) -> list[np.ndarray]:
+        return [row.numpy()[0] for row in self._q]
+
+    def _verdict(self, accepted: int, token: int, p: np.ndarray, q: Sequence[np.ndarray]) -> Verdict:
+        """p [gamma + 1, vocab]; q a row [vocab] for each draft, or none where all are one-hot."""
         drafts, gamma = self._drafts, len(self._drafts)
-        p, q = p.numpy(), [row.numpy() for row in self._q]
         token_q = None
         if accepted < gamma:
             token_q = float(q[accepted][token]) if q else 0.0
@@ -62,8 +80,8 @@ class _HostSampler:
 class GreedySampler(_HostSampler):
     """Temperature 0: both models take the argmax, p and q are one-hot, no noise is needed."""
 
-    def draft(self, step: int) -> Callable[[Tensor], Tensor]:
-        return lambda logits: self._keep(_argmax(logits)[0], None)
+    def _draft(self, logits: Tensor) -> Tensor:
+        return self._keep(_argmax(logits)[0], None)
 
     def verify(self, logits: Tensor) -> Verdict:
         drafts, choices = self._drafts, _argmax(logits)
@@ -83,6 +101,7 @@ class RejectionSampler(_HostSampler):
     """Speculative sampling with independent keyed draws for drafting, accepting and the residual."""
 
     def __init__(self, params: SamplingParams, noise: KeyedNoise) -> None:
+        super().__init__()
         self.params = params
         self.noise = noise
 
@@ -91,19 +110,16 @@ class RejectionSampler(_HostSampler):
         position = len(context)
         self._uniforms: Uniforms = self.noise.uniforms(range(position, position + gamma + 1))
 
-    def draft(self, step: int) -> Callable[[Tensor], Tensor]:
-        def drawn(logits: Tensor) -> Tensor:
-            q = probabilities(logits, self.params)[0]
-            return self._keep(draw_on_host(q, self._uniforms.draft[step]), q)
-
-        return drawn
+    def _draft(self, logits: Tensor) -> Tensor:
+        q = probabilities(logits, self.params)
+        return self._keep(draw_on_host(q, self._uniforms.draft[len(self._drafts)]), q)
 
     def verify(self, logits: Tensor) -> Verdict:
-        p = probabilities(logits, self.params)
+        p, q = probabilities(logits, self.params).numpy(), self._rows_of_q()
         accepted, token = walk_rejection(
-            p, self._q or None, self._drafts, self._uniforms.accept, self._uniforms.residual
+            p, q or None, self._drafts, self._uniforms.accept, self._uniforms.residual
         )
-        return self._verdict(accepted, token, p)
+        return self._verdict(accepted, token, p, q)
 
 
 class CoupledSampler(_HostSampler):
@@ -113,6 +129,7 @@ class CoupledSampler(_HostSampler):
     """
 
     def __init__(self, params: SamplingParams, noise: KeyedNoise) -> None:
+        super().__init__()
         self.params = params
         self.noise = noise
 
@@ -121,19 +138,16 @@ class CoupledSampler(_HostSampler):
         self._positions = range(len(context), len(context) + gamma + 1)
         self._gumbel: Tensor | None = None
 
-    def draft(self, step: int) -> Callable[[Tensor], Tensor]:
-        def chosen(logits: Tensor) -> Tensor:
-            filtered = filtered_logits(logits, self.params)
-            (choice,) = _argmax(filtered + self._noise(logits.shape[-1])[step])
-            return self._keep(choice, filtered.softmax(-1)[0])
-
-        return chosen
+    def _draft(self, logits: Tensor) -> Tensor:
+        filtered = filtered_logits(logits, self.params)
+        (choice,) = _argmax(filtered + self._noise(logits.shape[-1])[len(self._drafts)])
+        return self._keep(choice, filtered.softmax(-1))
 
     def verify(self, logits: Tensor) -> Verdict:
         filtered = filtered_logits(logits, self.params)
         choices = _argmax(filtered + self._noise(logits.shape[-1])[: logits.shape[0]])
         accepted, token = walk_match(choices, self._drafts)
-        return self._verdict(accepted, token, filtered.softmax(-1))
+        return self._verdict(accepted, token, filtered.softmax(-1).numpy(), self._rows_of_q())
 
     def _noise(self, vocab: int) -> Tensor:
         if self._gumbel is None:

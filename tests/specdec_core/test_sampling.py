@@ -42,6 +42,21 @@ def test_top_p_near_zero_keeps_the_best():
     assert _probs(top_p=1e-6).tolist() == [1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
+def test_a_nucleus_is_found_whatever_its_size_and_however_many_are_equal(top_p):
+    """Against the definition by sorting, on rows of which one needs few tokens and one nearly all."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(3, 2000, generator=generator) * torch.tensor([[4.0], [0.1], [1.0]])
+    logits[2] = logits[2].round()
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probs = ordered.softmax(-1)
+    kept = probs.cumsum(-1) - probs < top_p
+    wanted = torch.zeros_like(kept).scatter(-1, order, kept)
+    found = probabilities(logits, SamplingParams(**{**PLAIN, "top_p": top_p})) > 0
+    # Where the mass reaches p only up to rounding, one token more or less may be kept.
+    assert ((found != wanted).sum(-1) <= 1).all()
+
+
 def test_top_p_measures_what_top_k_left():
     """Of 0.5, 0.3 and 0.15 the first two are 84 %; of the whole they are 80 %."""
     assert _probs(top_k=3, top_p=0.82)[2] == 0
@@ -84,6 +99,12 @@ def test_uniforms_are_uniform_and_repeat_for_the_same_key():
     for stream in (values.draft, values.accept, values.residual):
         assert kstest(stream, "uniform").pvalue > 1e-4
     assert values == KeyedNoise(3).uniforms(range(5000))
+
+
+def test_noise_of_a_position_does_not_depend_on_what_was_asked_for_before():
+    noise = KeyedNoise(3)
+    for positions in (range(100, 105), range(103, 170), range(90, 92), range(160, 161)):
+        assert noise.uniforms(positions) == KeyedNoise(3).uniforms(positions)
 
 
 @pytest.mark.parametrize("other", [KeyedNoise(4).uniforms(range(5000)).accept,
