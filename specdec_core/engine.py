@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 from .assembly import EngineInfo, load_pair, memory_ran_out
 from .draft_length import StepCosts
@@ -25,12 +24,10 @@ from .presets import Preset
 from .progress import Progress, Watch
 from .session import Prompt, Session
 from .settings import Drafting, Settings
-from .step_times import step_times
 from .trace import FinishReason, Round, Stats, emitted_ids
+from .warm_up import measured_costs, rehearse
 
 DEFAULT_CACHE_BYTES = 2 * 2**30
-_MEASURED_ROWS = (1, 2, 3, 5, 9)
-_MEASURED_WITHIN_S = 1.0
 _ONLY_LOADED = "answers are made in worker processes, and a graph captured here would not work in them"
 
 
@@ -257,18 +254,11 @@ class Engine:
         """Pays for what the first forward of each kind sets up, before a person waits for it, and measures
         what steps cost, for gamma="auto", unless `costs` has it from another process.
         """
-        self.pair.costs.update(costs or self._measured_costs())
+        self.pair.costs.update(costs or measured_costs(self.pair))
+        rehearse(self.pair, self.default_settings)
         prompt = self._pair.tokenizer.decode([min(9, self._pair.target.vocab_size - 1)]) or "a"
         gamma = 2 if self._pair.drafter is not None else 0
         self.generate(prompt, Settings(max_new_tokens=8, gamma=gamma, seed=0))
-
-    def _measured_costs(self) -> dict[Drafting, StepCosts]:
-        context = min(64, self.pair.context_length - max(_MEASURED_ROWS))
-        times = step_times(self.pair, context, _MEASURED_ROWS, repetitions=15, within_s=_MEASURED_WITHIN_S)
-        # More rows never cost less; where it looks so, the machine was busy with something else.
-        costs = accumulate((times.v(rows) for rows in sorted(times.target_s)), max)
-        verify = dict(zip(sorted(times.target_s), costs, strict=True))
-        return {"model": StepCosts(times.c, dict(verify)), "ngram": StepCosts(0.0, dict(verify))}
 
     @property
     def costs(self) -> Mapping[Drafting, StepCosts]:

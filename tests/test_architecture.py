@@ -31,7 +31,7 @@ LAYERS = [
     {"drafting", "prompting", "detokenization"},
     {"decoding", "pair", "presets", "tokenizer_identity", "model_files", "loading", "resumed_download"},
     {"session", "logit_width", "step_times", "memory", "download"},
-    {"compatibility", "placement", "peer_generation", "margin"},
+    {"compatibility", "placement", "peer_generation", "margin", "warm_up"},
     {"pair_plan"},
     {"assembly"},
     {"engine"},

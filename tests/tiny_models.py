@@ -15,6 +15,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -43,10 +45,19 @@ def _gemma2() -> PreTrainedModel:
     return Gemma2ForCausalLM(config)
 
 
+def _qwen2() -> Qwen2ForCausalLM:
+    model = Qwen2ForCausalLM(Qwen2Config(**_SHAPE))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # which are zeros otherwise
+            torch.nn.init.normal_(parameter)
+    return model
+
+
 ARCHITECTURES = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SHAPE)),
     "gemma": lambda: GemmaForCausalLM(GemmaConfig(**_SHAPE, head_dim=8, tie_word_embeddings=False)),
     "gemma2": _gemma2,
+    "qwen2": _qwen2,
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SHAPE, head_dim=8)),
     "gpt2": _gpt2,
 }

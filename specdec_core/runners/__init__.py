@@ -5,7 +5,8 @@ import torch
 from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
 from .kv_cache import KVCache
-from .lean import LeanRunner, UnsupportedError, copied_bytes
+from .lean import LeanRunner, copied_bytes
+from .lean_forward import UnsupportedError
 
 __all__ = ["CudaGraphRunner", "EagerRunner", "KVCache", "LeanRunner", "copied_bytes", "runner_for"]
 
@@ -33,13 +34,16 @@ def runner_for(
 
 
 def _graph_runner(model: torch.nn.Module, vocab_size: int | None) -> EagerRunner:
+    """Graphs of the lean forward, else of transformers' modules, else none."""
     attention = model.config._attn_implementation
-    try:
-        return CudaGraphRunner(model, vocab_size=vocab_size)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        # Whatever a model or a driver does not allow while capturing, the modules themselves still work.
-        model.set_attn_implementation(attention)
-        reason = f"no CUDA graph of {model.config.model_type}: {type(error).__name__}: {error}"
-        return EagerRunner(model, vocab_size=vocab_size, reason=reason.split("\n")[0])
+    reason = ""
+    for lean in (True, False):
+        try:
+            return CudaGraphRunner(model, vocab_size=vocab_size, lean=lean)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # Whatever a model or a driver does not allow while capturing, the modules themselves still work.
+            model.set_attn_implementation(attention)
+            reason = f"no CUDA graph of {model.config.model_type}: {type(error).__name__}: {error}"
+    return EagerRunner(model, vocab_size=vocab_size, reason=reason.split("\n")[0])

@@ -74,12 +74,18 @@ class CudaGraphRunner(StaticRunner):
     """Graphs are captured when they are first needed, and again after the buffers have grown."""
 
     name = "cuda graph"
+    captures = True
 
     def __init__(
-        self, model: torch.nn.Module, *, vocab_size: int | None = None, capture: Capture | None = None
+        self,
+        model: torch.nn.Module,
+        *,
+        vocab_size: int | None = None,
+        lean: bool = True,
+        capture: Capture | None = None,
     ) -> None:
         self._graphs: dict[tuple[int, int, int, Then | None], _Captured] = {}
-        super().__init__(model, vocab_size=vocab_size)
+        super().__init__(model, vocab_size=vocab_size, lean=lean)
         self._capture = capture or CudaCapture(self.device)
         self._require_same_logits()
 
@@ -125,7 +131,7 @@ class CudaGraphRunner(StaticRunner):
 
     @torch.inference_mode()
     def _require_same_logits(self) -> None:
-        """Prefill, then one row and several, replayed twice, against an eager forward over the whole."""
+        """Prefill, then one row and several, replayed twice, against the modules' forward over the whole."""
         ids = torch.arange(1, 33, device=self.device) * 7919 % self.vocab_size
         cache = self.new_cache()
         self.forward(cache, ids[:25])

@@ -33,6 +33,8 @@ class EagerRunner:
     """
 
     name = "eager"
+    captures = False
+    """Whether the first forward of a kind takes longer, because it is captured."""
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """A forward of fixed shapes over buffers that never move: what a CUDA graph can capture.
 
-The model is transformers' own; keys and values are written at positions read from a device buffer, attention
-runs over the first `bucket` positions under a mask, and grouped query heads are folded into rows, so that K
-and V are not expanded. Knows nothing of graphs: it runs on any device, and is tested on the CPU.
+Keys and values are written at positions read from a device buffer, attention runs over the first `bucket`
+positions under a mask, and grouped query heads are folded into rows, so that K and V are not expanded.
+Families that the lean forward knows go through it, others through transformers' own modules. Knows nothing of
+graphs: it runs on any device, and is tested on the CPU.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .eager import EagerRunner, Then
 from .kv_cache import KVCache
+from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError
 
 ATTENTION = "specdec_folded"
 FIRST_BUCKET = 256
-MOST_DECODING_ROWS = 17
-"""A verification of the longest draft; more rows are a prefill."""
 
 
 class StaticLayer(CacheLayerMixin):
@@ -102,17 +102,26 @@ class ParkedCache(KVCache):
 class StaticRunner(EagerRunner):
     """Buffers for one conversation at a time; another one's are parked and brought back (a copy of what
     it holds, once for each change of conversation).
+
+    With `lean` False the modules compute; `why_modules` then says so, or why the lean forward cannot.
     """
 
     name = "static"
 
-    def __init__(self, model: torch.nn.Module, *, vocab_size: int | None = None) -> None:
+    def __init__(self, model: torch.nn.Module, *, vocab_size: int | None = None, lean: bool = True) -> None:
         super().__init__(model, vocab_size=vocab_size)
         text_config = model.config.get_text_config()
         self._sliding_window = getattr(text_config, "sliding_window", None)
         self._layer_types = set(getattr(text_config, "layer_types", None) or ())
         heads = text_config.num_attention_heads
         self._group = heads // (getattr(text_config, "num_key_value_heads", None) or heads)
+        self._lean: LeanForward | None = None
+        self.why_modules: str | None = None if lean else "the lean forward was not wanted"
+        if lean:
+            try:
+                self._lean = LeanForward(model, self.vocab_size)
+            except UnsupportedError as error:
+                self.why_modules = str(error)
         AttentionInterface.register(ATTENTION, folded_attention)
         model.set_attn_implementation(ATTENTION)
         self._resident: weakref.ref[ParkedCache] | None = None
@@ -134,7 +143,7 @@ class StaticRunner(EagerRunner):
             bucket *= 2
         # Last rows alone, with nothing made of them, are a prompt's, whose length hardly comes again.
         prefills = last_rows > 0 and then is None
-        if rows <= MOST_DECODING_ROWS and not prefills:
+        if rows <= MOST_FEW_ROWS and not prefills:
             found = self._decode(ids, cache.length, bucket, last_rows, then)
         else:
             found = self._compute(ids, self._positions(cache.length, end), bucket, last_rows, then)
@@ -153,16 +162,27 @@ class StaticRunner(EagerRunner):
         Fixed shapes, no wait.
         """
         self._window.positions, self._window.bucket = positions, bucket
-        output = self.model(
-            input_ids=ids[None],
-            attention_mask=self._masks(positions, bucket),
-            position_ids=positions[None],
-            **{self._cache_argument: self._buffers},
-            use_cache=True,
-            logits_to_keep=last_rows,
-        )
-        logits = output.logits[0, :, : self.vocab_size]
+        if self._lean is not None:
+            logits = self._lean_logits(self._lean, ids, positions, bucket, last_rows)
+        else:
+            output = self.model(
+                input_ids=ids[None],
+                attention_mask=self._masks(positions, bucket),
+                position_ids=positions[None],
+                **{self._cache_argument: self._buffers},
+                use_cache=True,
+                logits_to_keep=last_rows,
+            )
+            logits = output.logits[0, :, : self.vocab_size]
         return logits if then is None else then(logits)
+
+    def _lean_logits(
+        self, lean: LeanForward, ids: Tensor, positions: Tensor, bucket: int, last_rows: int
+    ) -> Tensor:
+        cos, sin = (table.index_select(0, positions)[:, None] for table in self._rope)
+        held = torch.arange(bucket, device=self.device)
+        masks = {attention: lean.mask(positions, held, attention) for attention in lean.attentions}
+        return lean(ids, cos, sin, self._buffers.layers, masks, last_rows)
 
     def _masks(self, positions: Tensor, bucket: int) -> Tensor | dict[str, Tensor]:
         """Masks [1, 1, group * rows, bucket], as `folded_attention` reads them; for models whose layers
@@ -208,6 +228,8 @@ class StaticRunner(EagerRunner):
     def _allocate(self, capacity: int) -> None:
         self._window = Window(capacity)
         self._buffers = Cache(layers=[StaticLayer(self._window) for _ in range(self.layer_count)])
+        if self._lean is not None:
+            self._rope = self._lean.rope(capacity)
 
 
 def folded_attention(
@@ -227,7 +249,7 @@ def folded_attention(
     kv_heads = key.shape[1]
     folded = query.reshape(1, kv_heads, -1, head_dim)
     scaling = head_dim**-0.5 if scaling is None else scaling
-    if softcap is None and rows > MOST_DECODING_ROWS:
+    if softcap is None and rows > MOST_FEW_ROWS:
         mixed = scaled_dot_product_attention(folded, key, value, attention_mask, scale=scaling)
     else:
         # For few rows the fused kernels keep most of a GPU idle, and none of them caps logits.

@@ -19,6 +19,7 @@ from specdec_core.samplers import DeviceSampling, Verdict, sampler_for
 from specdec_core.samplers.device import CoupledRule, GreedyRule, RejectionRule
 from specdec_core.sampling import KeyedNoise, SamplingParams, filtered_logits
 from specdec_core.settings import Settings
+from specdec_core.warm_up import rehearse_rounds
 
 CPU = torch.device("cpu")
 PROMPT = [5, 9, 14, 9, 14, 31]
@@ -217,6 +218,20 @@ def test_the_forward_with_its_step_never_asks_for_a_value_on_the_host():
 def test_the_check_for_reading_values_can_fail():
     with FakeTensorMode(), pytest.raises(DataDependentOutputException):
         torch.randn(3).argmax().item()
+
+
+@pytest.mark.parametrize("drafting", ["model", "ngram"])
+@pytest.mark.parametrize("rule", RULES)
+def test_after_a_rehearsal_no_answer_captures_anything(rule, drafting):
+    capture = Calls()
+    pair = Pair(capture)
+    settings = Settings(**RULES[rule])
+    sampler = sampler_for(settings, KeyedNoise(0), pair.sampling)
+    rehearse_rounds(pair.target, pair.drafter if drafting == "model" else None, sampler, range(5))
+    captured = capture.captures
+    for gamma in (0, 1, 2, 4):
+        pair.answer(True, **RULES[rule], gamma=gamma, drafting=drafting)
+    assert capture.captures == captured
 
 
 def test_prompts_of_few_tokens_capture_nothing():

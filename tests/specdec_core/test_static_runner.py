@@ -1,11 +1,19 @@
 """The fixed-shape forward that CUDA graphs capture, run without capture: same logits, sessions kept apart."""
 
+import copy
+
 import pytest
 import torch
 from tiny_models import ARCHITECTURES, VOCAB, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM
 
 from specdec_core.runners import CudaGraphRunner, static
+from specdec_core.runners.cuda_graph import logit_difference
+from specdec_core.runners.lean_forward import FAMILIES as KNOWN
 from specdec_core.runners.static import StaticRunner
+
+FAMILIES = sorted(KNOWN)
 
 
 @pytest.fixture
@@ -20,9 +28,10 @@ def _fresh(architecture: str, ids: torch.Tensor) -> torch.Tensor:
     return tiny_model(architecture)(ids[None]).logits[0]
 
 
+@pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_logits_equal_a_full_forward_s_across_buckets(architecture, ids):
-    runner = StaticRunner(tiny_model(architecture))
+def test_logits_equal_a_full_forward_s_across_buckets(architecture, lean, ids):
+    runner = StaticRunner(tiny_model(architecture), lean=lean)
     cache = runner.new_cache()
     parts = ids.split([20, 1, 2, 5, 30, 1, 9, 1, 81])
     got = torch.cat([runner.forward(cache, part).clone() for part in parts])
@@ -57,6 +66,81 @@ def test_a_session_that_is_gone_is_not_parked(ids):
     cache = runner.new_cache()
     got = runner.forward(cache, ids[:10])
     torch.testing.assert_close(got, _fresh("llama", ids[:10]), atol=1e-4, rtol=1e-4)
+
+
+class _Elsewhere(torch.nn.Linear):
+    """As a quantized layer is: a module that computes its product itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_layers_whose_products_are_their_own_are_left_to_them(architecture, ids):
+    model = tiny_model(architecture)
+    for module in model.model.layers.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = _Elsewhere
+    runner = StaticRunner(model)
+    got = torch.cat(
+        [runner.forward(cache, part).clone() for cache in [runner.new_cache()] for part in ids.split(9)]
+    )
+    assert runner.why_modules is None
+    torch.testing.assert_close(got, _fresh(architecture, ids), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_in_half_precision_the_lean_forward_is_no_further_off_than_the_modules(architecture, ids):
+    wanted = _fresh(architecture, ids)
+    off = []
+    for lean in (True, False):
+        runner = StaticRunner(tiny_model(architecture).to(torch.bfloat16), lean=lean)
+        cache = runner.new_cache()
+        got = torch.cat([runner.forward(cache, part).float().clone() for part in ids.split([90, 1, 5, 54])])
+        off.append(logit_difference(got, wanted))
+    assert off[0] < 1.2 * off[1] + 0.01
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the operations that compute something: those whose result has memory of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        given = {arg.untyped_storage().data_ptr() for arg in args if isinstance(arg, torch.Tensor)}
+        parts = found if isinstance(found, tuple | list) else [found]
+        self.count += func._schema.is_mutable or any(
+            p.untyped_storage().data_ptr() not in given for p in parts
+        )
+        return found
+
+
+def _operations_a_layer(architecture: str, lean: bool, rows: int) -> float:
+    counts = []
+    for layers in (2, 4):
+        config = copy.deepcopy(tiny_model(architecture).config)
+        config.num_hidden_layers = layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = (config.layer_types * layers)[:layers]
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        runner = StaticRunner(model, lean=lean)
+        ids = torch.arange(5, 5 + rows)
+        # Inference mode leaves norms and products whole here, as they are on a GPU.
+        with torch.inference_mode(), _Counted() as counted:
+            runner._compute(ids, runner._positions(20, 20 + rows), 32, 0, None)
+        counts.append(counted.count)
+    return (counts[1] - counts[0]) / 2
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_a_lean_layer_is_less_than_half_of_a_module_s_operations(architecture, rows):
+    """Each is a kernel on a GPU, and there are hundreds in a step."""
+    lean, modules = (_operations_a_layer(architecture, lean, rows) for lean in (True, False))
+    assert lean < 0.5 * modules
 
 
 @pytest.mark.gpu

@@ -1,0 +1,256 @@
+"""The forward of the Llama, Qwen and Gemma families in as few operations as it takes, over any cache.
+
+At batch size 1 a step is many small operations around a few products: on a CPU half of it is Python in
+transformers' modules, on a GPU each small kernel takes as long as reading some megabytes of weights. The
+weights stay the model's own (query, key and value, and gate and up, become views of one tensor each). Whoever
+runs it compares its logits with the modules' first. Knows nothing of text, sampling or speculation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, linear, rms_norm, scaled_dot_product_attention
+from transformers.cache_utils import CacheLayerMixin
+
+from .few_rows import FewRowsLinear, Projection
+from .short_head import ShortHead
+
+FAMILIES = {"llama", "qwen2", "qwen3", "gemma", "gemma2"}
+MOST_FEW_ROWS = 17
+"""A verification of the longest draft; more rows are a prefill."""
+_ROPE_TYPES = {"default", "linear", "llama3"}
+_ATTENTION = {"full_attention", "sliding_attention"}
+
+Function = Callable[[Tensor], Tensor]
+
+
+class UnsupportedError(Exception):
+    """This model is not one that the lean forward computes; `str` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attention: str  # which mask
+    norm: Function  # [rows, hidden] → the same
+    qkv: Function  # → [rows, (heads + 2 kv_heads) * head_dim]
+    q_norm: Function | None  # [rows, heads, head_dim] → the same, Qwen 3 alone
+    k_norm: Function | None
+    output: Function  # → [rows, hidden]
+    output_norm: Function | None  # of what attention adds, Gemma 2 alone
+    mlp_norm: Function
+    gate_up: Callable[[Tensor], Sequence[Tensor]]  # → two of [rows, intermediate]
+    down: Function
+    down_norm: Function | None
+
+
+class LeanForward:
+    """Raises UnsupportedError where the model must be left to transformers' own modules.
+
+    `attentions` are the kinds of mask it asks for, `window` is what a sliding one sees.
+    """
+
+    def __init__(self, model: torch.nn.Module, vocab_size: int) -> None:
+        _require_supported(model)
+        config, body = model.config, model.model
+        attention = body.layers[0].self_attn
+        self.heads: int = config.num_attention_heads
+        self.kv_heads: int = config.num_key_value_heads
+        self.group = self.heads // self.kv_heads
+        self.head_dim: int = attention.head_dim
+        self.scale: float = attention.scaling
+        self.softcap: float | None = getattr(config, "attn_logit_softcapping", None)
+        self.final_softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.window: int | None = getattr(config, "sliding_window", None)
+        self.activation = body.layers[0].mlp.act_fn
+        self.embedding = body.embed_tokens.weight
+        gemma = config.model_type.startswith("gemma")
+        # As the modules have it: a number of the weights' own precision.
+        self.embedding_scale = self.embedding.new_tensor(config.hidden_size**0.5) if gemma else None
+        norm = partial(_norm, eps=config.rms_norm_eps, plus_one=gemma)
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(body.layers)
+        self.attentions = sorted(set(kinds))
+        self.layers = [_lean_layer(layer, kind, norm) for layer, kind in zip(body.layers, kinds, strict=True)]
+        self.norm = norm(body.norm.weight)
+        self.head = _head(model.lm_head, vocab_size)
+        self.vocab_size = vocab_size
+        self._rotary = body.rotary_emb
+
+    def rope(self, length: int) -> tuple[Tensor, Tensor]:
+        """cos and sin [length, head_dim] as the model computes them, the sign of the rotation in sin."""
+        positions = torch.arange(length, device=self.embedding.device)[None]
+        cos, sin = self._rotary(self.embedding[:1], positions)
+        half = self.head_dim // 2
+        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
+
+    def mask(self, queries: Tensor, held: Tensor, attention: str) -> Tensor:
+        """What is added to the scores [group * queries, held]: 0, or -inf where a query at its position must
+        not see a key at its own. The query heads that share a key head are rows of one product.
+        """
+        seen = held <= queries[:, None]
+        if attention == "sliding_attention":
+            seen &= held > queries[:, None] - self.window
+        added = self.embedding.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)
+        return added.repeat(self.group, 1)
+
+    def __call__(
+        self,
+        ids: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        held: Sequence[CacheLayerMixin],
+        masks: Mapping[str, Tensor | None],
+        last_rows: int = 0,
+    ) -> Tensor:
+        """ids [rows], cos and sin [rows, 1, head_dim] of their positions, the cache's layers, and a mask for
+        each kind of attention (None where one row sees all that is held) → logits [rows or last_rows, vocab].
+        """
+        x = self.embedding.index_select(0, ids)  # [rows, hidden]
+        if self.embedding_scale is not None:
+            x = x * self.embedding_scale
+        for layer, layer_held in zip(self.layers, held, strict=True):
+            mixed = self._attention(layer, layer_held, layer.norm(x), cos, sin, masks[layer.attention])
+            x = x + _normed(layer.output(mixed), layer.output_norm)
+            gate, up = layer.gate_up(layer.mlp_norm(x))
+            x = x + _normed(layer.down((self.activation(gate) * up).contiguous()), layer.down_norm)
+        logits = self.head(self.norm(x[-last_rows:]))[:, : self.vocab_size]
+        if self.final_softcap is not None:
+            logits = torch.tanh(logits / self.final_softcap) * self.final_softcap
+        return logits
+
+    def _attention(
+        self, layer: _Layer, held: CacheLayerMixin, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """[rows, hidden] → [rows, heads * head_dim]."""
+        heads, kv_heads, head_dim = self.heads, self.kv_heads, self.head_dim
+        qkv = layer.qkv(x).view(-1, heads + 2 * kv_heads, head_dim)
+        qk, v = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
+        if layer.q_norm is not None:
+            qk = torch.cat([layer.q_norm(qk[:, :heads]), layer.k_norm(qk[:, heads:])], 1)
+        # Rotation of the halves (Su et al. 2021 as Llama lays it out).
+        qk = torch.addcmul(qk * cos, qk.roll(head_dim // 2, -1), sin).transpose(0, 1)[None]
+        k, v = held.update(qk[:, heads:], v.transpose(0, 1)[None])
+        q = qk[:, :heads]
+        folded = q.reshape(kv_heads, -1, head_dim)  # [kv_heads, group * rows, head_dim]
+        if self.softcap is not None:
+            scores = torch.bmm(folded, k[0].transpose(1, 2)).float() * (self.scale / self.softcap)
+            scores = torch.tanh(scores) * self.softcap
+            if mask is not None:
+                scores = scores + mask
+            mixed = torch.bmm(scores.softmax(-1).to(v.dtype), v[0])
+        elif mask is None:
+            mixed = scaled_dot_product_attention(q, k, v, scale=self.scale, enable_gqa=self.group > 1)
+        elif x.shape[0] > MOST_FEW_ROWS:
+            mixed = scaled_dot_product_attention(folded[None], k, v, mask, scale=self.scale)
+        else:
+            # Few rows leave most of a GPU idle in the fused kernels, and wait for each other in the CPU's.
+            scores = torch.baddbmm(mask, folded, k[0].transpose(1, 2), alpha=self.scale)
+            mixed = torch.bmm(scores.softmax(-1), v[0])
+        return mixed.view(heads, -1, head_dim).transpose(0, 1).reshape(x.shape[0], -1)
+
+
+def _require_supported(model: torch.nn.Module) -> None:
+    config = model.config
+    if config.model_type not in FAMILIES:
+        raise UnsupportedError(f"{config.model_type} is not of the Llama, Qwen or Gemma family")
+    if unknown := sorted(set(getattr(config, "layer_types", None) or ()) - _ATTENTION):
+        raise UnsupportedError(f"it has layers of {', '.join(unknown)}")
+    if model.model.rotary_emb.rope_type not in _ROPE_TYPES:
+        raise UnsupportedError(f"its rotary embedding is of type {model.model.rotary_emb.rope_type}")
+
+
+def _lean_layer(layer: torch.nn.Module, attention: str, norm: Callable[[Tensor], Function]) -> _Layer:
+    of, mlp = layer.self_attn, layer.mlp
+
+    def norm_of(module: torch.nn.Module, name: str) -> Function | None:
+        return norm(getattr(module, name).weight) if hasattr(module, name) else None
+
+    # Gemma 2 norms what it adds, too, and its names shift.
+    adds_normed = hasattr(layer, "pre_feedforward_layernorm")
+    before_mlp = "pre_feedforward_layernorm" if adds_normed else "post_attention_layernorm"
+    return _Layer(
+        attention=attention,
+        norm=norm(layer.input_layernorm.weight),
+        qkv=_side_by_side(of.q_proj, of.k_proj, of.v_proj),
+        q_norm=norm_of(of, "q_norm"),
+        k_norm=norm_of(of, "k_norm"),
+        output=_side_by_side(of.o_proj),
+        output_norm=norm_of(layer, "post_attention_layernorm") if adds_normed else None,
+        mlp_norm=norm(getattr(layer, before_mlp).weight),
+        gate_up=_both(mlp.gate_proj, mlp.up_proj),
+        down=_side_by_side(mlp.down_proj),
+        down_norm=norm_of(layer, "post_feedforward_layernorm"),
+    )
+
+
+def _normed(x: Tensor, norm: Function | None) -> Tensor:
+    return x if norm is None else norm(x)
+
+
+def _norm(weight: Tensor, eps: float, plus_one: bool) -> Function:
+    """RMSNorm with this weight; Gemma's counts from 1 and is multiplied before the result is rounded."""
+    shape = weight.shape
+    if weight.is_cpu and weight.dtype == torch.float32:
+        # A LayerNorm over (x, −x), whose mean is 0 and whose variance is x's mean square: two kernels on the
+        # CPU, where torch's own takes six. Nothing of −x is wanted.
+        doubled = torch.cat([weight.data + plus_one, torch.zeros_like(weight.data)])
+
+        def normed(x: Tensor) -> Tensor:
+            return layer_norm(torch.cat([x, -x], -1), doubled.shape, doubled, None, eps)[..., : shape[0]]
+
+        return normed
+    if plus_one:
+        exact = 1 + weight.data.float()
+        return lambda x: rms_norm(x.float(), shape, exact, eps).to(x.dtype)
+    return lambda x: rms_norm(x, shape, weight, eps)
+
+
+def _side_by_side(*modules: torch.nn.Module) -> Function:
+    """x [rows, in] → the outputs of all of them [rows, out], in one product where their weights are not
+    quantized.
+    """
+    if all(_is_plain(module) for module in modules):
+        return _product(*_joined(modules))
+    if len(modules) == 1:
+        return modules[0]
+    return lambda x: torch.cat([module(x) for module in modules], -1)
+
+
+def _both(first: torch.nn.Module, second: torch.nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
+    if _is_plain(first) and _is_plain(second):
+        product = _side_by_side(first, second)
+        return lambda x: product(x).chunk(2, -1)
+    return lambda x: (first(x), second(x))
+
+
+def _is_plain(module: torch.nn.Module) -> bool:
+    return type(module) in (torch.nn.Linear, FewRowsLinear)
+
+
+def _product(weight: Tensor, bias: Tensor | None) -> Function:
+    if weight.is_cpu and weight.dtype == torch.float32:
+        return Projection(weight, bias)
+    return partial(linear, weight=weight, bias=bias)
+
+
+def _joined(modules: Sequence[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """One weight of all rows; the layers' own become views of it, so that nothing is held twice."""
+    bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
+    if len(modules) == 1:
+        return modules[0].weight.data, bias
+    weight = torch.cat([module.weight.data for module in modules])
+    for module, part in zip(modules, weight.split([module.out_features for module in modules]), strict=True):
+        module.weight = torch.nn.Parameter(part, requires_grad=False)
+    return weight, bias
+
+
+def _head(head: torch.nn.Module, vocab_size: int) -> Function:
+    """The output layer, cut to the tokenizer's ids where it can be."""
+    if isinstance(head, ShortHead) or not _is_plain(head):
+        return head
+    bias = None if head.bias is None else head.bias.data[:vocab_size]
+    return _product(head.weight.data[:vocab_size], bias)
