@@ -7,8 +7,9 @@ import weakref
 
 import pytest
 import torch
-from tiny_models import VOCAB, noisy_copy, tiny_model
+from tiny_models import ARCHITECTURES, VOCAB, noisy_copy, tiny_model
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from transformers import AutoModelForCausalLM
 
 from specdec_core.decoding import DecodedRound, Limits, decode
 from specdec_core.draft_length import FixedGamma
@@ -213,6 +214,27 @@ def test_the_forward_with_its_step_never_asks_for_a_value_on_the_host():
             assert drawn.shape == (1,)
         outcome = runner._compute(torch.zeros(5).long(), torch.arange(5), 256, 0, rule.verify)
         assert outcome.shape == (16,)
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch built with CUDA, but no GPU")
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_no_step_on_a_gpu_mixes_devices_or_asks_for_a_value_on_the_host(architecture):
+    """Tensors that say they are on a GPU, with the operations that a GPU would run, and no values."""
+    config = tiny_model(architecture).config
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            runner = StaticRunner(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16))
+            ids = torch.zeros(5).long()
+            sampling = DeviceSampling(torch.device("cuda"), config.vocab_size)
+        with torch.inference_mode():
+            runner.forward(runner.new_cache(), ids)
+            for kind in (GreedyRule, RejectionRule, CoupledRule):
+                rule = sampling.rule(kind, filtered=kind is not GreedyRule)
+                for rows in (1, 2):
+                    runner._compute(ids[:rows], runner._positions(5, 5 + rows), 256, 1, rule.draft)
+                outcome = runner._compute(ids, runner._positions(5, 10), 256, 0, rule.verify)
+                assert outcome.shape == (16,)
+                assert outcome.device.type == "cuda"
 
 
 def test_the_check_for_reading_values_can_fail():
