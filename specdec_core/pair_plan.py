@@ -76,7 +76,7 @@ def plan_pair(
             drafter_vocabulary=None,
             drafter_vocabulary_text=None,
             takes_system_message=None,
-            settings=Settings() if drafter else Settings(gamma=0),
+            settings=Settings(gamma="auto" if drafter else 0),
         )
     if drafter is not None or revision is not None or drafter_revision is not None:
         raise SettingsError("A preset names its own drafter and revisions; give a target to choose them.")

@@ -38,7 +38,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def _settings(values: object) -> Settings:
-    """The [settings] table as Settings; the class itself judges the values."""
+    """The [settings] table as Settings, gamma "auto" where it is silent; the class judges the values."""
     if isinstance(values, Settings):
         return values
     if not isinstance(values, dict):
@@ -49,7 +49,7 @@ def _settings(values: object) -> Settings:
             "settings", "has an {problem}", {"problem": _unknown_key(unknown[0], known)}
         )
     try:
-        return Settings(**values)
+        return Settings(**{"gamma": "auto"} | values)
     except SettingsError as error:
         raise PydanticCustomError("settings", "{problem}", {"problem": str(error)}) from error
 
@@ -89,7 +89,7 @@ class Preset(_Table):
     license_page: WebPage | None = None
     download_gb: float = Field(default=0.0, ge=0)
     examples: tuple[Text, ...] = Field(default=(), strict=False)
-    settings: Annotated[InstanceOf[Settings], BeforeValidator(_settings)] = Settings()
+    settings: Annotated[InstanceOf[Settings], BeforeValidator(_settings)] = Settings(gamma="auto")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Preset:

@@ -46,7 +46,7 @@ def test_a_preset_is_named_after_its_file(tmp_path):
 
 def test_what_a_file_leaves_out_has_a_careful_default(tmp_path):
     preset = get_preset("mine", write(tmp_path))
-    assert preset.settings == Settings()
+    assert preset.settings == Settings(gamma="auto")
     assert preset.vocab_padding == "refuse"
     assert preset.cpu_quantization == "none"
     assert preset.target.quantization == "none"
@@ -75,7 +75,7 @@ def test_a_local_path_becomes_the_folder_beside_the_file(tmp_path):
 def test_a_preset_goes_through_json(tmp_path):
     values = json.loads(json.dumps(get_preset("mine", write(tmp_path)).to_dict()))
     assert values["target"] == {"model": "owner/large", "revision": None, "quantization": "none"}
-    assert values["settings"]["gamma"] == 4
+    assert values["settings"]["gamma"] == "auto"
 
 
 def test_other_files_are_not_presets(tmp_path):
