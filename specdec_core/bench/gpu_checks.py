@@ -13,62 +13,31 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..engine import Engine
 from ..loading import ModelSource, load_model
 from ..pair import LoadedPair
 from ..runners import EagerRunner, runner_for
 from ..runners.cuda_graph import logit_difference
+from ..runners.static import FIRST_BUCKET, StaticRunner
 from ..settings import Settings
 from ..step_times import step_times
 from .gpu_graphs import captured_steps_equal_eager, failing_graph, settings_capture_nothing
+from .random_models import FAMILIES, LARGE, SMALL, VOCAB, save_random
 from .roofline import bytes_read, copy_bandwidth
-from .shapes import word_tokenizer
 
 TOLERANCE = 0.05
 """Of the logits' spread, for `logit_difference` between bfloat16 kernels of different shapes."""
 _WAITS_A_ROUND = 1.0
-_VOCAB = 1024
-SMALL = {
-    "vocab_size": _VOCAB,
-    "hidden_size": 256,
-    "intermediate_size": 512,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-    "max_position_embeddings": 1024,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-FAMILIES = {
-    "llama": {},
-    "gemma": {},
-    # Shorter than what is fed, so that the window matters.
-    "gemma2": {"sliding_window": 96},
-    "qwen3": {},
-}
-_LARGE = {
-    **SMALL,
-    "vocab_size": 32768,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-}
-"""Llama 3.2 1B but for its vocabulary."""
 _FLOORS = {"none": 2.0, "nf4": 3.5}
 """How many times the byte roofline a one-row step may take."""
-_PARTS = (230, 1, 1, 2, 5, 9, 1, 5)
+_PARTS = (FIRST_BUCKET - 15, 1, 1, 2, 5, 9, 1, 5)
 """Rows fed one after the other, across the first bucket's end."""
 _KEPT_BYTES = 96 * 2**20
 """What CUDA libraries may keep after a pair is unloaded: workspaces, nothing that grows with the model."""
@@ -131,8 +100,10 @@ def _plan(root: Path, device: torch.device) -> Iterator[tuple[str, str, Check]]:
         name = f"captured draft steps and verification equal uncaptured ones: {_rule(settings)}"
         yield name, "none", partial(captured_steps_equal_eager, model, settings)
     yield "new settings capture nothing", "none", partial(settings_capture_nothing, model, _FILTERED)
+    check = partial(_first_answer_captures_nothing, folders["llama"], device)
+    yield "after the warm-up a first answer captures nothing", "none", check
     yield "a failing graph does not break an answer", "none", partial(failing_graph, model, _SETTINGS[0])
-    large = save_random(root / "large", "llama", _LARGE, device)
+    large = save_random(root / "large", "llama", LARGE, device)
     for quantization in ("none", "nf4"):
         name = f"one-row step against the byte roofline: 1 B, {_held_as(quantization)}"
         yield name, quantization, partial(_against_roofline, large, quantization, device)
@@ -170,19 +141,6 @@ def _held_as(quantization: str) -> str:
     return "bf16" if quantization == "none" else quantization
 
 
-def save_random(folder: Path, family: str, shape: dict, device: torch.device) -> Path:
-    """A random model whose distributions are far from uniform, with a tokenizer, in a folder."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **shape, tie_word_embeddings=False)
-    with device:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    with torch.no_grad():
-        model.get_output_embeddings().weight.mul_(4)
-    model.save_pretrained(folder)
-    word_tokenizer(shape["vocab_size"]).save_pretrained(folder)
-    return folder
-
-
 def _load(folder: Path, quantization: str, device: torch.device):
     return load_model(ModelSource(str(folder), quantization=quantization), device)
 
@@ -195,11 +153,12 @@ def capture_equals_eager(folder: Path, quantization: str, device: torch.device) 
     if fast.name == "eager":
         return False, fast.reason or "no graph was captured"
     eager = EagerRunner(_load(folder, quantization, device))
-    ids = torch.randint(3, _VOCAB, (sum(_PARTS),), generator=torch.Generator().manual_seed(1)).to(device)
+    ids = torch.randint(3, VOCAB, (sum(_PARTS),), generator=torch.Generator().manual_seed(1)).to(device)
     wanted, got = _logits(eager, ids), _logits(fast, ids)
     found = logit_difference(got, wanted)
     agree = (got.argmax(-1) == wanted.argmax(-1)).float().mean().item()
-    forward = f"not the lean forward: {fast.why_modules}; " if fast.why_modules else ""
+    modules = isinstance(fast, StaticRunner) and fast.why_modules
+    forward = f"not the lean forward: {modules}; " if modules else ""
     return found < TOLERANCE and not forward, (
         f"{forward}difference {found:.4f} of the spread (rms), {agree:.1%} of the argmaxes agree"
     )
@@ -281,6 +240,15 @@ def greedy_equals_baseline(folder: Path, drafter_quantization: str, device: torc
         best = target.prefill(target.new_cache(), context).float().topk(2).values[0]
         margin = (best[0] - best[1]).item()
         return margin < 0.25, f"from token {same} on another text, margin {margin:.3f}, alpha {alpha:.2f}"
+
+
+def _first_answer_captures_nothing(folder: Path, device: torch.device) -> tuple[bool, str]:
+    with _engine(folder, "none", device) as engine:
+        pair = engine.pair
+        before = pair.target.captured, pair.drafter.captured
+        engine.generate(_PROMPT, replace(engine.default_settings, max_new_tokens=96, seed=1))
+        after = pair.target.captured, pair.drafter.captured
+    return before == after, f"{before} graphs of target and drafter, after an answer {after}"
 
 
 def _against_roofline(folder: Path, quantization: str, device: torch.device) -> tuple[bool, str]:

@@ -15,10 +15,11 @@ from specdec_core.bench.figures import (
     Prediction,
     Table,
 )
-from specdec_core.bench.gpu_checks import SMALL, capture_equals_eager, greedy_equals_baseline, save_random
+from specdec_core.bench.gpu_checks import capture_equals_eager, greedy_equals_baseline
 from specdec_core.bench.lanes import Lane, Ratio, Sample, measure, paired_ratio
 from specdec_core.bench.noise import with_noisy_drafter
 from specdec_core.bench.prompts import prompt_set, retold
+from specdec_core.bench.random_models import SMALL, save_random
 from specdec_core.bench.shapes import bigram_pair, next_tokens, partly_other
 from specdec_core.engine import Engine
 from specdec_core.errors import SettingsError
