@@ -23,13 +23,11 @@ Ends = Callable[[list[int]], tuple[int, FinishReason | None]]
 
 
 class GammaPolicy(Protocol):
-    def choose(self) -> tuple[int, str]:
-        """Gamma for the next round, and why."""
+    def choose(self, missing: int) -> tuple[int, str]:
+        """Gamma for the next round, and why. The drafter lacks `missing` tokens of the context."""
 
-    def observe(
-        self, drafted: int, accepted: int, draft_s: float, verify_s: float, catch_up_s: float
-    ) -> None:
-        """Takes note of how a round went; before its first draft the drafter caught up for `catch_up_s`."""
+    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
+        """Takes note of how a round went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +127,17 @@ class _Loop:
     def round(self, index: int, cancelled: Callable[[], bool]) -> DecodedRound:
         """Draft up to gamma tokens, verify them in one target forward, keep what stands and one more."""
         started = time.perf_counter()
-        gamma, reason = self.policy.choose()
+        gamma, reason = self.policy.choose(self.drafter.missing(self.context) if self.drafter else 0)
         room = self._room() - 1
         if gamma > room:
             gamma, reason = room, f"{reason}, cut to the room left"
         before_catch_up = self.clock.mark()
-        takes_prompt = False
+        reads_prompt = False
         if gamma > 0 and self.drafter is not None:
             if not self.drafter.catch_up(self.context, cancelled):
                 return _cancelled(index)
-            takes_prompt = not self.drafter_has_prompt
+            reads_prompt = not self.drafter_has_prompt
             self.drafter_has_prompt = True
-            if takes_prompt:
-                started = time.perf_counter()  # its prefill is no part of the round; what it missed since is
         caught_up = self.clock.mark()
         self.sampler.start_round(self.context, gamma)
 
@@ -156,10 +152,11 @@ class _Loop:
         verdict, kept, finish = self._emit(proposal)
         self.rewind()
         proposed, stood = len(proposal.drafts), proposal.accepted
-        catch_up_s = 0.0 if takes_prompt else self.clock.seconds(before_catch_up, caught_up)
+        # The drafter's prefill is no part of a round; what it missed since then is.
+        prefill_s = self.clock.seconds(before_catch_up, caught_up) if reads_prompt else 0.0
         draft_s = self.clock.seconds(before_draft, before_verify)
         verify_s = self.clock.seconds(before_verify, after_verify)
-        self.policy.observe(proposed, stood, draft_s, verify_s, catch_up_s)
+        self.policy.observe(proposed, stood, draft_s, verify_s)
         return DecodedRound(
             index=index,
             gamma=gamma,
@@ -170,7 +167,7 @@ class _Loop:
             kept=kept,
             draft_s=draft_s,
             verify_s=verify_s,
-            total_s=time.perf_counter() - started,
+            total_s=time.perf_counter() - started - prefill_s,
             finish_reason=finish,
         )
 

@@ -10,20 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .metrics import expected_tokens
+from .settings import MAX_GAMMA
 
 LONGEST_AUTO = 8
 _MEMORY = 0.98
 """Share of an old count that is left after another round."""
 _FIRST_RATE = 0.7
-_FIRST_TESTS = 4.0
+_FIRST_TESTS = 3.0
 _LEAN = 6.0
 """How many tests the rate at the position before counts for."""
 _PROBE_SHARE = 0.01
 """Share of the time that may be lost to finding out whether drafting pays again."""
-_RETURN_WITHIN = 20
-"""Rounds in which drafting has to earn back what the drafter's catching up costs."""
-_CAUGHT_UP_S = 0.05
-"""In one-row target steps; what takes less is no catching up, but asking whether there is any."""
+_EARNED_WITHIN = 200
+"""Plain steps' time in which drafting has to earn back what the drafter's catching up costs: an answer's."""
+_UNUSUAL = 1.5
+"""A step that takes this many times the usual one was held up by something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,11 @@ class FixedGamma:
 
     gamma: int
 
-    def choose(self) -> tuple[int, str]:
+    def choose(self, missing: int) -> tuple[int, str]:
         """Gamma for the next round, and why."""
         return self.gamma, "fixed" if self.gamma else "baseline"
 
-    def observe(
-        self, drafted: int, accepted: int, draft_s: float, verify_s: float, catch_up_s: float
-    ) -> None:
+    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
         """Takes note of a round: drafts proposed, drafts that stood, seconds. Here it changes nothing."""
 
 
@@ -46,53 +45,37 @@ class FixedGamma:
 class StepCosts:
     """What steps cost, in one-row target steps: `drafter` is c, `verify` is v by number of rows. Shared by
     all answers of a pair.
-
-    Only costs relative to each other decide, so they are measured against each other: a machine that slows
-    down slows all of them.
     """
 
     drafter: float
     verify: dict[int, float]
+    """Where a number of rows was not measured, its cost lies on a line through its neighbours."""
+    catch_up: tuple[float, float] = (0.0, 0.0)
+    """What taking in tokens that it missed costs the drafter: at all, and for each."""
     first_rate: float = _FIRST_RATE
     """The acceptance that a new conversation expects: what the last few dozen rounds had at the first."""
-    catch_up: float = 0.5
-    """What the drafter's first draft costs more after a stretch of plain rounds, whose tokens it missed."""
     plain_rounds: int = 0
     """Since the last draft, whichever answer had it."""
-    _one_row_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self.verify = {rows: _on_a_line(self.verify, rows) for rows in range(1, MAX_GAMMA + 2)}
 
     def v(self, rows: int) -> float:
-        """The cost of verifying `rows` rows; where never measured, on a line through its neighbours."""
-        if rows in self.verify:
-            return self.verify[rows]
-        below = max((r for r in self.verify if r < rows), default=min(self.verify))
-        above = min((r for r in self.verify if r > rows), default=max(self.verify))
-        if below == above:
-            return self.verify[below]
-        share = (rows - below) / (above - below)
-        return self.verify[below] + share * (self.verify[above] - self.verify[below])
+        """The cost of verifying `rows` rows."""
+        return self.verify[min(rows, MAX_GAMMA + 1)]
 
-    def observe(self, drafted: int, draft_s: float, verify_s: float, catch_up_s: float = 0.0) -> None:
-        v = self.v(drafted + 1)
-        self._one_row_s = _mix(self._one_row_s, verify_s / v, 0.3)
-        if not drafted:
-            self.plain_rounds += 1
-            return
-        self.plain_rounds = 0
-        measured = verify_s / self._one_row_s
-        self.verify[drafted + 1] = _mix(v, min(max(measured, 0.8 * v), 1.25 * v), 0.05)
-        # A step that was held up (by another program, or by two tokens at once) says nothing of its cost.
-        if (cost := draft_s / drafted / verify_s * v) < 3 * max(self.drafter, 0.01):
-            self.drafter = _mix(self.drafter, cost, 0.1)
-        if (catch_up := catch_up_s / verify_s * v) > _CAUGHT_UP_S:
-            self.catch_up = _mix(self.catch_up, min(catch_up, 3 * self.catch_up), 0.3)
+    def catching_up(self, missing: int) -> float:
+        """The cost of taking in `missing` tokens before a draft; the last two are part of a step."""
+        at_all, each = self.catch_up
+        return at_all + each * missing if missing > 2 else 0.0
 
 
 class AdaptiveGamma:
     """gamma="auto": the gamma with the most expected tokens per second, 0 among the choices.
 
-    Where 0 wins, a single draft is probed now and then: the less it is expected to lose, the more often. What
-    was learnt of the drafts fades in between, so that a probe that succeeds counts.
+    Where 0 wins, a single draft is probed now and then: the less it is expected to lose, the more often, and
+    never where catching up with a plain token costs more than may be lost on it. What was learnt of the
+    drafts fades in between, so that a probe that succeeds counts.
     """
 
     def __init__(self, costs: StepCosts, longest: int = LONGEST_AUTO) -> None:
@@ -101,25 +84,23 @@ class AdaptiveGamma:
         self._accepted = [0.0] * longest
         # A first guess that fades as rounds are observed.
         self._tested[0], self._accepted[0] = _FIRST_TESTS, _FIRST_TESTS * costs.first_rate
-        self._missed = 0
+        self._one_row_s: float | None = None
 
-    def choose(self) -> tuple[int, str]:
+    def choose(self, missing: int) -> tuple[int, str]:
         rates = self._expected_rates()
         best = max(rates, key=rates.get)
         gain = rates[best] / rates[0]
-        catch_up = self._costs.catch_up if self._missed > 1 else 0.0
-        if best > 0 and gain > 1 + catch_up / _RETURN_WITHIN:
+        catching_up = self._costs.catching_up(missing)
+        if best > 0 and gain > 1 + catching_up / _EARNED_WITHIN:
             return best, f"auto: {gain:.2f}× the plain rate is expected"
         lost = (self._costs.drafter + self._costs.v(2)) * max(0.0, 1 - rates[1] / rates[0])
-        if self._costs.plain_rounds * _PROBE_SHARE >= lost + catch_up:
+        if self._costs.plain_rounds * _PROBE_SHARE >= lost + catching_up:
             return 1, "auto: a probe, whether drafting pays again"
         return 0, "auto: no draft is expected to pay"
 
-    def observe(
-        self, drafted: int, accepted: int, draft_s: float, verify_s: float, catch_up_s: float
-    ) -> None:
-        self._costs.observe(drafted, draft_s, verify_s, catch_up_s)
-        self._missed = 0 if drafted else self._missed + 1
+    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
+        self._learn_costs(drafted, draft_s, verify_s)
+        self._costs.plain_rounds = 0 if drafted else self._costs.plain_rounds + 1
         if drafted:
             self._costs.first_rate = _mix(self._costs.first_rate, float(accepted > 0), 0.05)
         for at in range(len(self._tested)):
@@ -127,6 +108,22 @@ class AdaptiveGamma:
             if tested or not drafted:
                 self._tested[at] = self._tested[at] * _MEMORY + tested
                 self._accepted[at] = self._accepted[at] * _MEMORY + (tested and at < accepted)
+
+    def _learn_costs(self, drafted: int, draft_s: float, verify_s: float) -> None:
+        """Only costs relative to each other decide, so they are measured against what a row takes in this
+        answer: a machine that slows down, or a longer context, slows all of them.
+        """
+        costs = self._costs
+        v = costs.v(drafted + 1)
+        one_row_s = verify_s / v
+        usual_s = self._one_row_s or one_row_s
+        held_up = not usual_s / _UNUSUAL < one_row_s < usual_s * _UNUSUAL
+        self._one_row_s = _mix(usual_s, min(max(one_row_s, usual_s / _UNUSUAL), usual_s * _UNUSUAL), 0.3)
+        if not drafted or held_up:
+            return
+        costs.verify[drafted + 1] = max(1.0, _mix(v, verify_s / self._one_row_s, 0.03))
+        step = draft_s / drafted / self._one_row_s
+        costs.drafter = _mix(costs.drafter, min(step, 2 * max(costs.drafter, 0.01)), 0.1)
 
     def acceptance(self) -> list[float]:
         """The rate expected at each position: what was measured there, leaning on the position before
@@ -147,5 +144,13 @@ class AdaptiveGamma:
         }
 
 
-def _mix(old: float | None, new: float, weight: float) -> float:
-    return new if old is None else old + weight * (new - old)
+def _mix(old: float, new: float, weight: float) -> float:
+    return old + weight * (new - old)
+
+
+def _on_a_line(known: Mapping[int, float], at: int) -> float:
+    below = max((n for n in known if n <= at), default=min(known))
+    above = min((n for n in known if n >= at), default=max(known))
+    if below == above:
+        return known[below]
+    return known[below] + (at - below) / (above - below) * (known[above] - known[below])

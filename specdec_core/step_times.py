@@ -13,6 +13,8 @@ import torch
 from .pair import LoadedPair
 from .runners import EagerRunner
 
+_FEWEST_REPETITIONS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
@@ -86,14 +88,26 @@ def step_times(
     within_s: float = math.inf,
 ) -> StepTimes:
     """Median times of bare forwards; a first repetition warms up and is not kept. After `within_s` seconds
-    no further repetition is begun.
+    no further repetition is begun, three at least being kept.
     """
     StepTimer(pair, context, rows).measure(1)
     timer = StepTimer(pair, context, rows)
     ends = time.perf_counter() + within_s
-    timer.measure(1)
-    for _ in range(repetitions - 1):
-        if time.perf_counter() >= ends:
+    for kept in range(repetitions):
+        if kept >= _FEWEST_REPETITIONS and time.perf_counter() >= ends:
             break
         timer.measure(1)
     return timer.times
+
+
+@torch.inference_mode()
+def prefill_s(runner: EagerRunner, tokens: int) -> float:
+    """The shortest of a few prefills of so many tokens, in seconds; a first one warms up."""
+    seconds = []
+    for _ in range(1 + _FEWEST_REPETITIONS):
+        cache = runner.new_cache()
+        start = runner.clock.mark()
+        runner.prefill(cache, [5] * tokens)
+        end = runner.clock.mark()
+        seconds.append(runner.clock.seconds(start, end))
+    return min(seconds[1:])

@@ -63,13 +63,13 @@ def walk_rejection(
     """`verify_rejection` draft by draft. q is a row [vocab] for each draft, None where all are one-hot."""
     for at, draft in enumerate(drafts):
         drafter_prob = 1.0 if q is None else float(q[at][draft])
-        if accept_uniforms[at] * drafter_prob >= float(p[at, draft]):
+        if not accept_uniforms[at] * drafter_prob < float(p[at, draft]):  # so that NaN is rejected
             if q is None:
                 rest = p[at].copy()
                 rest[draft] = 0
             else:
                 rest = np.maximum(p[at] - q[at], 0)
-            left = torch.from_numpy(rest if rest.any() else p[at])
+            left = torch.from_numpy(rest if rest.max() > 0 else p[at])
             return at, draw_on_host(left, residual_uniforms[at])
     return len(drafts), draw_on_host(torch.from_numpy(p[len(drafts)]), residual_uniforms[len(drafts)])
 

@@ -17,7 +17,7 @@ from .runners import EagerRunner
 from .samplers import Sampler, sampler_for
 from .sampling import KeyedNoise
 from .settings import Drafting, Settings
-from .step_times import step_times
+from .step_times import prefill_s, step_times
 
 _MEASURED_ROWS = (1, 2, 3, 5, 9)
 _MEASURED_REPETITIONS = 15
@@ -32,12 +32,17 @@ def measured_costs(pair: LoadedPair) -> dict[Drafting, StepCosts]:
     # More rows never cost less; where it looks so, the machine was busy with something else.
     costs = accumulate((times.v(rows) for rows in sorted(times.target_s)), max)
     verify = dict(zip(sorted(times.target_s), costs, strict=True))
-    return {"model": StepCosts(times.c, dict(verify)), "ngram": StepCosts(0.0, dict(verify))}
+    catch_up = (0.0, 0.0)
+    if pair.drafter is not None:
+        few, many = (prefill_s(pair.drafter, tokens) / times.target_s[1] for tokens in (3, context))
+        each = max(0.0, many - few) / max(1, context - 3)
+        catch_up = (few, each)
+    return {"model": StepCosts(times.c, verify, catch_up), "ngram": StepCosts(0.0, verify)}
 
 
 def rehearse(pair: LoadedPair, own: Settings) -> None:
     """Captures what answers with the pair's own settings and greedy ones need, where its runner captures."""
-    if not pair.target.captures:
+    if not any(runner.captures for runner in (pair.target, pair.drafter) if runner is not None):
         return
     longest = LONGEST_AUTO if own.gamma == "auto" else own.gamma
     for settings in (own, replace(own, temperature=0.0)):

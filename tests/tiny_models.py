@@ -74,6 +74,17 @@ def tiny_model(architecture: str, seed: int = 0) -> PreTrainedModel:
     return model
 
 
+def uneven_model(architecture: str) -> PreTrainedModel:
+    """The same with norms and biases that differ from each other, so that none can stand in for another."""
+    model = tiny_model(architecture)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
 def noisy_copy(model: PreTrainedModel, noise: float, seed: int = 1) -> PreTrainedModel:
     """The same model with noise on its weights, relative to each one's spread: a drafter that is often,
     but not always, right.

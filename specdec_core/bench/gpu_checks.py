@@ -248,7 +248,9 @@ def _first_answer_captures_nothing(folder: Path, device: torch.device) -> tuple[
         before = pair.target.captured, pair.drafter.captured
         engine.generate(_PROMPT, replace(engine.default_settings, max_new_tokens=96, seed=1))
         after = pair.target.captured, pair.drafter.captured
-    return before == after, f"{before} graphs of target and drafter, after an answer {after}"
+        reason = pair.runner_reason
+    good = before == after and min(before) > 0 and reason is None
+    return good, reason or f"{before} graphs of target and drafter, after an answer {after}"
 
 
 def _against_roofline(folder: Path, quantization: str, device: torch.device) -> tuple[bool, str]:

@@ -28,6 +28,7 @@ FAMILIES = {
     "gemma": {},
     # Shorter than what is fed, so that the window matters.
     "gemma2": {"sliding_window": 96},
+    "qwen2": {},
     "qwen3": {},
 }
 LARGE = {
@@ -50,6 +51,9 @@ def save_random(folder: Path, family: str, shape: dict, device: torch.device) ->
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(4)
+        for parameter in model.parameters():
+            if parameter.dim() == 1:  # norms and biases that differ from each other
+                parameter.add_(0.3 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     word_tokenizer(shape["vocab_size"]).save_pretrained(folder)
     return folder

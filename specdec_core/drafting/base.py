@@ -9,6 +9,9 @@ from ..samplers import Sampler
 
 
 class Drafter(Protocol):
+    def missing(self, context: Sequence[int]) -> int:
+        """How many tokens of the context it has yet to take in before it can draft."""
+
     def catch_up(self, context: Sequence[int], stopped: Callable[[], bool]) -> bool:
         """Takes in what it lacks of a long context, before a round is timed; False where it was stopped."""
 

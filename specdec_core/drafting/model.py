@@ -17,6 +17,9 @@ class ModelDrafter:
         self.runner = runner
         self.cache = cache
 
+    def missing(self, context: Sequence[int]) -> int:
+        return len(context) - self.cache.length
+
     def catch_up(self, context: Sequence[int], stopped: Callable[[], bool]) -> bool:
         """Prefills all but the last token where more than a round's two are missing."""
         missing = context[self.cache.length : -1]

@@ -21,6 +21,10 @@ class NgramDrafter:
         self._ends: dict[tuple[int, ...], int] = {}
         self._known = 0
 
+    def missing(self, context: Sequence[int]) -> int:
+        """None that it would have to compute anything for."""
+        return 0
+
     def catch_up(self, context: Sequence[int], stopped: Callable[[], bool]) -> bool:
         self._learn(context)
         return True

@@ -36,14 +36,15 @@ def runner_for(
 def _graph_runner(model: torch.nn.Module, vocab_size: int | None) -> EagerRunner:
     """Graphs of the lean forward, else of transformers' modules, else none."""
     attention = model.config._attn_implementation
-    reason = ""
-    for lean in (True, False):
+    said: str | None = None
+    for _ in ("lean", "modules"):
         try:
-            return CudaGraphRunner(model, vocab_size=vocab_size, lean=lean)
+            return CudaGraphRunner(model, vocab_size=vocab_size, why_modules=said)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             # Whatever a model or a driver does not allow while capturing, the modules themselves still work.
             model.set_attn_implementation(attention)
-            reason = f"no CUDA graph of {model.config.model_type}: {type(error).__name__}: {error}"
-    return EagerRunner(model, vocab_size=vocab_size, reason=reason.split("\n")[0])
+            said = f"{type(error).__name__}: {error}".split("\n")[0]
+    reason = f"no CUDA graph of {model.config.model_type}: {said}"
+    return EagerRunner(model, vocab_size=vocab_size, reason=reason)

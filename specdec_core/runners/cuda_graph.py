@@ -81,11 +81,11 @@ class CudaGraphRunner(StaticRunner):
         model: torch.nn.Module,
         *,
         vocab_size: int | None = None,
-        lean: bool = True,
+        why_modules: str | None = None,
         capture: Capture | None = None,
     ) -> None:
         self._graphs: dict[tuple[int, int, int, Then | None], _Captured] = {}
-        super().__init__(model, vocab_size=vocab_size, lean=lean)
+        super().__init__(model, vocab_size=vocab_size, why_modules=why_modules)
         self._capture = capture or CudaCapture(self.device)
         self._require_same_logits()
 

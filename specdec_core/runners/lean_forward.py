@@ -91,9 +91,7 @@ class LeanForward:
         """What is added to the scores [group * queries, held]: 0, or -inf where a query at its position must
         not see a key at its own. The query heads that share a key head are rows of one product.
         """
-        seen = held <= queries[:, None]
-        if attention == "sliding_attention":
-            seen &= held > queries[:, None] - self.window
+        seen = visible(queries, held, self.window if attention == "sliding_attention" else None)
         added = self.embedding.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)
         return added.repeat(self.group, 1)
 
@@ -150,7 +148,15 @@ class LeanForward:
             # Few rows leave most of a GPU idle in the fused kernels, and wait for each other in the CPU's.
             scores = torch.baddbmm(mask, folded, k[0].transpose(1, 2), alpha=self.scale)
             mixed = torch.bmm(scores.softmax(-1), v[0])
-        return mixed.view(heads, -1, head_dim).transpose(0, 1).reshape(x.shape[0], -1)
+        return mixed.reshape(heads, -1, head_dim).transpose(0, 1).reshape(x.shape[0], -1)
+
+
+def visible(queries: Tensor, held: Tensor, window: int | None) -> Tensor:
+    """Which keys at positions `held` a query at each position sees [queries, held]: none that come later, and
+    with a window none that lie as far back.
+    """
+    seen = held <= queries[:, None]
+    return seen if window is None else seen & (held > queries[:, None] - window)
 
 
 def _require_supported(model: torch.nn.Module) -> None:

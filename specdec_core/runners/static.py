@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .eager import EagerRunner, Then
 from .kv_cache import KVCache
-from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError
+from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError, visible
 
 ATTENTION = "specdec_folded"
 FIRST_BUCKET = 512
@@ -104,12 +104,14 @@ class StaticRunner(EagerRunner):
     """Buffers for one conversation at a time; another one's are parked and brought back (a copy of what
     it holds, once for each change of conversation).
 
-    With `lean` False the modules compute; `why_modules` then says so, or why the lean forward cannot.
+    The modules compute where the lean forward cannot, or where `why_modules` already says why it must not.
     """
 
     name = "static"
 
-    def __init__(self, model: torch.nn.Module, *, vocab_size: int | None = None, lean: bool = True) -> None:
+    def __init__(
+        self, model: torch.nn.Module, *, vocab_size: int | None = None, why_modules: str | None = None
+    ) -> None:
         super().__init__(model, vocab_size=vocab_size)
         text_config = model.config.get_text_config()
         self._sliding_window = getattr(text_config, "sliding_window", None)
@@ -117,8 +119,8 @@ class StaticRunner(EagerRunner):
         heads = text_config.num_attention_heads
         self._group = heads // (getattr(text_config, "num_key_value_heads", None) or heads)
         self._lean: LeanForward | None = None
-        self.why_modules: str | None = None if lean else "the lean forward was not wanted"
-        if lean:
+        self.why_modules = why_modules
+        if why_modules is None:
             try:
                 self._lean = LeanForward(model, self.vocab_size)
             except UnsupportedError as error:
@@ -190,12 +192,11 @@ class StaticRunner(EagerRunner):
         differ, one for each type of layer.
         """
         held = torch.arange(bucket, device=self.device)
-        causal = held <= positions[:, None]
-        full = causal.repeat(self._group, 1)[None, None]
+        full = visible(positions, held, None).repeat(self._group, 1)[None, None]
         if "sliding_attention" not in self._layer_types:
             return full
-        near = causal & (held > positions[:, None] - self._sliding_window)
-        return {"full_attention": full, "sliding_attention": near.repeat(self._group, 1)[None, None]}
+        near = visible(positions, held, self._sliding_window).repeat(self._group, 1)[None, None]
+        return {"full_attention": full, "sliding_attention": near}
 
     def _bring_in(self, cache: ParkedCache, end: int) -> None:
         """Makes `cache` the resident one, with room for `end` positions."""

@@ -224,10 +224,10 @@ def test_no_step_on_a_gpu_mixes_devices_or_asks_for_a_value_on_the_host(architec
     with FakeTensorMode():
         with torch.device("cuda"):
             runner = StaticRunner(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16))
-            ids = torch.zeros(5).long()
+            ids, prompt = torch.zeros(5).long(), torch.zeros(40).long()
             sampling = DeviceSampling(torch.device("cuda"), config.vocab_size)
         with torch.inference_mode():
-            runner.forward(runner.new_cache(), ids)
+            runner.forward(runner.new_cache(), prompt)
             for kind in (GreedyRule, RejectionRule, CoupledRule):
                 rule = sampling.rule(kind, filtered=kind is not GreedyRule)
                 for rows in (1, 2):

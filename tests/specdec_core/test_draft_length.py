@@ -18,27 +18,25 @@ def _run(
     c: float = 0.15,
     v=CHEAP,
     seed: int = 1,
-    catch_up: float = 0.0,
 ):
     """Plays rounds in which every draft stands with probability alpha; gammas chosen, and the speedup.
 
-    After more than one plain round the first draft costs `catch_up` more.
+    A draft after plain rounds costs what the policy is told that catching up costs.
     """
     rng = random.Random(seed)
     chosen, tokens, time = [], 0.0, 0.0
-    real, missed = StepCosts(c, dict(v)), 0
+    real, missing = StepCosts(c, dict(v), policy._costs.catch_up), 1
     for _ in range(rounds):
-        gamma, _ = policy.choose()
+        gamma, _ = policy.choose(missing)
         accepted = 0
         while accepted < gamma and rng.random() < alpha:
             accepted += 1
         draft_s, verify_s = gamma * c, real.v(gamma + 1)
-        catch_up_s = catch_up if gamma and missed > 1 else 0.0
-        missed = 0 if gamma else missed + 1
-        policy.observe(gamma, accepted, draft_s, verify_s, catch_up_s)
+        policy.observe(gamma, accepted, draft_s, verify_s)
         chosen.append(gamma)
         tokens += accepted + 1
-        time += draft_s + verify_s + catch_up_s
+        time += draft_s + verify_s + (real.catching_up(missing) if gamma else 0.0)
+        missing = 1 if gamma else missing + 1
     return chosen, tokens / time
 
 
@@ -60,13 +58,18 @@ def test_where_no_draft_stands_it_stops_drafting_and_loses_next_to_nothing():
     assert speedup > 0.97
 
 
-@pytest.mark.parametrize("catch_up", [0.3, 3.0])
+@pytest.mark.parametrize("catch_up", [(0.0, 0.0), (0.3, 0.005), (3.0, 0.0), (0.5, 0.05)])
 def test_what_it_loses_to_probes_does_not_depend_on_what_catching_up_costs(catch_up):
     """Over many short conversations with a drafter of which no draft stands."""
-    costs = StepCosts(0.15, dict(CHEAP))
-    _run(AdaptiveGamma(costs), 0.0, 300, catch_up=catch_up)
-    speedups = [_run(AdaptiveGamma(costs), 0.0, 100, catch_up=catch_up)[1] for _ in range(20)]
-    assert 0.98 < sum(speedups) / len(speedups) < 1.0
+    costs = StepCosts(0.15, dict(CHEAP), catch_up)
+    _run(AdaptiveGamma(costs), 0.0, 300)
+    speedups = [_run(AdaptiveGamma(costs), 0.0, 100)[1] for _ in range(20)]
+    assert 0.98 < sum(speedups) / len(speedups) <= 1.0
+
+
+def test_a_long_prompt_is_not_read_for_a_probe():
+    costs = StepCosts(0.15, dict(CHEAP), (0.3, 0.01), first_rate=0.0, plain_rounds=150)
+    assert [AdaptiveGamma(costs).choose(missing)[0] for missing in (20, 4000)] == [1, 0]
 
 
 def test_where_verification_is_dear_it_does_not_draft():
@@ -83,13 +86,13 @@ def test_it_probes_and_comes_back_when_drafts_stand_again():
 
 def test_a_new_conversation_expects_what_the_pair_had_so_far():
     costs = StepCosts(0.15, dict(CHEAP))
-    assert AdaptiveGamma(costs).choose()[0] > 0
+    assert AdaptiveGamma(costs).choose(0)[0] > 0
     for _ in range(10):
         _run(AdaptiveGamma(costs), 0.0, 100)
-    gamma, why = AdaptiveGamma(costs).choose()
+    gamma, why = AdaptiveGamma(costs).choose(0)
     assert gamma == 0 or "probe" in why
     _run(AdaptiveGamma(costs), 0.95, 3000)
-    assert AdaptiveGamma(costs).choose()[0] > 2
+    assert AdaptiveGamma(costs).choose(0)[0] > 2
 
 
 def test_wrong_costs_are_corrected_by_what_is_measured():
@@ -98,18 +101,32 @@ def test_wrong_costs_are_corrected_by_what_is_measured():
     assert min(chosen[-50:]) >= 3
 
 
-def test_a_machine_that_slows_down_changes_nothing():
+@pytest.mark.parametrize("slowdowns", [[1] * 5 + [7] * 30 + [1] * 60, [1] * 9 + [100] + [1] * 40])
+def test_a_machine_that_slows_down_or_holds_up_a_round_changes_next_to_nothing(slowdowns):
     costs = StepCosts(0.2, dict(CHEAP))
-    for slowdown in (1, 1, 1, 7, 7, 7):
-        costs.observe(4, 4 * 0.2 * slowdown, 1.1 * slowdown)
+    policy = AdaptiveGamma(costs)
+    for slowdown in slowdowns:
+        policy.observe(4, 2, 4 * 0.2 * slowdown, 1.1 * slowdown)
     assert costs.drafter == pytest.approx(0.2, rel=0.05)
     assert costs.v(5) == pytest.approx(1.1, rel=0.05)
 
 
-def test_catching_up_with_a_long_prompt_is_not_the_cost_of_a_step():
+def test_a_longer_context_elsewhere_is_not_the_cost_of_a_verification():
+    """An answer whose rows take twice as long, without drafts, between rounds of a short one."""
     costs = StepCosts(0.2, dict(CHEAP))
-    costs.observe(4, 50.0, 1.1)
-    assert costs.drafter == 0.2
+    long, short = AdaptiveGamma(costs), AdaptiveGamma(costs)
+    for _ in range(200):
+        long.observe(0, 0, 0.0, 2.0)
+        short.observe(4, 2, 4 * 0.2, 1.1)
+    assert costs.v(5) == pytest.approx(1.1)
+
+
+def test_a_drafter_that_costs_far_more_than_its_bare_steps_is_found_out():
+    costs = StepCosts(0.05, dict(CHEAP))
+    policy = AdaptiveGamma(costs)
+    for _ in range(60):
+        policy.observe(4, 2, 4 * 0.5, 1.1)
+    assert costs.drafter == pytest.approx(0.5, rel=0.1)
 
 
 def test_costs_between_measured_rows_lie_on_a_line():
@@ -118,6 +135,6 @@ def test_costs_between_measured_rows_lie_on_a_line():
 
 
 def test_it_says_why():
-    assert "expected" in AdaptiveGamma(StepCosts(0.1, dict(CHEAP))).choose()[1]
+    assert "expected" in AdaptiveGamma(StepCosts(0.1, dict(CHEAP))).choose(0)[1]
     dear = AdaptiveGamma(StepCosts(3.0, dict(CHEAP)))
-    assert "no draft" in dear.choose()[1]
+    assert "no draft" in dear.choose(0)[1]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, VOCAB, tiny_model
+from tiny_models import ARCHITECTURES, VOCAB, tiny_model, uneven_model
 
 from specdec_core.errors import LoadError
 from specdec_core.runners import EagerRunner, LeanRunner, few_rows, runner_for
@@ -15,14 +15,14 @@ def _ids(count: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def _fresh_logits(architecture: str, ids: torch.Tensor) -> torch.Tensor:
-    return tiny_model(architecture)(ids[None]).logits[0]
+    return uneven_model(architecture)(ids[None]).logits[0]
 
 
 @pytest.mark.parametrize("make_runner", [EagerRunner, runner_for], ids=["eager", "fastest"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_logits_equal_a_full_forward_s_for_every_cut_into_rows(architecture, make_runner):
     ids = _ids(40)
-    runner = make_runner(tiny_model(architecture))
+    runner = make_runner(uneven_model(architecture))
     cache = runner.new_cache()
     got = torch.cat([runner.forward(cache, part) for part in ids.split([17, 1, 2, 5, 1, 8, 6])])
     torch.testing.assert_close(got, _fresh_logits(architecture, ids), atol=1e-4, rtol=1e-4)
@@ -31,7 +31,7 @@ def test_logits_equal_a_full_forward_s_for_every_cut_into_rows(architecture, mak
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_after_a_rewind_other_tokens_take_the_place(architecture):
     ids = _ids(30)
-    runner = runner_for(tiny_model(architecture))
+    runner = runner_for(uneven_model(architecture))
     cache = runner.new_cache()
     runner.forward(cache, torch.cat([ids[:20], _ids(7)]))
     cache.rewind(20)
@@ -42,21 +42,21 @@ def test_after_a_rewind_other_tokens_take_the_place(architecture):
 def test_prefill_in_chunks_gives_the_last_row():
     model = tiny_model("gpt2")
     model.config.max_position_embeddings = 2000
-    runner = runner_for(tiny_model("llama"))
+    runner = runner_for(uneven_model("llama"))
     ids = _ids(1200)
     got = runner.prefill(runner.new_cache(), ids.tolist())
     torch.testing.assert_close(got, _fresh_logits("llama", ids)[-1:], atol=1e-3, rtol=1e-3)
 
 
 def test_a_prefill_stops_between_chunks_when_asked():
-    runner = runner_for(tiny_model("llama"))
+    runner = runner_for(uneven_model("llama"))
     cache = runner.new_cache()
     assert runner.prefill(cache, _ids(1200).tolist(), stopped=lambda: cache.length >= 512) is None
     assert cache.length == 512
 
 
 def test_a_cache_that_was_reserved_does_not_move_while_it_fills():
-    runner = runner_for(tiny_model("llama"))
+    runner = runner_for(uneven_model("llama"))
     cache = runner.new_cache()
     cache.reserve(300)
     runner.prefill(cache, _ids(10).tolist())
@@ -67,7 +67,7 @@ def test_a_cache_that_was_reserved_does_not_move_while_it_fills():
 
 def test_a_cache_that_outgrows_its_room_keeps_what_it_holds():
     ids = _ids(200)
-    runner = runner_for(tiny_model("llama"))
+    runner = runner_for(uneven_model("llama"))
     cache = runner.new_cache()
     cache.reserve(8)
     got = torch.cat([runner.forward(cache, part) for part in ids.split(50)])
@@ -123,9 +123,11 @@ def test_peers_are_measured_on_layers_as_transformers_made_them():
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 9, 70])
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_projection_is_a_linear_layer_for_any_number_of_rows(monkeypatch, rows, packed):
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_projection_is_a_linear_layer_for_any_number_of_rows(monkeypatch, rows, packed, biased):
     monkeypatch.setattr(few_rows, "_SMALLEST_PACKED_BYTES", 0)
     monkeypatch.setattr(few_rows, "_LARGEST_PACKED_BYTES", 2**20 if packed else 0)
     weight, x = torch.randn(48, 32), torch.randn(rows, 32)
-    wanted = torch.nn.functional.linear(x, weight)
-    torch.testing.assert_close(few_rows.Projection(weight)(x), wanted, atol=1e-5, rtol=1e-5)
+    bias = torch.randn(48) if biased else None
+    wanted = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(few_rows.Projection(weight, bias)(x), wanted, atol=1e-5, rtol=1e-5)

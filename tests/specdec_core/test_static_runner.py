@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, VOCAB, tiny_model
+from tiny_models import ARCHITECTURES, VOCAB, tiny_model, uneven_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
@@ -14,6 +14,7 @@ from specdec_core.runners.lean_forward import FAMILIES as KNOWN
 from specdec_core.runners.static import StaticRunner
 
 FAMILIES = sorted(KNOWN)
+WANTED = "for comparison"
 
 
 @pytest.fixture
@@ -25,13 +26,13 @@ def ids(monkeypatch) -> torch.Tensor:
 
 @torch.inference_mode()
 def _fresh(architecture: str, ids: torch.Tensor) -> torch.Tensor:
-    return tiny_model(architecture)(ids[None]).logits[0]
+    return uneven_model(architecture)(ids[None]).logits[0]
 
 
 @pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_logits_equal_a_full_forward_s_across_buckets(architecture, lean, ids):
-    runner = StaticRunner(tiny_model(architecture), lean=lean)
+    runner = StaticRunner(uneven_model(architecture), why_modules=None if lean else WANTED)
     cache = runner.new_cache()
     parts = ids.split([20, 1, 2, 5, 30, 1, 9, 1, 81])
     got = torch.cat([runner.forward(cache, part).clone() for part in parts])
@@ -40,7 +41,7 @@ def test_logits_equal_a_full_forward_s_across_buckets(architecture, lean, ids):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_rewind_costs_nothing_and_leaves_no_trace(architecture, ids):
-    runner = StaticRunner(tiny_model(architecture))
+    runner = StaticRunner(uneven_model(architecture))
     cache = runner.new_cache()
     runner.forward(cache, ids[:40])
     runner.forward(cache, ids[100:109])
@@ -50,7 +51,7 @@ def test_a_rewind_costs_nothing_and_leaves_no_trace(architecture, ids):
 
 
 def test_sessions_that_take_turns_do_not_meet(ids):
-    runner = StaticRunner(tiny_model("llama"))
+    runner = StaticRunner(uneven_model("llama"))
     conversations = [ids[:60], ids[60:150]]
     caches = [runner.new_cache() for _ in conversations]
     for at in range(0, 60, 4):
@@ -61,7 +62,7 @@ def test_sessions_that_take_turns_do_not_meet(ids):
 
 
 def test_a_session_that_is_gone_is_not_parked(ids):
-    runner = StaticRunner(tiny_model("llama"))
+    runner = StaticRunner(uneven_model("llama"))
     runner.forward(runner.new_cache(), ids[:10])
     cache = runner.new_cache()
     got = runner.forward(cache, ids[:10])
@@ -77,7 +78,7 @@ class _Elsewhere(torch.nn.Linear):
 
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_layers_whose_products_are_their_own_are_left_to_them(architecture, ids):
-    model = tiny_model(architecture)
+    model = uneven_model(architecture)
     for module in model.model.layers.modules():
         if type(module) is torch.nn.Linear:
             module.__class__ = _Elsewhere
@@ -94,7 +95,9 @@ def test_in_half_precision_the_lean_forward_is_no_further_off_than_the_modules(a
     wanted = _fresh(architecture, ids)
     off = []
     for lean in (True, False):
-        runner = StaticRunner(tiny_model(architecture).to(torch.bfloat16), lean=lean)
+        runner = StaticRunner(
+            uneven_model(architecture).to(torch.bfloat16), why_modules=None if lean else WANTED
+        )
         cache = runner.new_cache()
         got = torch.cat([runner.forward(cache, part).float().clone() for part in ids.split([90, 1, 5, 54])])
         off.append(logit_difference(got, wanted))
@@ -126,7 +129,7 @@ def _operations_a_layer(architecture: str, lean: bool, rows: int) -> float:
         if getattr(config, "layer_types", None):
             config.layer_types = (config.layer_types * layers)[:layers]
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-        runner = StaticRunner(model, lean=lean)
+        runner = StaticRunner(model, why_modules=None if lean else WANTED)
         ids = torch.arange(5, 5 + rows)
         # Inference mode leaves norms and products whole here, as they are on a GPU.
         with torch.inference_mode(), _Counted() as counted:
@@ -148,7 +151,7 @@ def test_a_lean_layer_is_less_than_half_of_a_module_s_operations(architecture, r
 def test_replayed_graphs_equal_the_eager_forward(architecture, ids):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    runner = CudaGraphRunner(tiny_model(architecture).to("cuda"))
+    runner = CudaGraphRunner(uneven_model(architecture).to("cuda"))
     cache = runner.new_cache()
     parts = ids.cuda().split([20, 1, 2, 5, 30, 1, 9, 1, 81])
     got = torch.cat([runner.forward(cache, part).clone() for part in parts]).cpu()
