@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 from tiny_models import ARCHITECTURES, VOCAB, tiny_model, uneven_model
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
-from specdec_core.runners import CudaGraphRunner, static
+from specdec_core.runners import CudaGraphRunner, lean_forward, static
 from specdec_core.runners.cuda_graph import logit_difference
 from specdec_core.runners.lean_forward import FAMILIES as KNOWN
 from specdec_core.runners.static import StaticRunner
@@ -88,6 +89,19 @@ def test_layers_whose_products_are_their_own_are_left_to_them(architecture, ids)
     )
     assert runner.why_modules is None
     torch.testing.assert_close(got, _fresh(architecture, ids), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_attention_may_come_in_the_layout_of_a_gpu_s_kernels(architecture, ids, monkeypatch):
+    """The memory-efficient one puts heads after rows."""
+
+    def rows_first(*args, **kwargs):
+        return scaled_dot_product_attention(*args, **kwargs).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(lean_forward, "scaled_dot_product_attention", rows_first)
+    runner = StaticRunner(uneven_model(architecture))
+    got = runner.forward(runner.new_cache(), ids[:40])
+    torch.testing.assert_close(got, _fresh(architecture, ids[:40]), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
