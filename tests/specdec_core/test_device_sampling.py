@@ -226,8 +226,7 @@ def test_no_step_on_a_gpu_mixes_devices_or_asks_for_a_value_on_the_host(architec
             runner = StaticRunner(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16))
             ids, prompt = torch.zeros(5).long(), torch.zeros(40).long()
             sampling = DeviceSampling(torch.device("cuda"), config.vocab_size)
-        # Unlike inference mode this goes down to the kernels that a GPU has.
-        with torch.no_grad():
+        with torch.inference_mode():
             runner.forward(runner.new_cache(), prompt)
             for kind in (GreedyRule, RejectionRule, CoupledRule):
                 rule = sampling.rule(kind, filtered=kind is not GreedyRule)
