@@ -68,6 +68,8 @@ class LeanForward:
         self.window: int | None = getattr(config, "sliding_window", None)
         self.activation = body.layers[0].mlp.act_fn
         self.embedding = body.embed_tokens.weight
+        # Few rows leave most of a GPU idle in the fused attention kernels.
+        self.few_rows_in_products = not self.embedding.is_cpu
         gemma = config.model_type.startswith("gemma")
         # As the modules have it: a number of the weights' own precision.
         self.embedding_scale = self.embedding.new_tensor(config.hidden_size**0.5) if gemma else None
@@ -132,20 +134,16 @@ class LeanForward:
         # Rotation of the halves (Su et al. 2021 as Llama lays it out).
         qk = torch.addcmul(qk * cos, qk.roll(head_dim // 2, -1), sin).transpose(0, 1)[None]
         k, v = held.update(qk[:, heads:], v.transpose(0, 1)[None])
-        q = qk[:, :heads]
-        folded = q.reshape(kv_heads, -1, head_dim)  # [kv_heads, group * rows, head_dim]
+        folded = qk[:, :heads].reshape(kv_heads, -1, head_dim)  # [kv_heads, group * rows, head_dim]
         if self.softcap is not None:
             scores = torch.bmm(folded, k[0].transpose(1, 2)).float() * (self.scale / self.softcap)
             scores = torch.tanh(scores) * self.softcap
             if mask is not None:
                 scores = scores + mask
             mixed = torch.bmm(scores.softmax(-1).to(v.dtype), v[0])
-        elif mask is None:
-            mixed = scaled_dot_product_attention(q, k, v, scale=self.scale, enable_gqa=self.group > 1)
-        elif x.shape[0] > MOST_FEW_ROWS:
+        elif mask is None or not self.few_rows_in_products or x.shape[0] > MOST_FEW_ROWS:
             mixed = scaled_dot_product_attention(folded[None], k, v, mask, scale=self.scale)
         else:
-            # Few rows leave most of a GPU idle in the fused kernels, and wait for each other in the CPU's.
             scores = torch.baddbmm(mask, folded, k[0].transpose(1, 2), alpha=self.scale)
             mixed = torch.bmm(scores.softmax(-1), v[0])
         return mixed.reshape(heads, -1, head_dim).transpose(0, 1).reshape(x.shape[0], -1)

@@ -25,6 +25,14 @@ def ids(monkeypatch) -> torch.Tensor:
     return torch.randint(0, VOCAB, (150,), generator=torch.Generator().manual_seed(3))
 
 
+def _runner(model: torch.nn.Module, lean: bool = True) -> StaticRunner:
+    """With attention over few rows as a GPU computes it."""
+    runner = StaticRunner(model, why_modules=None if lean else WANTED)
+    if runner._lean is not None:
+        runner._lean.few_rows_in_products = True
+    return runner
+
+
 @torch.inference_mode()
 def _fresh(architecture: str, ids: torch.Tensor) -> torch.Tensor:
     return uneven_model(architecture)(ids[None]).logits[0]
@@ -33,7 +41,7 @@ def _fresh(architecture: str, ids: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_logits_equal_a_full_forward_s_across_buckets(architecture, lean, ids):
-    runner = StaticRunner(uneven_model(architecture), why_modules=None if lean else WANTED)
+    runner = _runner(uneven_model(architecture), lean)
     cache = runner.new_cache()
     parts = ids.split([20, 1, 2, 5, 30, 1, 9, 1, 81])
     got = torch.cat([runner.forward(cache, part).clone() for part in parts])
@@ -42,7 +50,7 @@ def test_logits_equal_a_full_forward_s_across_buckets(architecture, lean, ids):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_rewind_costs_nothing_and_leaves_no_trace(architecture, ids):
-    runner = StaticRunner(uneven_model(architecture))
+    runner = _runner(uneven_model(architecture))
     cache = runner.new_cache()
     runner.forward(cache, ids[:40])
     runner.forward(cache, ids[100:109])
@@ -52,7 +60,7 @@ def test_a_rewind_costs_nothing_and_leaves_no_trace(architecture, ids):
 
 
 def test_sessions_that_take_turns_do_not_meet(ids):
-    runner = StaticRunner(uneven_model("llama"))
+    runner = _runner(uneven_model("llama"))
     conversations = [ids[:60], ids[60:150]]
     caches = [runner.new_cache() for _ in conversations]
     for at in range(0, 60, 4):
@@ -63,7 +71,7 @@ def test_sessions_that_take_turns_do_not_meet(ids):
 
 
 def test_a_session_that_is_gone_is_not_parked(ids):
-    runner = StaticRunner(uneven_model("llama"))
+    runner = _runner(uneven_model("llama"))
     runner.forward(runner.new_cache(), ids[:10])
     cache = runner.new_cache()
     got = runner.forward(cache, ids[:10])
@@ -83,7 +91,7 @@ def test_layers_whose_products_are_their_own_are_left_to_them(architecture, ids)
     for module in model.model.layers.modules():
         if type(module) is torch.nn.Linear:
             module.__class__ = _Elsewhere
-    runner = StaticRunner(model)
+    runner = _runner(model)
     got = torch.cat(
         [runner.forward(cache, part).clone() for cache in [runner.new_cache()] for part in ids.split(9)]
     )
@@ -99,7 +107,7 @@ def test_attention_may_come_in_the_layout_of_a_gpu_s_kernels(architecture, ids, 
         return scaled_dot_product_attention(*args, **kwargs).transpose(1, 2).contiguous().transpose(1, 2)
 
     monkeypatch.setattr(lean_forward, "scaled_dot_product_attention", rows_first)
-    runner = StaticRunner(uneven_model(architecture))
+    runner = _runner(uneven_model(architecture))
     got = runner.forward(runner.new_cache(), ids[:40])
     torch.testing.assert_close(got, _fresh(architecture, ids[:40]), atol=1e-4, rtol=1e-4)
 
@@ -109,9 +117,7 @@ def test_in_half_precision_the_lean_forward_is_no_further_off_than_the_modules(a
     wanted = _fresh(architecture, ids)
     off = []
     for lean in (True, False):
-        runner = StaticRunner(
-            uneven_model(architecture).to(torch.bfloat16), why_modules=None if lean else WANTED
-        )
+        runner = _runner(uneven_model(architecture).to(torch.bfloat16), lean)
         cache = runner.new_cache()
         got = torch.cat([runner.forward(cache, part).float().clone() for part in ids.split([90, 1, 5, 54])])
         off.append(logit_difference(got, wanted))
@@ -143,7 +149,7 @@ def _operations_a_layer(architecture: str, lean: bool, rows: int) -> float:
         if getattr(config, "layer_types", None):
             config.layer_types = (config.layer_types * layers)[:layers]
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-        runner = StaticRunner(model, why_modules=None if lean else WANTED)
+        runner = _runner(model, lean)
         ids = torch.arange(5, 5 + rows)
         # Inference mode leaves norms and products whole here, as they are on a GPU.
         with torch.inference_mode(), _Counted() as counted:
