@@ -41,6 +41,11 @@ def _sample(settings: Settings, make_sampler=sampler_for) -> tuple[Counter, floa
     accepted = tested = 0
     for seed in range(ANSWERS):
         context = list(PROMPT)
+
+        def ends(ids, context=context):
+            enough = len(context) + len(ids) >= len(PROMPT) + 3
+            return len(ids), "stop" if enough else None
+
         rounds = decode(
             context,
             target,
@@ -48,7 +53,7 @@ def _sample(settings: Settings, make_sampler=sampler_for) -> tuple[Counter, floa
             ModelDrafter(drafter, drafter.new_cache()),
             make_sampler(settings, KeyedNoise(seed)),
             FixedGamma(settings.gamma),
-            lambda ids: (len(ids), None),
+            ends,
             Limits(settings.max_new_tokens, 512),
             lambda: False,
         )
