@@ -33,8 +33,8 @@ class GammaPolicy(Protocol):
 @dataclass(frozen=True, slots=True)
 class DecodedRound:
     """One round in ids. The first `kept` of (accepted drafts, then the target's token) were emitted; drafts
-    beyond the end of an answer are cut off from `verdict`, but are in `proposed` and `stood`. `verdict` is
-    None only where an answer was cancelled between rounds. Times are in seconds; `total_s` is the whole round
+    beyond the end of an answer are cut off from `verdict`. `verdict` is None only where an answer was
+    cancelled between rounds. Times are in seconds; `total_s` is the whole round
     on the host's clock, the choice of gamma included, the drafter's prefill before the first draft left out.
     """
 
@@ -42,8 +42,6 @@ class DecodedRound:
     gamma: int
     gamma_reason: str
     verdict: Verdict | None
-    proposed: int
-    stood: int
     kept: int
     draft_s: float
     verify_s: float
@@ -121,7 +119,7 @@ class _Loop:
         self.sampler.start_round(self.context, 0)
         verdict, kept, finish = self._emit(self.sampler.read(self.sampler.verify(logits)))
         total_s = time.perf_counter() - started
-        return DecodedRound(0, 0, "prefill", verdict, 0, 0, kept, 0.0, total_s, total_s, finish)
+        return DecodedRound(0, 0, "prefill", verdict, kept, 0.0, total_s, total_s, finish)
 
     @torch.inference_mode()
     def round(self, index: int, cancelled: Callable[[], bool]) -> DecodedRound:
@@ -131,6 +129,8 @@ class _Loop:
         room = self._room() - 1
         if gamma > room:
             gamma, reason = room, f"{reason}, cut to the room left"
+        self.sampler.start_round(self.context, gamma)
+
         before_catch_up = self.clock.mark()
         reads_prompt = False
         if gamma > 0 and self.drafter is not None:
@@ -138,9 +138,6 @@ class _Loop:
                 return _cancelled(index)
             reads_prompt = not self.drafter_has_prompt
             self.drafter_has_prompt = True
-        caught_up = self.clock.mark()
-        self.sampler.start_round(self.context, gamma)
-
         before_draft = self.clock.mark()
         if gamma > 0 and self.drafter is not None:
             self.drafter.propose(self.context, gamma, self.sampler)
@@ -151,19 +148,16 @@ class _Loop:
 
         verdict, kept, finish = self._emit(proposal)
         self.rewind()
-        proposed, stood = len(proposal.drafts), proposal.accepted
         # The drafter's prefill is no part of a round; what it missed since then is.
-        prefill_s = self.clock.seconds(before_catch_up, caught_up) if reads_prompt else 0.0
+        prefill_s = self.clock.seconds(before_catch_up, before_draft) if reads_prompt else 0.0
         draft_s = self.clock.seconds(before_draft, before_verify)
         verify_s = self.clock.seconds(before_verify, after_verify)
-        self.policy.observe(proposed, stood, draft_s, verify_s)
+        self.policy.observe(len(proposal.drafts), proposal.accepted, draft_s, verify_s)
         return DecodedRound(
             index=index,
             gamma=gamma,
             gamma_reason=reason,
             verdict=verdict,
-            proposed=proposed,
-            stood=stood,
             kept=kept,
             draft_s=draft_s,
             verify_s=verify_s,
@@ -195,4 +189,4 @@ class _Loop:
 
 
 def _cancelled(index: int) -> DecodedRound:
-    return DecodedRound(index, 0, "cancelled", None, 0, 0, 0, 0.0, 0.0, 0.0, "cancelled")
+    return DecodedRound(index, 0, "cancelled", None, 0, 0.0, 0.0, 0.0, "cancelled")

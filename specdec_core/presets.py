@@ -89,7 +89,7 @@ class Preset(_Table):
     license_page: WebPage | None = None
     download_gb: float = Field(default=0.0, ge=0)
     examples: tuple[Text, ...] = Field(default=(), strict=False)
-    settings: Annotated[InstanceOf[Settings], BeforeValidator(_settings)] = Settings(gamma="auto")
+    settings: Annotated[InstanceOf[Settings], BeforeValidator(_settings)] = _settings({})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Preset:

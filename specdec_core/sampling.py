@@ -66,10 +66,10 @@ def _nucleus(logits: Tensor, top_p: float) -> Tensor:
     Sorting a whole vocabulary takes longer than a small model's forward, and a nucleus is seldom large: the
     best few hundred are ordered first, and all only where their mass does not reach it.
     """
-    vocab = logits.shape[-1]
+    vocab, total = logits.shape[-1], logits.logsumexp(-1, keepdim=True)
     for size in (min(_NUCLEUS_FIRST, vocab), vocab):
         best = logits.topk(size, dim=-1).values
-        probs = (best - logits.logsumexp(-1, keepdim=True)).exp()
+        probs = (best - total).exp()
         mass = probs.cumsum(-1)
         if size == vocab or bool((mass[..., -1] >= top_p).all()):
             break

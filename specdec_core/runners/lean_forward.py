@@ -119,7 +119,7 @@ class LeanForward:
             x = x + _normed(layer.down((self.activation(gate) * up).contiguous()), layer.down_norm)
         logits = self.head(self.norm(x[-last_rows:]))[:, : self.vocab_size]
         if self.final_softcap is not None:
-            logits = torch.tanh(logits / self.final_softcap) * self.final_softcap
+            logits = softcapped(logits, self.final_softcap)
         return logits
 
     def _attention(
@@ -136,8 +136,8 @@ class LeanForward:
         k, v = held.update(qk[:, heads:], v.transpose(0, 1)[None])
         folded = qk[:, :heads].reshape(kv_heads, -1, head_dim)  # [kv_heads, group * rows, head_dim]
         if self.softcap is not None:
-            scores = torch.bmm(folded, k[0].transpose(1, 2)).float() * (self.scale / self.softcap)
-            scores = torch.tanh(scores) * self.softcap
+            scores = torch.bmm(folded, k[0].transpose(1, 2)).float()
+            scores = softcapped(scores, self.softcap, self.scale)
             if mask is not None:
                 scores = scores + mask
             mixed = torch.bmm(scores.softmax(-1).to(v.dtype), v[0])
@@ -147,6 +147,11 @@ class LeanForward:
             scores = torch.baddbmm(mask, folded, k[0].transpose(1, 2), alpha=self.scale)
             mixed = torch.bmm(scores.softmax(-1), v[0])
         return mixed.reshape(heads, -1, head_dim).transpose(0, 1).reshape(x.shape[0], -1)
+
+
+def softcapped(x: Tensor, cap: float, scale: float = 1.0) -> Tensor:
+    """scale · x, bounded smoothly to ±cap (Gemma 2)."""
+    return torch.tanh(x * (scale / cap)) * cap
 
 
 def visible(queries: Tensor, held: Tensor, window: int | None) -> Tensor:

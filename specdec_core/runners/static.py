@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .eager import EagerRunner, Then
 from .kv_cache import KVCache
-from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError, visible
+from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError, softcapped, visible
 
 ATTENTION = "specdec_folded"
 FIRST_BUCKET = 512
@@ -255,9 +255,8 @@ def folded_attention(
         mixed = scaled_dot_product_attention(folded, key, value, attention_mask, scale=scaling)
     else:
         # For few rows the fused kernels keep most of a GPU idle, and none of them caps logits.
-        scores = (folded @ key.transpose(-1, -2)).float() * scaling
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
+        scores = (folded @ key.transpose(-1, -2)).float()
+        scores = scores * scaling if softcap is None else softcapped(scores, softcap, scaling)
         weights = scores.masked_fill(~attention_mask, -torch.inf).softmax(-1)
         mixed = weights.to(value.dtype) @ value
     return mixed.reshape(1, heads, rows, -1).transpose(1, 2).contiguous(), None

@@ -117,7 +117,7 @@ def test_drafts_of_no_model_equal_the_host_s_too(rule):
     replayed, wanted = Pair(Calls()).answer(True, **asked), Pair().answer(False, **asked)
     assert replayed[0] == wanted[0]
     _assert_same_rounds(replayed[1], wanted[1])
-    assert any(rnd.proposed for rnd in wanted[1])
+    assert any(rnd.verdict.drafts for rnd in wanted[1])
 
 
 def test_changed_settings_capture_nothing_anew():
