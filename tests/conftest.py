@@ -25,6 +25,12 @@ def pair_folders(tmp_path_factory) -> tuple[str, str]:
     return save_pair(tmp_path_factory.mktemp("pair"))
 
 
+@pytest.fixture
+def pair(pair_folders) -> list[str]:
+    """The command line's arguments for that pair."""
+    return ["--target", pair_folders[0], "--drafter", pair_folders[1], "--device", "cpu"]
+
+
 @pytest.fixture(scope="session")
 def engine(pair_folders):
     """One loaded pair for all tests that do not unload it."""

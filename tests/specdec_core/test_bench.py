@@ -1,11 +1,10 @@
 """The bench command: what it measures, what it prints, and what it refuses. No test looks at a time."""
 
-import json
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 import torch
+from bench_runs import QUICK, bench_json
 
 from specdec_core.__main__ import main
 from specdec_core.bench.chart import chart_svg
@@ -18,25 +17,11 @@ from specdec_core.bench.figures import (
 from specdec_core.bench.gpu_checks import capture_equals_eager, greedy_equals_baseline
 from specdec_core.bench.lanes import Lane, Ratio, Sample, measure, paired_ratio
 from specdec_core.bench.noise import with_noisy_drafter
-from specdec_core.bench.prompts import prompt_set, retold
+from specdec_core.bench.prompts import prompt_set
 from specdec_core.bench.random_models import SMALL, save_random
-from specdec_core.bench.shapes import bigram_pair, next_tokens, partly_other
 from specdec_core.engine import Engine
 from specdec_core.errors import SettingsError
 from specdec_core.settings import Settings
-
-QUICK = ["--max-new-tokens", "12", "--repetitions", "2", "--temperature", "0"]
-
-
-@pytest.fixture
-def pair(pair_folders) -> list[str]:
-    return ["--target", pair_folders[0], "--drafter", pair_folders[1], "--device", "cpu"]
-
-
-def bench_json(capsys, *arguments: str) -> dict:
-    assert main(["bench", *arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
 
 # --- lanes and figures ------------------------------------------------------------------------------
 
@@ -238,115 +223,3 @@ def test_noise_on_the_drafter_costs_acceptance_and_not_the_text(pair_folders):
     noisy = with_noisy_drafter(engine, 2.0).generate("Once upon a time", settings)
     assert noisy.token_ids == clean.token_ids
     assert noisy.stats.acceptance_rate < 0.5 * clean.stats.acceptance_rate
-
-
-# --- pairs made up for their size -------------------------------------------------------------------
-
-
-@pytest.fixture
-def shapes(tmp_path) -> list[str]:
-    shape = {
-        "model_type": "llama", "vocab_size": 600, "hidden_size": 64, "intermediate_size": 96,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
-        "bos_token_id": 1, "eos_token_id": [2, 3],
-    }  # fmt: skip
-    paths = []
-    for name, layers in (("target", 2), ("drafter", 1)):
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps({**shape, "num_hidden_layers": layers}))
-        paths.append(str(path))
-    return paths
-
-
-@pytest.mark.parametrize("alpha", [0.3, 0.8])
-def test_a_made_up_pair_is_accepted_at_the_rate_asked_for(shapes, alpha):
-    with bigram_pair(*shapes, alpha=alpha, device="cpu") as engine:
-        answer = engine.generate("w10 w20 w30", Settings(max_new_tokens=900, temperature=0, gamma=2, seed=0))
-    assert len(answer.token_ids) == 900
-    assert answer.stats.acceptance_rate == pytest.approx(alpha, abs=0.06)
-
-
-def test_followers_are_one_cycle_that_never_ends_an_answer():
-    followers = next_tokens(50, {2, 3}, seed=0)
-    seen, at = [], 10
-    for _ in range(48):
-        at = followers[at].item()
-        seen.append(at)
-    assert sorted(seen) == [n for n in range(50) if n not in (2, 3)]
-
-
-def test_the_drafter_s_followers_differ_for_the_share_that_is_not_accepted():
-    followers = next_tokens(1000, {0}, seed=0)
-    other = partly_other(followers, 0.7, {0}, seed=1)
-    assert sorted(other.tolist()) == list(range(1000))
-    assert (followers == other).float().mean() == pytest.approx(0.7, abs=0.001)
-
-
-def test_what_was_told_before_is_drafted_without_a_model(shapes):
-    with bigram_pair(*shapes, alpha=0.7, device="cpu") as engine:
-        prompt = retold(engine, "w10 w20 w30 w40 w50", 60)
-        settings = Settings(max_new_tokens=60, temperature=0, gamma=8, drafting="ngram")
-        stats = engine.generate(prompt, settings).stats
-    assert stats.acceptance_rate == 1
-    assert stats.block_efficiency > 7
-
-
-def test_made_up_shapes_are_benched_like_any_pair(shapes, capsys):
-    report = bench_json(
-        capsys, "--shapes", *shapes, "--alpha", "0.7", "--device", "cpu", *QUICK, "--gamma", "2"
-    )
-    assert [lane["lane"] for lane in report["tables"][0]["lanes"]] == [
-        "baseline", "speculative, gamma 2", "n-gram, auto",
-    ]  # fmt: skip
-
-
-def test_shapes_of_two_vocabularies_are_refused(shapes, capsys):
-    config = json.loads(Path(shapes[1]).read_text())
-    Path(shapes[1]).write_text(json.dumps({**config, "vocab_size": 700}))
-    assert main(["bench", "--shapes", *shapes, "--device", "cpu"]) == 2
-    assert "600 and 700" in capsys.readouterr().err
-
-
-# --- Romsto's repository ----------------------------------------------------------------------------
-
-_ROMSTO = {
-    "sampling/__init__.py": (
-        "from .base_decoding import autoregressive_generate\n"
-        "from .speculative_decoding import speculative_generate\n"
-    ),
-    "sampling/base_decoding.py": (
-        "from utils.logits_processor import GreedyProcessor\n"
-        "def autoregressive_generate(inputs, model, max_gen_len=40, logits_processor=GreedyProcessor(1), "
-        "eos_tokens_id=1, pad_token_id=0, use_cache=True, debug=False):\n"
-        "    return list(range(max_gen_len))\n"
-    ),
-    "sampling/speculative_decoding.py": (
-        "def speculative_generate(inputs, drafter, target, tokenizer=None, gamma=5, logits_processor=None, "
-        "max_gen_len=40, eos_tokens_id=1, pad_token_id=0, use_cache=False):\n"
-        "    return list(range(max_gen_len)), 0.5\n"
-    ),
-    "utils/logits_processor.py": (
-        "class GreedyProcessor:\n"
-        "    def __init__(self, temperature):\n"
-        "        self.temperature = temperature\n"
-        "class MultinomialProcessor(GreedyProcessor):\n"
-        "    pass\n"
-    ),
-}  # fmt: skip
-
-
-def test_a_checkout_of_romsto_s_repository_is_measured_beside_ours(pair, capsys, tmp_path):
-    for name, source in _ROMSTO.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(source)
-    report = bench_json(capsys, *pair, *QUICK, "--gamma", "4", "--no-ngram", "--romsto", str(tmp_path))
-    lanes = [lane["lane"] for lane in report["tables"][0]["lanes"]]
-    assert lanes[2:] == ["Romsto autoregressive", "Romsto speculative, gamma 4"]
-
-
-def test_a_checkout_that_cannot_be_imported_is_refused_with_the_reason(pair, capsys, tmp_path):
-    for name, source in _ROMSTO.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("import no_such_module\n" + source)
-    assert main(["bench", *pair, *QUICK, "--romsto", str(tmp_path)]) == 2
-    assert "no_such_module" in capsys.readouterr().err

@@ -21,11 +21,6 @@ STATS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def pair(pair_folders) -> list[str]:
-    return ["--target", pair_folders[0], "--drafter", pair_folders[1], "--device", "cpu"]
-
-
 def test_generate_prints_one_json_object_and_nothing_else(pair, capsys):
     assert (
         main(["generate", *pair, "--message", "Once", "--max-new-tokens", "12", "--seed", "7", "--json"]) == 0
