@@ -24,10 +24,10 @@ from huggingface_hub import SpaceHardware
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import specdec_core as sd
-from ui.space import PRESET_FILE
+from specdec_ui.state.space import PRESET_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
-KEPT = ("app.py", "LICENSE", "ui", "specdec_core", "presets")
+KEPT = ("app.py", "LICENSE", "specdec_ui", "specdec_core", "presets")
 LARGEST_FILE_BYTES = 10_000_000
 """Above it the Hub wants Git LFS."""
 
@@ -94,13 +94,11 @@ def _python() -> str:
 
 
 def _tracked_files() -> list[str]:
-    """What git tracks of the kept paths; of the embedded pair the models, not the scripts that trained it."""
+    """What git tracks of the kept paths."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", *KEPT], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.split("\0")
-    return [
-        name for name in listed if name and not (name.startswith("presets/stories/") and name.endswith(".py"))
-    ]
+    return [name for name in listed if name]
 
 
 def _readme(preset: sd.Preset, hardware: str | None, login: bool) -> str:

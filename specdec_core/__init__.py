@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib
 
+__version__ = "0.1.0"
+
 _HOME = {
     "Engine": "engine",
-    "EngineInfo": "assembly",
+    "EngineInfo": "loading.assemble",
     "IncompatiblePairError": "errors",
     "LoadCancelledError": "errors",
     "LoadError": "errors",
-    "PairReport": "pair_report",
+    "PairReport": "gate.report",
     "PairUncheckableError": "errors",
     "Preset": "presets",
     "PresetError": "errors",
@@ -26,7 +28,7 @@ _HOME = {
     "SpecDecError": "errors",
     "Stats": "trace",
     "Token": "trace",
-    "check_pair": "compatibility",
+    "check_pair": "gate.check",
     "list_presets": "presets",
     "load_presets": "presets",
 }

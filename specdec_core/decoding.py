@@ -15,7 +15,7 @@ import torch
 
 from .drafting import Drafter
 from .runners import EagerRunner, KVCache
-from .samplers import Sampler, Verdict
+from .sampling import Sampler, Verdict
 from .trace import FinishReason
 
 Ends = Callable[[list[int]], tuple[int, FinishReason | None]]

@@ -9,23 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from .assembly import EngineInfo, load_pair, memory_ran_out
-from .draft_length import StepCosts
+from .drafting.length import StepCosts
 from .errors import LoadError, SettingsError, SpecDecError
 from .fair_lock import FairLock
-from .loading import out_of_memory, release_memory
-from .margin import token_margin
-from .pair import LoadedPair
-from .pair_plan import plan_pair
-from .pair_report import PairReport
-from .peer_generation import peer_rounds
-from .placement import MaxMemory
+from .gate.report import PairReport
+from .loading.assemble import EngineInfo, load_pair, memory_ran_out
+from .loading.placement import MaxMemory
+from .loading.plan import plan_pair
+from .loading.warm_up import measured_costs, rehearse
+from .loading.weights import out_of_memory, release_memory
+from .pair import LoadedPair, token_margin
+from .peers import peer_rounds
 from .presets import Preset
 from .progress import Progress, Watch
-from .session import Prompt, Session
+from .session import Session
 from .settings import Drafting, Settings
+from .text.prompting import Prompt
 from .trace import FinishReason, Round, Stats, emitted_ids
-from .warm_up import measured_costs, rehearse
 
 DEFAULT_CACHE_BYTES = 2 * 2**30
 _ONLY_LOADED = "answers are made in worker processes, and a graph captured here would not work in them"

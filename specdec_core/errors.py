@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .pair_report import PairReport
+    from .gate.report import PairReport
 
 
 class SpecDecError(Exception):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
-from .draft_length import StepCosts
-from .prompting import Prompter
+from .drafting.length import StepCosts
 from .runners import EagerRunner
-from .samplers import DeviceSampling
-from .settings import Drafting
+from .sampling import DeviceSampling
+from .sampling.filters import SamplingParams, filtered_logits
+from .sampling.noise import KeyedNoise
+from .settings import Drafting, Settings
+from .text.prompting import Prompter
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,16 @@ class LoadedPair:
         """Positions that both models were made for."""
         lengths = [runner.context_length for runner in (self.target, self.drafter) if runner is not None]
         return min(lengths)
+
+
+@torch.inference_mode()
+def token_margin(pair: LoadedPair, context: list[int], settings: Settings) -> float:
+    """Between the two best scores for the token after `context`: logits, or log probability plus noise."""
+    scores = pair.target.prefill(pair.target.new_cache(), context)
+    if settings.temperature > 0:
+        noise = KeyedNoise(settings.seed, pair.target.device)
+        at = len(context)
+        gumbel = noise.gumbel(range(at, at + 1), scores.shape[-1])
+        scores = filtered_logits(scores, SamplingParams.from_settings(settings)) + gumbel
+    best = scores.float().topk(2).values[0]
+    return (best[0] - best[1]).item()

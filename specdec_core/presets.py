@@ -25,10 +25,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import PresetError, SettingsError
-from .pair_report import VocabPadding
-from .settings import Settings
+from .settings import Settings, VocabPadding
 
-PRESETS_FOLDER = Path(__file__).resolve().parent.parent / "presets"
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "_presets"
+PRESETS_FOLDER = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "presets"
+"""Inside the package where a wheel was installed, beside it in a checkout."""
 
 Quantization = Literal["none", "nf4", "int8"]
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]

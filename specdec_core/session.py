@@ -10,19 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from .decoding import DecodedRound, GammaPolicy, Limits, decode
-from .detokenization import AnswerText
-from .draft_length import AdaptiveGamma, FixedGamma
 from .drafting import Drafter, ModelDrafter, NgramDrafter
+from .drafting.length import AdaptiveGamma, FixedGamma
 from .errors import LoadError, PromptError
 from .metrics import summarize
 from .pair import LoadedPair
-from .prompting import Message, check_messages
-from .samplers import sampler_for
-from .sampling import KeyedNoise
+from .sampling import sampler_for
+from .sampling.noise import KeyedNoise
 from .settings import Drafting, Settings
+from .text.detokenization import AnswerText
+from .text.prompting import Message, Prompt, check_messages
 from .trace import Round, Token, emitted_ids
-
-Prompt = str | Sequence[Message]
 
 _RESERVED_AHEAD = 1024
 

@@ -10,6 +10,8 @@ from .errors import SettingsError
 
 Drafting = Literal["model", "ngram"]
 Verification = Literal["rejection", "coupled"]
+VocabPadding = Literal["refuse", "trim"]
+"""Where only the padding of the logits' width differs: refuse, or cut both to the tokenizer's ids."""
 
 MAX_GAMMA = 16
 """The longest draft that is verified at once; beyond it even a perfect drafter gains next to nothing."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import HubServer, running_hub
 from huggingface_hub import constants
-from tiny_pair import save_pair
+
+from tests.support.hub_server import HubServer, running_hub
+from tests.support.tiny_pair import save_pair
 
 
 @pytest.fixture(autouse=True)

@@ -1,125 +1,161 @@
-"""The rules of the layout, read off the imports: arrows point one way."""
+"""The rules of the layout, read off the imports: arrows between packages point one way."""
 
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import specdec_core
 
-ROOT = Path(__file__).parent.parent
-CORE = sorted((ROOT / "specdec_core").rglob("*.py"))
-UI = [*sorted((ROOT / "ui").rglob("*.py")), ROOT / "app.py"]
-LEAVES = {f"specdec_core.{name}" for name in ("settings", "errors", "trace", "metrics")}
-LAYERS = [
-    {"errors", "trace", "units"},
-    {
-        "settings",
-        "metrics",
-        "fair_lock",
-        "pair_report",
-        "hub_errors",
-        "progress",
-        "adapters",
-        "chat_template",
-    },
-    {"sampling", "draft_length"},
-    {"verification"},
-    {"samplers", "runners"},
-    {"drafting", "prompting", "detokenization"},
-    {"decoding", "pair", "presets", "tokenizer_identity", "model_files", "loading", "resumed_download"},
-    {"session", "logit_width", "step_times", "memory", "download"},
-    {"compatibility", "placement", "peer_generation", "margin", "warm_up"},
-    {"pair_plan"},
-    {"assembly"},
-    {"engine"},
-    {"peers", "terminal_chat"},
-    {"exactness"},
+ROOT = Path(__file__).parents[1]
+CORE_ORDER = [
+    {"cli"},
     {"bench"},
-    {"__main__", "__init__"},
+    {"engine"},
+    {"session", "peers"},
+    {"loading"},
+    {"pair"},
+    {"decoding", "gate"},
+    {"drafting"},
+    {"sampling"},
+    {"runners", "text", "hub"},
 ]
-LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+"""Packages and modules of specdec_core from the top down; whatever is not named here is a leaf."""
+PAGE_ORDER = [
+    {"command"},
+    {"page"},
+    {"api"},
+    {"chat", "compare", "pair_check", "traces"},
+    {"loading"},
+    {"state"},
+    {"parts"},
+]
+PAGE_MAY_IMPORT = {"specdec_core", "specdec_core.settings", "specdec_core.trace", "specdec_core.metrics"}
 
 
-def _package(path: Path) -> str:
-    """The module or subpackage of specdec_core that a file belongs to."""
-    return path.relative_to(ROOT / "specdec_core").parts[0].removesuffix(".py")
+def _files(package: str) -> list[Path]:
+    return sorted(path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py"))
 
 
-def _imports(path: Path) -> list[tuple[str, list[str]]]:
-    """(module, names) of every import in the file; relative ones resolved against specdec_core."""
-    found = []
-    package = ["specdec_core", *path.parent.relative_to(ROOT / "specdec_core").parts] if path in CORE else []
-    tree = ast.parse(path.read_text())
+CORE, PAGE, TRAINING = _files("specdec_core"), _files("specdec_ui"), _files("training")
+
+
+@cache
+def _imports(path: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """(absolute module, names) of every import in a file, those for type checkers left out."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     for_types_only = {
         id(inner)
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(tree):
         if id(node) in for_types_only:
             continue
         if isinstance(node, ast.Import):
-            found += [(alias.name, []) for alias in node.names]
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            found.append(
-                (".".join([*base, *([node.module] if node.module else [])]), [a.name for a in node.names])
-            )
+            package = path.parent.parts[: len(path.parent.parts) - node.level + 1] if node.level else ()
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            found.append((module, tuple(alias.name for alias in node.names)))
     return found
 
 
-def _inner(path: Path) -> set[str]:
-    """Other modules of specdec_core that the file imports."""
-    own = _package(path)
-    modules = {module.split(".")[1] for module, _ in _imports(path) if module.startswith("specdec_core.")}
-    return modules - {own}
+def _room(path: Path) -> str:
+    """The package below the top one, or the module, that a file belongs to."""
+    return path.parts[1].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_only_from_layers_below_its_own(path):
-    own = _package(path)
-    upward = {name for name in _inner(path) if LAYER_OF[name] >= LAYER_OF[own]}
-    assert not upward, f"{own} reaches up to {', '.join(sorted(upward))}"
-
-
-@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_engine_knows_nothing_of_gradio(path):
-    assert not [module for module, _ in _imports(path) if module.split(".")[0] in ("gradio", "ui")]
-
-
-@pytest.mark.parametrize("path", UI, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_page_uses_only_public_names_and_leaves_of_the_engine(path):
+def _rooms_used(path: Path) -> set[str]:
+    """Other rooms of the file's own top package that it imports."""
+    top = path.parts[0]
+    rooms = set()
     for module, names in _imports(path):
-        if module.split(".")[0] == "specdec_core" and module not in LEAVES:
-            assert module == "specdec_core", f"{path.name} reaches past the public names into {module}"
-            assert set(names) <= set(specdec_core.__all__)
+        parts = module.split(".")
+        if parts[0] == top:
+            rooms |= {parts[1]} if len(parts) > 1 else set(names)
+    # `from .. import __version__` names no room.
+    return {room for room in rooms if not room.startswith("__")} - {_room(path)}
+
+
+def _depth(room: str, order: list[set[str]]) -> int:
+    """Place in the order, leaves last."""
+    return next((depth for depth, rooms in enumerate(order) if room in rooms), len(order))
+
+
+@pytest.mark.parametrize(("package", "order"), [("specdec_core", CORE_ORDER), ("specdec_ui", PAGE_ORDER)])
+def test_every_room_in_the_order_exists_and_every_package_is_in_it(package, order):
+    named = set().union(*order)
+    folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    modules = {path.stem for path in (ROOT / package).glob("*.py")}
+    assert folders <= named
+    assert named <= folders | modules
+
+
+@pytest.mark.parametrize("path", [*CORE, *PAGE], ids=str)
+def test_arrows_between_packages_point_one_way(path):
+    if _room(path) in ("__init__", "__main__"):
+        return
+    order = CORE_ORDER if path.parts[0] == "specdec_core" else PAGE_ORDER
+    own = _depth(_room(path), order)
+    leaves = len(order)
+    upward = {room for room in _rooms_used(path) if _depth(room, order) <= own and own != leaves}
+    upward |= {room for room in _rooms_used(path) if own == leaves and _depth(room, order) < leaves}
+    assert not upward, f"{path} reaches up or sideways to {', '.join(sorted(upward))}"
+
+
+@pytest.mark.parametrize("package", ["specdec_core", "specdec_ui"])
+def test_modules_of_one_package_do_not_import_in_circles(package):
+    files = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in _files(package)}
+    arrows: dict[str, set[str]] = {}
+    for module, path in files.items():
+        used = set()
+        for target, names in _imports(path):
+            used |= {f"{target}.{name}" for name in names if f"{target}.{name}" in files} or {target}
+        arrows[module] = (used & files.keys()) - {module}
+    for _ in files:
+        arrows = {module: used for module, used in arrows.items() if used & arrows.keys()}
+    assert not arrows, f"a circle among {', '.join(sorted(arrows))}"
+
+
+@pytest.mark.parametrize("path", CORE, ids=str)
+def test_the_engine_knows_nothing_of_the_page(path):
+    assert not [m for m, _ in _imports(path) if m.split(".")[0] in ("gradio", "specdec_ui", "training")]
+
+
+@pytest.mark.parametrize("path", [*PAGE, *TRAINING], ids=str)
+def test_others_use_public_names_of_the_engine(path):
+    for module, names in _imports(path):
+        if module.split(".")[0] == "specdec_core":
+            assert module in PAGE_MAY_IMPORT, f"{path} reaches past the public names into {module}"
+            if module == "specdec_core":
+                assert set(names) <= set(specdec_core.__all__)
 
 
 def test_only_loading_and_runners_touch_transformers_model_classes():
     for path in CORE:
-        if _package(path) in ("loading", "runners", "bench"):  # bench makes random models to measure
+        if _room(path) in ("loading", "runners", "bench"):  # bench makes random models to measure
             continue
         for module, names in _imports(path):
             if module.split(".")[0] == "transformers":
-                classes = {
-                    name for name in names if name.startswith("AutoModel") or name.endswith("ForCausalLM")
-                }
-                assert not classes, f"{path.name} imports {classes}"
+                classes = [n for n in names if n.startswith("AutoModel") or n.endswith("ForCausalLM")]
+                assert not classes, f"{path} imports {classes}"
 
 
 def test_decoding_never_sees_text():
-    blind = ("decoding", "samplers", "verification", "sampling")
-    for path in (path for path in CORE if _package(path) in blind):
-        assert not _inner(path) & {"detokenization", "prompting"}
+    for path in (path for path in CORE if _room(path) in ("decoding", "sampling")):
+        assert "text" not in _rooms_used(path)
         assert not [m for m, _ in _imports(path) if m.split(".")[0] in ("tokenizers", "transformers")]
 
 
-def test_verification_never_sees_a_model():
-    assert _inner(ROOT / "specdec_core" / "verification.py") == {"sampling"}
+def test_sampling_never_sees_a_model():
+    for path in (path for path in CORE if _room(path) == "sampling"):
+        assert not _rooms_used(path) & {"runners", "loading", "pair"}
 
 
 def test_every_public_name_is_there():

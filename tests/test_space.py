@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import metadata_load
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[0]
 SCRIPT = ROOT / "scripts" / "make_space.py"
 
 
@@ -29,7 +29,7 @@ def space(tmp_path_factory) -> Path:
 def test_it_holds_what_runs_and_nothing_else(space):
     assert {path.name for path in space.iterdir()} == {
         "LICENSE", "README.md", "app.py", "presets", "requirements.txt",
-        "space-preset.txt", "specdec_core", "ui",
+        "space-preset.txt", "specdec_core", "specdec_ui",
     }  # fmt: skip
     assert not list(space.rglob("__pycache__"))
     assert not list((space / "presets").rglob("*.py"))
@@ -51,7 +51,7 @@ def test_the_front_matter_is_what_a_space_needs(space):
 
 
 def test_it_is_for_its_preset_unless_the_operator_names_another(space, tmp_path):
-    asks = [sys.executable, "-c", "from ui import space; print(space.fixed_preset())"]
+    asks = [sys.executable, "-c", "from specdec_ui.state import space; print(space.fixed_preset())"]
 
     def answer(folder: Path, **variables: str) -> str:
         clean = {

@@ -11,20 +11,17 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
 
-from ..assembly import EngineInfo
 from ..engine import Engine
 from ..errors import SettingsError
+from ..loading.step_times import StepTimer
 from ..pair import LoadedPair
-from ..session import Prompt
 from ..settings import Settings
-from ..step_times import StepTimer
-from . import report
+from ..text.prompting import Prompt
 from .chart import chart_svg
 from .exactness import exactness, exactness_lines
 from .figures import ASSISTED, BASELINE, PEER, Table, table
@@ -33,36 +30,10 @@ from .lanes import Lane, measure, our_answer
 from .noise import with_noisy_drafter
 from .peers import peer_answer
 from .prompts import prompt_set, retold
+from .report import BenchReport, Memory, lines
 from .romsto import Romsto
-from .roofline import Roofline, roofline
+from .roofline import roofline
 from .shapes import bigram_pair, bigram_prompts
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """In bytes. `caches` is the most that one conversation's took; `peak` is CUDA's, or the process's."""
-
-    target_weights: int
-    drafter_weights: int | None
-    caches: int
-    peak: int
-
-
-@dataclass(frozen=True, slots=True)
-class BenchReport:
-    """Everything that one run measured."""
-
-    command: str
-    date: str
-    machine: str
-    versions: dict[str, str]
-    pair: EngineInfo
-    text: str
-    max_new_tokens: int
-    repetitions: int
-    tables: list[Table]
-    memory: Memory
-    roofline: list[Roofline]
 
 
 def run(arguments: Namespace, load: Callable[[Namespace], Engine]) -> int:
@@ -96,7 +67,7 @@ def _measure(engine: Engine, arguments: Namespace, romsto: Romsto | None) -> int
     if arguments.chart:
         title = f"{found.pair.title}: speedup over the baseline"
         Path(arguments.chart).write_text(chart_svg(found.tables, title), encoding="utf-8")
-    return _print(dataclasses.asdict(found), arguments.json, report.lines(found))
+    return _print(dataclasses.asdict(found), arguments.json, lines(found))
 
 
 def bench(engine: Engine, arguments: Namespace, romsto: Romsto | None = None) -> BenchReport:

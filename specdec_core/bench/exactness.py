@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from ..engine import Engine
-from ..margin import token_margin
-from ..peer_generation import peer_ids
+from ..pair import token_margin
+from ..peers import peer_ids
 from ..settings import Settings
 from .prompts import topic_request
 

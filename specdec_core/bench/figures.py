@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..loading.step_times import StepTimes
 from ..metrics import acceptance_by_position, expected_tokens, expected_tokens_iid, predicted_speedup
-from ..step_times import StepTimes
 from ..trace import TESTED_KINDS, Round
 from .lanes import Lane, Ratio, Sample, counted, paired_ratio
 

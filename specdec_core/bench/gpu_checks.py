@@ -21,13 +21,13 @@ from typing import Literal
 import torch
 
 from ..engine import Engine
-from ..loading import ModelSource, load_model
+from ..loading.step_times import step_times
+from ..loading.weights import ModelSource, load_model
 from ..pair import LoadedPair
 from ..runners import EagerRunner, runner_for
 from ..runners.cuda_graph import logit_difference
 from ..runners.static import FIRST_BUCKET, StaticRunner
 from ..settings import Settings
-from ..step_times import step_times
 from .gpu_graphs import captured_steps_equal_eager, failing_graph, settings_capture_nothing
 from .random_models import FAMILIES, LARGE, SMALL, VOCAB, save_random
 from .roofline import bytes_read, copy_bandwidth

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..decoding import Limits, decode
-from ..draft_length import FixedGamma
 from ..drafting import ModelDrafter
+from ..drafting.length import FixedGamma
 from ..pair import LoadedPair
 from ..runners import CudaGraphRunner, EagerRunner, runner_for
 from ..runners.cuda_graph import CudaCapture
 from ..runners.static import StaticRunner
-from ..samplers import Verdict, sampler_for
-from ..sampling import KeyedNoise
+from ..sampling import Verdict, sampler_for
+from ..sampling.noise import KeyedNoise
 from ..settings import Settings
 
 Model = Callable[[], torch.nn.Module]

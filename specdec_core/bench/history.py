@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..engine import Engine
-from ..session import Prompt
 from ..settings import Settings
+from ..text.prompting import Prompt
 
 HISTORIES = (100, 400, 1600)
 _FIRST_ANSWER = 8

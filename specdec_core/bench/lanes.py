@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..engine import Engine
-from ..session import Prompt
 from ..settings import Drafting, Settings
+from ..text.prompting import Prompt
 from ..trace import Round, Stats
 
 Answer = Callable[[Prompt, int], "Sample"]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 
 from ..pair import LoadedPair
-from ..peer_generation import peer_ids
-from ..session import Prompt
+from ..peers import peer_ids
 from ..settings import Settings
+from ..text.prompting import Prompt
 from .lanes import Answer, Sample
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from ..engine import Engine
 from ..errors import SettingsError
 from ..presets import get_preset
-from ..session import Prompt
 from ..settings import Settings
+from ..text.prompting import Prompt
 
 # fmt: off
 TOPICS = [

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+from ..loading.assemble import EngineInfo
 from .figures import LaneFigures, Table
 from .lanes import Ratio
 from .roofline import Roofline
 
-if TYPE_CHECKING:
-    from .command import BenchReport, Memory
-
 _NONE = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """In bytes. `caches` is the most that one conversation's took; `peak` is CUDA's, or the process's."""
+
+    target_weights: int
+    drafter_weights: int | None
+    caches: int
+    peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """Everything that one run measured."""
+
+    command: str
+    date: str
+    machine: str
+    versions: dict[str, str]
+    pair: EngineInfo
+    text: str
+    max_new_tokens: int
+    repetitions: int
+    tables: list[Table]
+    memory: Memory
+    roofline: list[Roofline]
 
 
 def _cell(form: str, value: Callable[[LaneFigures], Any]) -> Callable[[LaneFigures], str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from ..pair import LoadedPair
-from ..peer_generation import stock_models
+from ..peers import stock_models
 from ..settings import Settings
 from .lanes import Answer
 from .peers import timed_answer

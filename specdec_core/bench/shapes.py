@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from ..engine import Engine
 from ..errors import SettingsError
-from ..loading import dtype_for, resolve_device
+from ..loading.weights import dtype_for, resolve_device
 from ..pair import LoadedPair
 
 _NEARLY_NOTHING = 1e-3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..samplers import Sampler
+from ..sampling import Sampler
 
 
 class Drafter(Protocol):

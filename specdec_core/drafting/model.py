@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..runners import EagerRunner, KVCache
-from ..samplers import Sampler
+from ..sampling import Sampler
 
 
 class ModelDrafter:

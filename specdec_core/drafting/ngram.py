@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..samplers import Sampler
+from ..sampling import Sampler
 
 LONGEST = 5
 SHORTEST = 2

@@ -3,8 +3,9 @@
 import os
 
 import pytest
-from mismatched import write_mismatched_preset
-from running_app import CHROMIUM, running_app
+
+from tests.support.mismatched import write_mismatched_preset
+from tests.support.running_app import CHROMIUM, running_app
 
 
 def without_browser(why):

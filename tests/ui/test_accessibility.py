@@ -1,7 +1,8 @@
 """No tab, light or dark, breaks a rule of WCAG 2.2, level A or AA, that axe-core can check."""
 
 import pytest
-from running_app import ROOT
+
+from tests.support.running_app import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -1,13 +1,14 @@
 """What the page does when a person does something, without a browser."""
 
 import pytest
-from replay import ReplayEngine, ReplayPreset, replay_presets
 
 import specdec_core as sd
-from ui import chat_handlers, load_handlers
-from ui.holder import EngineHolder
-from ui.settings_panel import FIELDS, panel_values, settings_from
-from ui.visitors import Visitor
+from specdec_ui.chat import handlers as chat_handlers
+from specdec_ui.loading import handlers as load_handlers
+from specdec_ui.parts.settings_panel import FIELDS, panel_values, settings_from
+from specdec_ui.state.holder import EngineHolder
+from specdec_ui.state.visitors import Visitor
+from tests.support.replay import ReplayEngine, ReplayPreset, replay_presets
 
 VALUES = tuple(panel_values(sd.Settings()))
 

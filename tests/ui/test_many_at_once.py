@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from gradio_client import Client
 
-from ui.holder import EngineHolder
-from ui.page import build_page, launch_options
-from ui.presets import Presets
+from specdec_ui.page import build_page, launch_options
+from specdec_ui.state.holder import EngineHolder
+from specdec_ui.state.presets import Presets
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

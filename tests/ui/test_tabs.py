@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from running_app import ROOT
+
+from tests.support.running_app import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -4,7 +4,7 @@ import json
 import threading
 
 import specdec_core as sd
-from ui.conversation import Conversation
+from specdec_ui.state.conversation import Conversation
 
 
 def ask(engine, **settings):

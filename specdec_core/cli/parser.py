@@ -1,0 +1,162 @@
+"""The arguments of every command. Knows nothing of what the commands do."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.metadata import entry_points
+from typing import get_args
+
+from .. import __version__
+from ..settings import MAX_GAMMA, Drafting, Verification, VocabPadding
+
+COMMANDS_GROUP = "specdec.commands"
+"""Entry points of other packages' commands: functions that add their parser to the subparsers they are given,
+with the function to call as its default `run`."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of `specdec`. Its namespace has `command`, and `run` for other packages' commands."""
+    parser = argparse.ArgumentParser(
+        prog="specdec", description="Speculative decoding that shows its drafts."
+    )
+    parser.add_argument("--version", action="version", version=f"specdec-chat {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+    presets = commands.add_parser("presets", help="list the presets")
+    presets.add_argument("--json", action="store_true")
+
+    check = commands.add_parser("check", help="may these two models be paired? reads no weights")
+    check.add_argument("target", help="Hub id or folder")
+    check.add_argument("drafter", help="Hub id or folder")
+    check.add_argument("--revision", help="the target's branch, tag or commit on the Hub")
+    check.add_argument("--drafter-revision", metavar="REVISION", help="the drafter's")
+    check.add_argument("--vocab-padding", choices=get_args(VocabPadding), default="refuse")
+    check.add_argument("--json", action="store_true")
+
+    generate = commands.add_parser("generate", help="answer one prompt or message")
+    what = generate.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt", help="raw text to continue")
+    what.add_argument("--message", help="a message to answer, through the chat template")
+    _add_pair_arguments(generate)
+    _add_settings_arguments(generate)
+    generate.add_argument("--json", action="store_true")
+
+    chat = commands.add_parser("chat", help="a conversation in the terminal")
+    _add_pair_arguments(chat)
+    _add_settings_arguments(chat)
+
+    bench = commands.add_parser("bench", help="measure baseline, speculative decoding and the peers")
+    _add_pair_arguments(bench)
+    _add_bench_arguments(bench)
+
+    for entry_point in entry_points(group=COMMANDS_GROUP):
+        entry_point.load()(commands)
+    return parser
+
+
+def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the pair")
+    group.add_argument("--preset", help="a preset's name (see presets)")
+    group.add_argument("--target", help="Hub id or folder, in place of a preset")
+    group.add_argument("--drafter", help="Hub id or folder; without it the target decodes alone")
+    group.add_argument("--revision", help="the target's branch, tag or commit on the Hub")
+    group.add_argument("--drafter-revision", metavar="REVISION", help="the drafter's")
+    group.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:N, or auto, which splits a target that is too large over all GPUs, memory and "
+        "disk (default: cuda where there is one)",
+    )
+    group.add_argument(
+        "--max-memory",
+        type=_device_and_size,
+        action="append",
+        metavar="DEVICE=SIZE",
+        help="the most that --device auto may take, as in cuda:0=20GiB; repeatable, others are not used",
+    )
+    quantizations = ["none", "nf4", "int8"]
+    group.add_argument("--quantization", choices=quantizations, help="for both models")
+    group.add_argument("--drafter-quantization", choices=quantizations, help="for the drafter alone")
+    group.add_argument("--vocab-padding", choices=get_args(VocabPadding))
+
+
+def _add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options default to None, which stands for the preset's own setting."""
+    group = parser.add_argument_group("settings")
+    group.add_argument("--gamma", type=_gamma, help=f"drafts a round, 0 to {MAX_GAMMA} or auto; 0 is plain")
+    group.add_argument("--drafting", choices=get_args(Drafting))
+    group.add_argument("--verification", choices=get_args(Verification))
+    group.add_argument("--temperature", type=float, help="0 is greedy")
+    group.add_argument("--top-p", type=float)
+    group.add_argument("--top-k", type=int)
+    group.add_argument("--min-p", type=float)
+    group.add_argument("--seed", type=int)
+    group.add_argument("--max-new-tokens", type=int)
+    group.add_argument("--stop", action="append", metavar="S", help="end before this text; repeatable")
+
+
+def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is measured")
+    group.add_argument(
+        "--gamma",
+        type=_gamma,
+        nargs="+",
+        metavar="G",
+        default=[*range(1, 9), "auto"],
+        help="draft lengths, auto among them (default 1 to 8 and auto)",
+    )
+    group.add_argument("--no-ngram", action="store_true", help="leave n-gram drafting out")
+    group.add_argument("--peers", action="store_true", help="transformers' generate in the same run")
+    group.add_argument("--romsto", metavar="PATH", help="a checkout of romsto/Speculative-Decoding as well")
+    group.add_argument(
+        "--peer-gamma", type=int, nargs="+", metavar="G", default=[4], help="the peers' gammas (default 4)"
+    )
+    group.add_argument("--temperature", type=float, nargs="+", metavar="T", default=[0.0, 0.8])
+    group.add_argument("--verification", choices=get_args(Verification), default="rejection")
+    group.add_argument(
+        "--text",
+        default="stories",
+        metavar="SET",
+        help="stories, random, repeat (passages said twice; with --shapes an answer given before) or a file, "
+        "one prompt a line",
+    )
+    group.add_argument("--max-new-tokens", type=int, default=150, metavar="N")
+    group.add_argument(
+        "--drafter-noise",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="noise on the drafter's weights, to see drafts fail",
+    )
+    group.add_argument("--repetitions", type=int, default=5, metavar="N", help="answers a lane (default 5)")
+    group.add_argument("--chart", metavar="FILE.svg", help="draw measured and predicted speedup over gamma")
+    group.add_argument("--json", action="store_true")
+    shapes = parser.add_argument_group("a pair made up for its size")
+    shapes.add_argument("--shapes", nargs=2, metavar="CONFIG", help="config.json of target and drafter")
+    shapes.add_argument(
+        "--alpha", type=float, default=0.8, help="the share of drafts to accept (default 0.8)"
+    )
+    other = parser.add_argument_group("in place of the lanes").add_mutually_exclusive_group()
+    other.add_argument(
+        "--exactness", type=int, metavar="PROMPTS", help="are speculative answers the baseline's?"
+    )
+    other.add_argument(
+        "--history",
+        type=int,
+        nargs="*",
+        metavar="TOKENS",
+        help="time to first token of a second turn (default 100 400 1600)",
+    )
+    other.add_argument("--gpu-checks", action="store_true", help="what only a GPU can show; needs no pair")
+
+
+def _gamma(text: str) -> int | str:
+    if text != "auto" and not text.lstrip("-").isdigit():
+        raise argparse.ArgumentTypeError(f"a whole number from 0 to {MAX_GAMMA} or auto, not {text!r}")
+    return text if text == "auto" else int(text)
+
+
+def _device_and_size(text: str) -> tuple[str, str]:
+    device, separator, size = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"a device and a size, as in cpu=8GiB, not {text!r}")
+    return device, size

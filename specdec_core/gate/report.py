@@ -1,0 +1,101 @@
+"""What the gate says: one Check for each thing compared, and the report that holds them.
+
+Plain data and its text form; knows nothing of configurations or tokenizers.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Status = Literal["pass", "warning", "fail", "unchecked"]
+
+SHARE_A_TOKENIZER = (
+    "Choose a drafter that shares the target's tokenizer, usually a smaller size of the same release, "
+    "or no drafter at all (n-gram drafting)."
+)
+
+LINE_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was compared, with both values. On fail the explanation ends with what to do next."""
+
+    name: str
+    status: Status
+    target_value: str
+    drafter_value: str
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    """The gate's verdict on a pair; `str(report)` is fit for a terminal.
+
+    `tokenizer` is the target's, the only one that text ever needs, kept so that loading does not parse it
+    again; `tokenizer_width` is its highest id + 1, the width that `vocab_padding="trim"` cuts logits to.
+    """
+
+    target: str
+    drafter: str
+    checks: tuple[Check, ...]
+    tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False, compare=False)
+    tokenizer_width: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the pair may be loaded: nothing failed and nothing was left unchecked."""
+        return all(check.status in ("pass", "warning") for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the tokenizer is left out."""
+        return {
+            "ok": self.ok,
+            "target": self.target,
+            "drafter": self.drafter,
+            "tokenizer_width": self.tokenizer_width,
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join([self._verdict(), *(_lines(check) for check in self.checks)])
+
+    def _verdict(self) -> str:
+        failed = [check.name for check in self.checks if check.status == "fail"]
+        unchecked = [check.name for check in self.checks if check.status == "unchecked"]
+        total = len(self.checks)
+        if failed:
+            count = f"{len(failed)} of {total} checks failed" if total > 1 else "the check failed"
+            return (
+                f"Incompatible: {self.drafter} cannot draft for {self.target}; {count}: {', '.join(failed)}."
+            )
+        if unchecked:
+            return f"Not checked: {self.drafter} drafting for {self.target}; unread: {', '.join(unchecked)}."
+        warnings = sum(check.status == "warning" for check in self.checks)
+        note = f", {warnings} of them with a warning" if warnings else ""
+        return f"Compatible: {self.drafter} can draft for {self.target}; {total} checks passed{note}."
+
+
+def _lines(check: Check) -> str:
+    label = check.status.upper() if check.status in ("fail", "unchecked") else check.status
+    if check.target_value == check.drafter_value:
+        values = [("both", check.target_value)]
+    else:
+        values = [("target", check.target_value), ("drafter", check.drafter_value)]
+    lines = [f"  {label:<9}  {check.name}"]
+    for whose, value in values:
+        lines.append(
+            textwrap.fill(value, LINE_WIDTH, initial_indent=f"             {whose:<7}  ", **_HANGING)
+        )
+    lines.append(
+        textwrap.fill(check.explanation, LINE_WIDTH, initial_indent=" " * 13, subsequent_indent=" " * 13)
+    )
+    return "\n".join(lines)
+
+
+_HANGING = {"subsequent_indent": " " * 22, "break_on_hyphens": False}

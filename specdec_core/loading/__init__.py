@@ -1,0 +1,1 @@
+"""Loading a pair: plan, placement, weights, warm-up and step times."""

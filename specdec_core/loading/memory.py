@@ -1,0 +1,177 @@
+"""How much memory a pair will need, and whether it is there, before anything is downloaded or read.
+
+Counts the parameters of models without weights (on the meta device). Knows nothing of presets or the Hub.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from ..errors import LoadError
+from ..runners import copied_bytes
+from ..units import gigabytes
+from .weights import ModelSource, Quantization, dtype_for, skeleton
+
+PLANNED_POSITIONS = 4096
+"""One conversation of this length is planned for, or of the pair's whole context where that is shorter."""
+
+_PREFILL_ROWS = 512
+_CUDA_HEAD_ROOM_BYTES = 512 * 2**20
+"""Captured graphs, the libraries' workspaces and what the allocator cannot hand out."""
+
+_NF4_BLOCK, _NF4_SECOND_BLOCK = 64, 256
+_SMALLER: tuple[Quantization, ...] = ("int8", "nf4")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Bytes that a model, or a pair, will occupy."""
+
+    weights_bytes: int
+    """With the copies that the CPU's faster products need."""
+    cache_bytes: int
+    """Keys and values of one conversation of `positions`."""
+    working_bytes: int
+    """The largest intermediate results of a prefill, and what a device keeps for itself."""
+    positions: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.cache_bytes + self.working_bytes
+
+
+def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryNeed:
+    """What the models held on one device will need together. Raises LoadError for an unknown architecture."""
+    models = [skeleton(source, device) for source in sources]
+    configs = [model.config.get_text_config() for model in models]
+    positions = min([PLANNED_POSITIONS, *(config.max_position_embeddings for config in configs)])
+    size = dtype_for(device).itemsize
+    copies = sum(map(copied_bytes, models)) if device.type == "cpu" else 0
+    head_room = _CUDA_HEAD_ROOM_BYTES if device.type == "cuda" else 0
+    return MemoryNeed(
+        weights_bytes=sum(
+            weights_bytes(model, source.quantization, size)
+            for model, source in zip(models, sources, strict=True)
+        )
+        + copies,
+        cache_bytes=sum(positions * size * _cached_values(config) for config in configs),
+        working_bytes=max(_PREFILL_ROWS * size * _working_values(config) for config in configs) + head_room,
+        positions=positions,
+    )
+
+
+def weights_bytes(model: PreTrainedModel, quantization: Quantization, size: int) -> int:
+    """Bytes of the parameters and buffers, where those that are not quantized take `size` bytes each.
+
+    bitsandbytes quantizes every nn.Linear but the output layer: to 4 bits with an 8-bit scale for each 64
+    weights and a float32 for each 256 scales (Dettmers et al. 2023, double quantization), or to 8 bits with a
+    float32 for each row.
+    """
+    head = model.get_output_embeddings()
+    quantized = {
+        id(module.weight): module.weight
+        for module in model.modules()
+        if quantization != "none" and isinstance(module, torch.nn.Linear) and module is not head
+    }
+    total = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    for parameter in model.parameters():
+        count = parameter.numel()
+        if id(parameter) not in quantized:
+            total += count * size
+        elif quantization == "int8":
+            total += count + 4 * parameter.shape[0]
+        else:
+            scales = math.ceil(count / _NF4_BLOCK)
+            total += math.ceil(count / 2) + scales + 4 * math.ceil(scales / _NF4_SECOND_BLOCK)
+    return total
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can be had now without swapping; None where the system does not tell."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    known = [amount for amount in (_available_bytes(), _container_bytes()) if amount is not None]
+    return min(known) if known else None
+
+
+def require_memory(sources: Sequence[ModelSource], device: torch.device) -> MemoryNeed:
+    """The need, where it fits. Raises LoadError with the numbers and what would fit instead."""
+    need = memory_need(sources, device)
+    free = free_bytes(device)
+    if free is None or need.total_bytes <= free:
+        return need
+    raise LoadError(
+        f"{refusal(sources, device, need, free)} With device auto, layers that find no room on it stay in "
+        "memory or on disk: slow, but it works."
+    )
+
+
+def refusal(sources: Sequence[ModelSource], device: torch.device, need: MemoryNeed, free: int) -> str:
+    """The numbers, and what would fit instead."""
+    place = f"on {device}" if device.type == "cuda" else "in this machine's memory"
+    names = " and ".join(source.model for source in sources)
+    text = (
+        f"{names} would need about {gigabytes(need.total_bytes)} {place} ({gigabytes(need.weights_bytes)} of "
+        f"weights, {gigabytes(need.cache_bytes)} of caches for {need.positions:,} tokens), and "
+        f"{gigabytes(free)} are free. Nothing was downloaded or read. "
+    )
+    for quantization in _SMALLER if device.type == "cuda" else ():
+        smaller = [replace(source, quantization=quantization) for source in sources]
+        needed = memory_need(smaller, device).total_bytes
+        if needed <= free and needed < need.total_bytes:
+            return text + f"With {quantization} quantization it needs about {gigabytes(needed)}: choose that."
+    if len(sources) > 1 and memory_need(sources[:1], device).total_bytes <= free:
+        text += "The target alone would fit: load it without a drafter and draft by n-grams. Or choose "
+    else:
+        text += "Choose "
+    return text + (
+        "a smaller pair, or free memory (a pair that is loaded keeps its memory until the next one is ready)."
+    )
+
+
+def _cached_values(config) -> int:
+    """Keys and values of one position in all layers."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * _head_dim(config)
+
+
+def _working_values(config) -> int:
+    """Values of one prefill row that live at once: the MLP's two products, the layer's input and sums."""
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return 3 * inner + 4 * config.hidden_size
+
+
+def _head_dim(config) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _available_bytes() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # macOS and Windows do not tell
+        return None
+
+
+def _container_bytes(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container's own limit leaves (cgroup 2), page cache that can be given up counted as free."""
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        given_up = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no limit reads "max"
+        return None
+    return max(0, limit - used + int(given_up.get("inactive_file", 0)))

@@ -1,0 +1,249 @@
+"""Weights onto a device: precision, quantization, and errors that say what to do.
+
+Knows nothing of pairs: the gate has spoken before anything here is called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import shutil
+import tempfile
+import traceback
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from ..errors import LoadError
+from ..hub.adapters import Adapter, merge
+from ..hub.errors import first_line
+
+Quantization = Literal["none", "nf4", "int8"]
+QUANTIZATIONS: tuple[str, ...] = ("none", "nf4", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from (Hub id or local folder) and how its weights are held.
+
+    Where `model` is the folder of an `adapter`, most weights come from that one's base.
+    """
+
+    model: str
+    revision: str | None = None
+    quantization: Quantization = "none"
+    adapter: Adapter | None = None
+
+    @property
+    def base(self) -> str:
+        """Where configuration and weights are."""
+        return self.adapter.base if self.adapter else self.model
+
+    @property
+    def base_revision(self) -> str | None:
+        return self.adapter.revision if self.adapter else self.revision
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A model over several devices. `devices` says where each module is ("disk" among the answers), `last`
+    where the last layer is computed.
+    """
+
+    devices: Mapping[str, str]
+    last: torch.device
+
+    @property
+    def places(self) -> str:
+        *others, last = dict.fromkeys(self.devices.values())
+        return f"{', '.join(others)} and {last}" if others else last
+
+
+def resolve_device(device: str | None) -> torch.device:
+    """The device asked for; for None and "auto" CUDA where there is one, else the CPU. Raises LoadError if it
+    is not there.
+    """
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise LoadError(f"{device!r} is not a device. Use cpu, cuda, cuda:N or auto.") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise LoadError("There is no CUDA device here. Use device cpu, or the embedded preset stories.")
+    if resolved.type not in ("cpu", "cuda"):
+        raise LoadError(f"Device {device!r} is not supported. Use cpu, cuda, cuda:N or auto.")
+    return resolved
+
+
+def dtype_for(device: torch.device) -> torch.dtype:
+    """float32 on the CPU, where half precision is slow; bfloat16 on CUDA."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def require_quantizable(source: ModelSource, device: torch.device) -> None:
+    """Raises LoadError where the device cannot hold the model as `source` asks for."""
+    if source.quantization != "none" and device.type != "cuda":
+        raise LoadError(
+            f"{source.quantization} quantization needs a CUDA device: on the CPU bitsandbytes is 20 to 100 "
+            "times slower than float32. Use quantization none there."
+        )
+
+
+def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
+    """The model without its weights, on the meta device, made from its configuration alone.
+
+    Raises LoadError for an architecture that cannot be made.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            source.base, revision=source.base_revision, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype_for(device))
+    except Exception as error:  # whatever a configuration that nobody has checked may lead to
+        raise LoadError(
+            f"{source.model}: its configuration describes no model that can be made here "
+            f"({type(error).__name__}: {first_line(error)}). Choose another model or version of transformers."
+        ) from error
+
+
+def load_model(
+    source: ModelSource, device: torch.device, folder: str | None = None, split: Split | None = None
+) -> PreTrainedModel:
+    """The model in evaluation mode on `device`, in `dtype_for(device)` where it is not quantized.
+
+    With `split` it is over several, with a folder on disk that goes when the model does. `folder` holds its
+    files where `source` names a model on the Hub. safetensors only, no remote code, no network. Raises
+    LoadError when weights are missing, corrupt or do not fit; nothing of the model is left in memory then.
+    """
+    require_quantizable(source, device)
+    try:
+        if split is not None:
+            return _read_split(source, device, folder or source.base, split)
+        model = _read(source, device, folder or source.base)
+        return merge(model, source.adapter).eval() if source.adapter else model
+    except LoadError as error:
+        failure = str(error)
+    except SafetensorError as error:
+        failure = f"The weights of {source.model} are corrupt ({error}). Download or copy the files again."
+    except Exception as error:
+        logging.getLogger(__name__).debug("loading %s failed", source.model, exc_info=error)
+        failure = _explain(source, device, error)
+    # Outside of the except clauses, so that the error's frames, and the weights in them, are let go.
+    raise LoadError(failure)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; on the CPU torch says so in a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(
+        words in str(error)
+        for words in ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+    )
+
+
+def _read_split(source: ModelSource, device: torch.device, folder: str, split: Split) -> PreTrainedModel:
+    offload_folder = tempfile.mkdtemp(prefix="specdec-offload-")
+    try:
+        model = _read(source, device, folder, split.devices, offload_folder)
+    except BaseException:
+        shutil.rmtree(offload_folder, ignore_errors=True)
+        raise
+    weakref.finalize(model, shutil.rmtree, offload_folder, ignore_errors=True)
+    return model
+
+
+def _read(
+    source: ModelSource,
+    device: torch.device,
+    folder: str,
+    devices: Mapping[str, str] | None = None,
+    offload_folder: str | None = None,
+) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=dtype_for(device),
+        attn_implementation=_attention_for(config),
+        device_map=dict(devices) if devices else {"": device},
+        offload_folder=offload_folder,
+        quantization_config=_quantization_config(source.quantization),
+        ignore_mismatched_sizes=True,  # what does not fit is refused below, by name
+        output_loading_info=True,
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise LoadError(
+            f"{source.model} lacks {len(missing)} of the weights that its config.json calls for, the first "
+            f"being {missing[0]}. The folder is incomplete or its config belongs to another model."
+        )
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, *shapes = mismatched[0]
+        raise LoadError(
+            f"{len(mismatched)} weights of {source.model} have another shape than its config.json says; the "
+            f"first is {name}: {' against '.join(str(tuple(s)) for s in shapes)}."
+        )
+    return model.eval()
+
+
+def release_memory(error: BaseException | None = None) -> None:
+    """Frees what nothing refers to any more; of a failed load, also what only the error's frames hold."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    # glibc keeps freed blocks of up to 32 MB for itself: hundreds of megabytes after a pair.
+    with suppress(OSError, AttributeError, TypeError):  # another libc, another system
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _quantization_config(quantization: Quantization) -> BitsAndBytesConfig | None:
+    if quantization == "nf4":
+        # The default compute dtype, float32, has no fast kernel.
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_use_double_quant=True,
+        )
+    if quantization == "int8":
+        # It says in every layer of every forward that it casts bfloat16 to float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        # With outlier columns found over all rows, later drafts would change earlier probabilities.
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return None
+
+
+def _attention_for(config) -> str:
+    """SDPA, but eager where logits are soft-capped (Gemma 2), which SDPA cannot do."""
+    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
+
+
+def _explain(source: ModelSource, device: torch.device, error: Exception) -> str:
+    if out_of_memory(error):
+        smaller = "nf4 quantization, " if device.type == "cuda" and source.quantization != "nf4" else ""
+        return (
+            f"{source.model} does not fit into the memory of {device}. Choose {smaller}a smaller pair, or "
+            f"free memory. ({first_line(error)})"
+        )
+    folder = Path(source.base)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        return (
+            f"There are no weights in {source.base}: no *.safetensors file. Only safetensors are loaded; "
+            "convert other formats, or give the folder that holds them."
+        )
+    return f"{source.model} could not be loaded: {first_line(error)}"

@@ -1,0 +1,31 @@
+"""The conversation as a component: turns with their figures, streamed. Knows its script, no models."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from ..parts.assets import view_script
+
+_SCRIPTS = ("lines.js", "vendor/markdown-it.umd.min.js", "markdown.js", "actions.js", "conversation.js")
+
+_TEMPLATE = """
+<section class="conversation" aria-labelledby="conversation-title">
+  <h2 id="conversation-title">Conversation</h2>
+  <div class="conversation-log" role="log" aria-label="Conversation" tabindex="0" hidden></div>
+  <div class="conversation-empty">
+    <p class="conversation-lead">Nothing said yet.</p>
+    <p>Load a model above, then ask it for something or choose one of the requests below.</p>
+  </div>
+</section>
+"""
+
+
+def conversation_view() -> gr.HTML:
+    """The component; its value is the `shown` of a Conversation."""
+    return gr.HTML(
+        value="",
+        html_template=_TEMPLATE,
+        js_on_load=view_script(*_SCRIPTS),
+        apply_default_css=False,
+        elem_id="conversation",
+    )

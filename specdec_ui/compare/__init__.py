@@ -1,0 +1,1 @@
+"""The Compare tab: one prompt decoded with and without drafts."""

@@ -1,0 +1,134 @@
+"""Lanes of a comparison side by side, each in a token view: as they are decoded, or replayed at that pace.
+
+Knows measurements and the page's scripts; nothing of engines. The browser keeps the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+import specdec_core as sd
+from specdec_core.trace import Round
+
+from ..parts import token_view
+from ..parts.assets import json_line, script
+from ..parts.figures import number
+from .comparison import TITLES, Comparison, Lane
+
+MOST_LANES = len(TITLES)
+
+_PEER_NOTE = "transformers does not say which tokens were drafts, so none is marked."
+
+_CONTROLS = """
+<div class="race-controls" hidden>
+  <label>Replay <select class="race-pace">
+    <option value="1">at the true pace</option>
+    <option value="0.25">4 times slower</option>
+    <option value="0.1">10 times slower</option>
+  </select></label>
+  <button type="button" class="race-skip">Skip to the end</button>
+  <button type="button" class="race-again">Again</button>
+  <span class="race-why"></span>
+</div>
+"""
+
+
+def race_view() -> gr.HTML:
+    """The component; its value is what `race` makes."""
+    lanes = "".join(
+        f'<div class="race-lane" hidden><progress max="1" value="0" aria-hidden="true"></progress>'
+        f'<p class="race-clock"></p><p class="race-note" hidden></p>'
+        f"{token_view.section(f'race-{at}', 'Lane', f'lane {at + 1}', '')}</div>"
+        for at in range(MOST_LANES)
+    )
+    *shared, view = token_view.SCRIPTS
+    tokens = f"function tokenView(element, followLines) {{\n{script(view)}\n}}\n"
+    return gr.HTML(
+        value="",
+        html_template=f'{_CONTROLS}<div class="race-lanes">{lanes}</div>'
+        f'<details class="race-legend"><summary>What the marks mean</summary>{token_view.legend()}</details>',
+        js_on_load=script(*shared) + tokens + script("race.js"),
+        apply_default_css=False,
+        elem_id="compare-race",
+    )
+
+
+class LiveRace:
+    """The view's value while lanes are decoded: `text` only grows. `count` tells one race from the next."""
+
+    def __init__(self, lanes: Sequence[tuple[str, sd.Settings]], count: int) -> None:
+        self._count = count
+        self._tracks = [_Track(at) for at in range(len(lanes))]
+        titles = [title_of(name, settings) for name, settings in lanes]
+        facts = [
+            {"title": each, "most": settings.max_new_tokens}
+            for each, (_, settings) in zip(titles, lanes, strict=True)
+        ]
+        self.text = json_line(race=count, live=True, lanes=facts)
+
+    def add(self, lane: int, rnd: Round) -> None:
+        """Another round of a lane."""
+        self.text += self._tracks[lane].round(rnd)
+
+    def finish(self, comparison: Comparison) -> str:
+        """The text with what was measured, after which it can be replayed."""
+        return self.text + json_line(race=self._count, lanes=_facts(comparison))
+
+
+def race(comparison: Comparison, count: int) -> str:
+    """The view's value for a race that was run unseen; `count` tells one race from the next."""
+    lines = [json_line(race=count, lanes=_facts(comparison))]
+    for at, lane in enumerate(comparison.lanes):
+        track = _Track(at)
+        lines += map(track.round, lane.rounds)
+    return "".join(lines)
+
+
+class _Track:
+    """One lane's lines, each at its seconds of decoding."""
+
+    def __init__(self, lane: int) -> None:
+        self._lane = lane
+        self._seconds = 0.0
+        self._emitted = 0
+
+    def round(self, rnd: Round) -> str:
+        self._seconds += rnd.seconds if rnd.index > 0 else 0.0
+        self._emitted += len(rnd.emitted)
+        text = self._line(token_view.round_line(rnd))
+        if rnd.finish_reason is not None:
+            text += self._line(token_view.end_line(rnd.finish_reason))
+        return text
+
+    def _line(self, line: str) -> str:
+        return json_line(lane=self._lane, at=round(self._seconds, 6), emitted=self._emitted, line=line)
+
+
+def _facts(comparison: Comparison) -> list[dict[str, Any]]:
+    most = max(len(lane.emitted) for lane in comparison.lanes)
+    return [
+        {
+            "title": title(lane),
+            "seconds": lane.decoding_s,
+            "rate": number(lane.stats.tokens_per_second),
+            "most": most,
+            "note": _PEER_NOTE if lane.is_peer else "",
+        }
+        for lane in comparison.lanes
+    ]
+
+
+def title(lane: Lane) -> str:
+    """The lane's name with its draft length."""
+    return title_of(lane.name, lane.settings)
+
+
+def title_of(name: str, settings: sd.Settings) -> str:
+    """The same for a lane that has not begun."""
+    if name in ("plain", "generate"):
+        return TITLES[name]
+    gamma = "automatic gamma" if settings.gamma == "auto" else f"gamma {settings.gamma}"
+    return f"{TITLES[name]}, {gamma}"

@@ -1,0 +1,184 @@
+"""The result of a comparison as HTML: the speedup in words, then the charts; and the table over many prompts.
+
+Every value is escaped; knows measurements, nothing of components.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+
+from ..parts.charts import Bar, Curve, Point, bars, columns, curves
+from ..parts.figures import number
+from . import words as compare_words
+from .comparison import PEERS, TITLES, Comparison, Lane, drafts_a_round, predict, tokens_a_round
+from .race import title
+
+_PEER = ' data-peer="true"'
+
+
+def headline(comparison: Comparison) -> str:
+    """Each lane's speedup over plain decoding, why, and whether the text is the same."""
+    parts = []
+    for lane in comparison.others:
+        speedup = comparison.speedup(lane)
+        outcome = "none" if speedup is None else "faster" if speedup > 1 else "slower"
+        rates = (
+            f"{number(comparison.plain.stats.tokens_per_second)} → "
+            f"{number(lane.stats.tokens_per_second)} tokens/s"
+        )
+        parts.append(
+            f'<div class="result" data-lane="{lane.name}" data-outcome="{outcome}"{_PEER * lane.is_peer}>'
+            f'<p class="result-lane">{escape(title(lane))}</p>'
+            f'<p class="result-verdict">{escape(compare_words.verdict(speedup))} <span>{rates}</span></p>'
+            f"<p>{escape(compare_words.explanation(comparison, lane))}</p>"
+            f'<p class="result-same">{escape(compare_words.sameness(comparison, lane))}</p></div>'
+        )
+    parts += [f'<p class="result-note">{escape(note)}</p>' for note in compare_words.notes(comparison)]
+    return f'<div class="results">{"".join(parts)}</div>'
+
+
+def charts(comparison: Comparison) -> str:
+    """Tokens per second, acceptance by position, tokens per round, and the speedup predicted over gamma."""
+    drawn = [
+        bars(
+            "Tokens per second",
+            [
+                Bar(title(lane), lane.stats.tokens_per_second or 0.0, _rate(lane), lane.name)
+                for lane in comparison.lanes
+            ],
+            "Of decoding alone, in one go, without the page's own work.",
+        )
+    ]
+    for lane in comparison.drafted:
+        if lane.stats.tested:
+            drawn += _lane_charts(comparison, lane)
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def _rate(lane: Lane) -> str:
+    return number(lane.stats.tokens_per_second)
+
+
+def _lane_charts(comparison: Comparison, lane: Lane) -> list[str]:
+    whose = "" if len(comparison.drafted) == 1 else f", {lane.title.lower()}"
+    rates = lane.stats.acceptance_by_position
+    tested = max(at + 1 for at, rate in enumerate(rates) if rate is not None)
+    unit = " %" if tested <= 6 else ""
+    positions = [
+        Bar(str(at + 1), rate or 0.0, number(None if rate is None else 100 * rate, 0, unit), "accepted")
+        for at, rate in enumerate(rates[:tested])
+    ]
+    untested = f" No draft was tested beyond position {tested}." if tested < len(rates) else ""
+    counts = Counter(tokens_a_round(lane))
+    histogram = [
+        Bar(str(tokens), counts[tokens], str(counts[tokens]), lane.name)
+        for tokens in range(1, max(counts) + 1)
+    ]
+    drawn = [
+        columns(
+            f"Acceptance by draft position{whose}",
+            positions,
+            "position in the draft",
+            top=1.0,
+            note=f"Of the drafts tested at that position, the share that stood, in %.{untested}",
+        ),
+        columns(
+            f"Tokens per round{whose}",
+            histogram,
+            "tokens that a round gave",
+            note=f"Number of rounds; {lane.stats.block_efficiency:.2f} tokens on average.",
+        ),
+    ]
+    if (prediction := predict(lane)) and (speedup := comparison.speedup(lane)):
+        drawn.append(
+            curves(
+                f"Predicted speedup over gamma{whose}",
+                [
+                    Curve("from the acceptance at each position", prediction.by_position, "measured"),
+                    Curve("one acceptance rate for all (Leviathan et al.)", prediction.one_alpha, "theory"),
+                ],
+                [Point(f"measured {speedup:.2f}×", drafts_a_round(lane), speedup)],
+                "gamma, drafts in a round",
+                1.0,
+                f"tokens per round ÷ (γc + v), with this answer's acceptance and measured costs: "
+                f"c = {lane.costs.c:.2f}, v = {_verify_cost(lane):.2f}. What sampling and Python take is not "
+                "in it.",
+            )
+        )
+    return drawn
+
+
+def _verify_cost(lane: Lane) -> float:
+    return lane.costs.v[min(round(drafts_a_round(lane)), len(lane.costs.v) - 1)]
+
+
+def table(comparisons: Sequence[Comparison], of: int) -> str:
+    """One row a prompt, then mean and spread; `of` is how many prompts there are."""
+    if not comparisons:
+        return ""
+    names = list(dict.fromkeys(lane.name for comparison in comparisons for lane in comparison.others))
+    heads = "<th scope='col'>Prompt</th><th scope='col'>Plain tokens/s</th>"
+    for name in names:
+        heads += f"<th scope='col'>{escape(TITLES[name])} tokens/s</th><th scope='col'>Speedup</th>"
+        if name not in PEERS:
+            heads += "<th scope='col'>Acceptance</th><th scope='col'>Tokens per round</th>"
+        heads += "<th scope='col'>Same text</th>"
+    rows = "".join(_row(comparison, names) for comparison in comparisons)
+    footer = "".join(
+        f'<tr><th scope="row">{label}</th>{_summary_cells(comparisons, names, summarize)}</tr>'
+        for label, summarize in (("Mean", statistics.fmean), ("Spread (standard deviation)", _spread))
+    )
+    return (
+        f'<p class="list-count">{len(comparisons)} of {of} prompts compared.</p>'
+        '<div class="report-scroll" role="region" aria-label="Comparison of the prompts" tabindex="0">'
+        f'<table class="report list-table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>'
+        f"<tfoot>{footer}</tfoot></table></div>"
+    )
+
+
+def _row(comparison: Comparison, names: Sequence[str]) -> str:
+    prompt = comparison.prompt if len(comparison.prompt) <= 80 else comparison.prompt[:79] + "…"
+    cells = _cell(number(comparison.plain.stats.tokens_per_second))
+    lanes = {lane.name: lane for lane in comparison.others}
+    for name in names:
+        lane = lanes.get(name)
+        if lane is None:
+            cells += _cell("–") * (3 if name in PEERS else 5)
+            continue
+        alpha, same = lane.stats.acceptance_rate, comparison.divergence(lane) is None
+        cells += _cell(number(lane.stats.tokens_per_second))
+        cells += _cell(number(comparison.speedup(lane), 2, "×"))
+        if not lane.is_peer:
+            cells += _cell(number(None if alpha is None else 100 * alpha, 0, " %"))
+            cells += _cell(number(lane.stats.block_efficiency, 2))
+        cells += _cell("yes" if same else "no")
+    return f'<tr><th scope="row">{escape(prompt)}</th>{cells}</tr>'
+
+
+def _summary_cells(comparisons: Sequence[Comparison], names: Sequence[str], summarize) -> str:
+    def cell(values, digits: int, unit: str = "", scale: float = 1.0) -> str:
+        known = [scale * value for value in values if value is not None]
+        return _cell(number(summarize(known) if known else None, digits, unit))
+
+    cells = cell([c.plain.stats.tokens_per_second for c in comparisons], 1)
+    for name in names:
+        lanes = [(c, lane) for c in comparisons for lane in c.others if lane.name == name]
+        cells += cell([lane.stats.tokens_per_second for _, lane in lanes], 1)
+        cells += cell([c.speedup(lane) for c, lane in lanes], 2, "×")
+        if name not in PEERS:
+            cells += cell([lane.stats.acceptance_rate for _, lane in lanes], 0, " %", 100)
+            cells += cell([lane.stats.block_efficiency for _, lane in lanes], 2)
+        same = sum(c.divergence(lane) is None for c, lane in lanes)
+        cells += _cell(f"{same} of {len(lanes)}" if summarize is statistics.fmean else "")
+    return cells
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _cell(text: str) -> str:
+    return f"<td>{escape(text)}</td>"

@@ -1,0 +1,1 @@
+"""The load bar: preset choice, progress and status."""

@@ -1,0 +1,1 @@
+"""The Pair check tab: any two models through the gate."""

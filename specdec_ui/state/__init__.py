@@ -1,0 +1,1 @@
+"""State of the page: the loaded engine, visitors, their conversations, the queue, ZeroGPU."""

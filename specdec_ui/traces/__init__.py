@@ -1,0 +1,1 @@
+"""The Traces tab: saving, opening and drawing answers."""

@@ -1,0 +1,185 @@
+"""The command line: its JSON, its exit codes, and errors on stderr."""
+
+import json
+import shutil
+import sys
+from io import StringIO
+
+import pytest
+import torch
+
+from specdec_core.cli import main
+from specdec_core.loading.memory import memory_need
+from specdec_core.loading.weights import ModelSource
+from tests.support.hub_server import COMMIT
+from tests.support.tiny_pair import byte_level_tokenizer
+
+STATS = {
+    "rounds", "drafted", "tested", "accepted", "acceptance_rate", "accepted_per_drafted", "block_efficiency",
+    "acceptance_by_position", "tokens_per_second", "time_to_first_token_s", "draft_s", "verify_s",
+    "overhead_s",
+}  # fmt: skip
+
+
+def test_generate_prints_one_json_object_and_nothing_else(pair, capsys):
+    assert (
+        main(["generate", *pair, "--message", "Once", "--max-new-tokens", "12", "--seed", "7", "--json"]) == 0
+    )
+    data = json.loads(capsys.readouterr().out)
+    assert set(data) >= {"text", "token_ids", "prompt_token_ids", "finish_reason", "stats", "rounds"}
+    assert set(data["stats"]) >= STATS
+    assert len(data["token_ids"]) <= 12
+
+
+def test_generate_prints_the_text_and_figures_on_stderr(pair, capsys):
+    assert (
+        main(["generate", *pair, "--prompt", "Once upon", "--max-new-tokens", "8", "--temperature", "0"]) == 0
+    )
+    printed = capsys.readouterr()
+    assert printed.out.strip()
+    assert "tokens/s" in printed.err
+
+
+@pytest.mark.parametrize("gamma", ["0", "3", "auto"])
+@pytest.mark.parametrize("drafting", ["model", "ngram"])
+def test_every_gamma_and_drafting_greedily_gives_one_text(pair, capsys, gamma, drafting):
+    arguments = ["generate", *pair, "--prompt", "Once upon a time", "--temperature", "0", "--json"]
+    arguments += ["--max-new-tokens", "20"]
+    main([*arguments, "--gamma", "0"])
+    wanted = json.loads(capsys.readouterr().out)["token_ids"]
+    assert main([*arguments, "--gamma", gamma, "--drafting", drafting]) == 0
+    assert json.loads(capsys.readouterr().out)["token_ids"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--gamma", "-1"], "gamma"),
+        (["--gamma", "99"], "gamma"),
+        (["--top-p", "0"], "top_p"),
+        (["--temperature", "-2"], "temperature"),
+        (["--max-new-tokens", "0"], "max_new_tokens"),
+        (["--stop", ""], "stop"),
+    ],
+)
+def test_a_wrong_setting_ends_with_2_and_names_it_on_stderr(pair, capsys, wrong, said):
+    assert main(["generate", *pair, "--prompt", "x", *wrong, "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert said in printed.err
+
+
+def test_an_empty_message_ends_with_2(pair, capsys):
+    assert main(["generate", *pair, "--message", "", "--json"]) == 2
+    assert "empty" in capsys.readouterr().err
+
+
+def test_an_unknown_preset_ends_with_2_and_names_the_known_ones(capsys):
+    assert main(["generate", "--preset", "storys", "--prompt", "x"]) == 2
+    assert "stories" in capsys.readouterr().err
+
+
+def test_check_ends_with_0_for_a_compatible_pair(pair_folders, capsys):
+    assert main(["check", *pair_folders]) == 0
+    assert "Compatible" in capsys.readouterr().out
+
+
+def test_check_ends_with_3_for_an_incompatible_pair_and_says_why(pair_folders, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(pair_folders[1], other)
+    byte_level_tokenizer(vocab_size=380).save_pretrained(other)
+    assert main(["check", pair_folders[0], str(other), "--json"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert not report["ok"]
+    assert "fail" in {check["status"] for check in report["checks"]}
+
+
+def test_check_ends_with_2_where_nothing_can_be_checked(pair_folders, capsys):
+    assert main(["check", pair_folders[0], "/no/such/folder", "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "/no/such/folder" in printed.err
+
+
+def test_generate_with_an_incompatible_pair_ends_with_3(pair_folders, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(pair_folders[1], other)
+    byte_level_tokenizer(vocab_size=380).save_pretrained(other)
+    assert main(["generate", "--target", pair_folders[0], "--drafter", str(other), "--prompt", "x"]) == 3
+    assert "Incompatible" in capsys.readouterr().err
+
+
+def test_presets_lists_the_embedded_pair(capsys):
+    assert main(["presets"]) == 0
+    assert "stories" in capsys.readouterr().out
+    assert main(["presets", "--json"]) == 0
+    assert {"stories", "llama-3.2", "gemma"} <= set(json.loads(capsys.readouterr().out))
+
+
+def test_chat_answers_what_is_typed_and_survives_an_empty_line(pair, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", StringIO("Once upon a time\n\nmore\n/clear\nagain\n/quit\n"))
+    assert main(["chat", *pair, "--max-new-tokens", "8", "--seed", "1"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("first token after") == 3
+    assert "empty" in printed.err
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_how_far_loading_is_and_a_file_does_not(pair_folders, capsys, monkeypatch):
+    command = [
+        "generate",
+        "--target",
+        pair_folders[0],
+        "--gamma",
+        "0",
+        "--prompt",
+        "a",
+        "--max-new-tokens",
+        "2",
+    ]
+    assert main(command) == 0
+    assert "Loading the target" not in capsys.readouterr().err
+    terminal = _Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert main(command) == 0
+    assert "\x1b[KLoading the target" in terminal.getvalue()
+    assert "\x1b[K\r" in terminal.getvalue()
+
+
+def test_check_reads_the_revisions_that_are_asked_for(on_the_hub, capsys):
+    names = ["check", "owner/target", "owner/drafter"]
+    assert main([*names, "--revision", COMMIT, "--drafter-revision", COMMIT]) == 0
+    assert main([*names, "--drafter-revision", "v9"]) == 2
+    assert "owner/drafter has no revision 'v9'" in capsys.readouterr().err
+
+
+def test_a_target_is_split_within_the_memory_that_is_given(pair_folders, capsys):
+    """Room for the pair's caches and its drafter, and for about half of the target."""
+    arguments = [
+        "generate",
+        "--target",
+        pair_folders[0],
+        "--drafter",
+        pair_folders[1],
+        "--prompt",
+        "Once",
+        "--json",
+    ]
+    arguments += ["--temperature", "0", "--max-new-tokens", "8", "--device", "auto"]
+    assert main(arguments) == 0
+    wanted = json.loads(capsys.readouterr().out)["token_ids"]
+    both = memory_need([ModelSource(folder) for folder in pair_folders], torch.device("cpu")).total_bytes
+    assert main([*arguments, "--max-memory", f"cpu={(both - 300_000) // 1000}KB"]) == 0
+    assert json.loads(capsys.readouterr().out)["token_ids"] == wanted
+    with pytest.raises(SystemExit):
+        main([*arguments, "--max-memory", "cpu"])
+    assert main([*arguments, "--max-memory", "cpu=lots"]) == 2
+
+
+def test_a_drafter_can_be_quantized_alone_where_there_is_a_gpu(pair, capsys):
+    assert main(["generate", *pair, "--prompt", "x", "--drafter-quantization", "nf4"]) == 1
+    assert "nf4 quantization needs a CUDA device" in capsys.readouterr().err

@@ -1,0 +1,241 @@
+"""The gate as a specification: which pairs it lets through, which it refuses and in which words."""
+
+import json
+import re
+
+import pytest
+
+from specdec_core.errors import IncompatiblePairError, SettingsError
+from specdec_core.gate.check import check_logit_width, check_pair
+from tests.support.gate_reports import CUTTING, LLAMA, check_named, statuses
+from tests.support.tiny_tokenizers import SPECIAL, gpt_like, llama_like, write_json, write_model
+
+VOCABULARY, SPECIALS, WIDTH = "vocabulary", "special tokens", "logits width"
+
+
+@pytest.fixture
+def target(tmp_path):
+    return write_model(tmp_path / "target")
+
+
+# What is accepted
+
+
+def test_two_models_with_the_same_files_are_accepted(target, tmp_path):
+    report = check_pair(target, write_model(tmp_path / "drafter"))
+    assert report.ok
+    assert statuses(report) == {}
+
+
+def test_a_model_may_be_paired_with_itself(target):
+    assert check_pair(target, target).ok
+
+
+def test_files_written_differently_that_load_as_the_same_tokenizer_are_accepted(tmp_path):
+    """LlamaTokenizer puts its own pre-tokenizer in the place of what the file says."""
+    other = llama_like()
+    other["pre_tokenizer"] = {"type": "Whitespace"}
+    target = write_model(tmp_path / "target", llama_like(), tokenizer_config=LLAMA)
+    drafter = write_model(tmp_path / "drafter", other, tokenizer_config=LLAMA)
+    assert check_pair(target, drafter).ok
+
+
+def test_the_report_carries_the_targets_tokenizer(target, tmp_path):
+    drafter = write_model(tmp_path / "drafter", tokenizer_config={"eos_token": "<|pad|>"})
+    report = check_pair(target, drafter)
+    assert report.tokenizer.eos_token == "<|end|>"
+
+
+def test_the_tokenizers_width_is_its_highest_id_plus_one_where_ids_have_holes(tmp_path):
+    tokenizer = gpt_like()
+    tokenizer["model"]["vocab"]["hole"] = 300
+    folder = write_model(tmp_path / "target", tokenizer)
+    report = check_pair(folder, folder)
+    assert report.tokenizer_width == 301 > len(report.tokenizer)
+
+
+# 1. Vocabularies
+
+
+def test_one_other_token_is_refused_with_its_id_and_both_strings(target, tmp_path):
+    tokenizer = gpt_like()
+    vocabulary = tokenizer["model"]["vocab"]
+    # Id 5 is a sign that no merge uses, so the merges stay valid.
+    changed = next(piece for piece, number in vocabulary.items() if number == 5)
+    vocabulary["zzz"] = vocabulary.pop(changed)
+    report = check_pair(target, write_model(tmp_path / "drafter", tokenizer))
+    failed = check_named(report, VOCABULARY)
+    assert not report.ok
+    assert failed.status == "fail"
+    assert f"from id 5 on: {changed!r} in the target, 'zzz' in the drafter" in failed.explanation
+    assert "1 id stand" in failed.explanation
+
+
+def test_a_token_that_only_the_drafter_has_is_refused(target, tmp_path):
+    tokenizer = gpt_like()
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][-1] | {"id": 267, "content": "<think>"})
+    failed = check_named(check_pair(target, write_model(tmp_path / "drafter", tokenizer)), VOCABULARY)
+    assert failed.status == "fail"
+    assert "id 267 on: no token in the target, '<think>' in the drafter" in failed.explanation
+    assert failed.target_value == "267 tokens; id 267 is no token"
+
+
+def test_gpt_like_and_llama_like_tokenizers_are_refused_by_vocabulary_and_cutting(target, tmp_path):
+    drafter = write_model(tmp_path / "drafter", llama_like(), tokenizer_config=LLAMA)
+    found = statuses(check_pair(target, drafter))
+    assert found[VOCABULARY] == "fail"
+    assert found[CUTTING] == "fail"
+
+
+def test_a_refusal_says_what_to_choose_instead(target, tmp_path):
+    report = check_pair(target, write_model(tmp_path / "drafter", llama_like(), tokenizer_config=LLAMA))
+    assert (
+        "Choose a drafter that shares the target's tokenizer" in check_named(report, VOCABULARY).explanation
+    )
+
+
+# 3. Special tokens (2, how text is cut: test_tokenizer_identity.py)
+
+
+def test_another_id_of_a_special_token_is_refused_with_its_role(target, tmp_path):
+    tokenizer = gpt_like()
+    begin, end, pad = tokenizer["added_tokens"]
+    begin["id"], end["id"] = end["id"], begin["id"]
+    tokenizer["added_tokens"] = [end, begin, pad]
+    found = statuses(check_pair(target, write_model(tmp_path / "drafter", tokenizer)))
+    assert found == {VOCABULARY: "fail", SPECIALS: "fail"}
+
+
+@pytest.mark.parametrize("role", ["bos", "eos", "pad"])
+def test_another_choice_of_a_special_token_is_a_warning(target, tmp_path, role):
+    other = next(
+        token for token in SPECIAL if token != {"bos": SPECIAL[0], "eos": SPECIAL[1], "pad": SPECIAL[2]}[role]
+    )
+    report = check_pair(target, write_model(tmp_path / "drafter", tokenizer_config={f"{role}_token": other}))
+    assert report.ok
+    assert statuses(report) == {SPECIALS: "warning"}
+    assert f"another {role}; the target's" in check_named(report, SPECIALS).explanation
+
+
+# 4. The logits' width
+
+
+def test_other_padding_of_the_width_is_refused_with_all_three_numbers_and_the_way_out(target, tmp_path):
+    report = check_pair(target, write_model(tmp_path / "drafter", config={"vocab_size": 320}))
+    failed = check_named(report, WIDTH)
+    assert statuses(report) == {WIDTH: "fail"}
+    assert "only the padding of the width differs: 267 logits in the target, 320 in the drafter, 267 ids" in (
+        failed.explanation
+    )
+    assert "--vocab-padding trim" in failed.explanation
+
+
+def test_other_padding_of_the_width_passes_when_it_is_trimmed(target, tmp_path):
+    drafter = write_model(tmp_path / "drafter", config={"vocab_size": 320})
+    report = check_pair(target, drafter, vocab_padding="trim")
+    assert report.ok
+    assert "cut to the tokenizer's 267 ids" in check_named(report, WIDTH).explanation
+
+
+def test_trimming_does_not_help_where_the_tokenizers_differ(target, tmp_path):
+    drafter = write_model(tmp_path / "drafter", llama_like(), tokenizer_config=LLAMA)
+    failed = check_named(check_pair(target, drafter, vocab_padding="trim"), WIDTH)
+    assert failed.status == "fail"
+    assert "would not help" in failed.explanation
+
+
+@pytest.mark.parametrize("vocab_padding", ["refuse", "trim"])
+def test_a_width_below_the_tokenizers_ids_is_refused(target, tmp_path, vocab_padding):
+    drafter = write_model(tmp_path / "drafter", config={"vocab_size": 266})
+    failed = check_named(check_pair(target, drafter, vocab_padding=vocab_padding), WIDTH)
+    assert failed.status == "fail"
+    assert "266 logits" in failed.explanation
+
+
+def test_the_width_of_a_nested_text_model_is_read(target, tmp_path):
+    nested = {
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "text_config": {"model_type": "gemma3_text", "vocab_size": 320},
+    }
+    report = check_pair(target, write_model(tmp_path / "drafter", config=nested))
+    assert check_named(report, WIDTH).drafter_value == "320"
+
+
+def test_the_loaded_output_layers_are_judged_like_the_configurations():
+    with pytest.raises(IncompatiblePairError, match="only the padding") as refusal:
+        check_logit_width([267, 320], 267)
+    assert refusal.value.report.checks[0].target_value == "267"
+
+
+def test_loaded_output_layers_may_be_trimmed():
+    assert check_logit_width([267, 320], 267, "trim") == 267
+
+
+def test_a_target_alone_keeps_its_width():
+    assert check_logit_width([320], 267) == 320
+
+
+def test_another_word_for_vocab_padding_is_a_settings_error(target):
+    with pytest.raises(SettingsError, match="'refuse' or 'trim', not 'cut'"):
+        check_pair(target, target, vocab_padding="cut")
+
+
+def test_a_width_that_no_config_names_leaves_the_check_open(target, tmp_path):
+    folder = write_model(tmp_path / "drafter")
+    write_json(folder / "config.json", {"model_type": "vit"})
+    report = check_pair(target, folder)
+    assert check_named(report, WIDTH).status == "unchecked"
+    assert not report.ok
+
+
+# The kind of model
+
+
+def test_an_encoder_decoder_is_refused(target, tmp_path):
+    config = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}
+    report = check_pair(target, write_model(tmp_path / "drafter", config=config))
+    assert "The drafter is an encoder-decoder" in check_named(report, "model kind").explanation
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForSequenceClassification", "LlamaModel"])
+def test_a_model_without_next_token_logits_is_refused(target, tmp_path, architecture):
+    drafter = write_model(tmp_path / "drafter", config={"architectures": [architecture]})
+    assert statuses(check_pair(target, drafter)) == {"model kind": "fail"}
+
+
+def test_a_config_that_names_no_architecture_is_judged_by_its_model_type(target, tmp_path):
+    assert check_pair(target, write_model(tmp_path / "drafter", config={"architectures": None})).ok
+
+
+# The report
+
+
+def test_the_report_starts_with_the_verdict_on_a_compatible_pair(target):
+    first = str(check_pair(target, target)).splitlines()[0]
+    assert first == f"Compatible: {target} can draft for {target}; 5 checks passed."
+
+
+def test_the_report_starts_with_the_verdict_on_an_incompatible_pair(target, tmp_path):
+    drafter = write_model(tmp_path / "drafter", config={"vocab_size": 320})
+    first = str(check_pair(target, drafter)).splitlines()[0]
+    assert first == f"Incompatible: {drafter} cannot draft for {target}; 1 of 5 checks failed: logits width."
+
+
+def test_the_report_shows_both_values_where_they_differ(target, tmp_path):
+    text = str(check_pair(target, write_model(tmp_path / "drafter", config={"vocab_size": 320})))
+    assert re.search(r"FAIL +logits width\n +target +267\n +drafter +320\n", text)
+
+
+def test_the_report_as_plain_data_goes_through_json(target):
+    report = check_pair(target, target)
+    values = json.loads(json.dumps(report.to_dict()))
+    assert values["ok"] is True
+    assert [check["name"] for check in values["checks"]] == [check.name for check in report.checks]
+    assert set(values["checks"][0]) == {"name", "status", "target_value", "drafter_value", "explanation"}
+
+
+def test_control_characters_in_a_token_do_not_reach_the_terminal(target, tmp_path):
+    tokenizer = gpt_like()
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][-1] | {"id": 267, "content": "\x1b[31m"})
+    assert "\x1b" not in str(check_pair(target, write_model(tmp_path / "drafter", tokenizer)))

@@ -1,0 +1,276 @@
+"""Sampling in fixed buffers, as CUDA graphs capture it: the host's results, no wait, no new capture for new
+settings, and an answer that a failing graph does not break. Capture is stood in for by plain calls here.
+"""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from transformers import AutoModelForCausalLM
+
+from specdec_core.decoding import DecodedRound, Limits, decode
+from specdec_core.drafting import ModelDrafter, NgramDrafter
+from specdec_core.drafting.length import FixedGamma
+from specdec_core.loading.warm_up import rehearse_rounds
+from specdec_core.runners import CudaGraphRunner
+from specdec_core.runners.static import StaticRunner
+from specdec_core.sampling import DeviceSampling, Verdict, sampler_for
+from specdec_core.sampling.device import CoupledRule, GreedyRule, RejectionRule
+from specdec_core.sampling.filters import SamplingParams, filtered_logits
+from specdec_core.sampling.noise import KeyedNoise
+from specdec_core.settings import Settings
+from tests.support.tiny_models import ARCHITECTURES, VOCAB, noisy_copy, tiny_model
+
+CPU = torch.device("cpu")
+PROMPT = [5, 9, 14, 9, 14, 31]
+RULES = {
+    "greedy": {"temperature": 0},
+    "rejection": {"temperature": 1.0},
+    "coupled": {"temperature": 1.0, "verification": "coupled"},
+}
+FILTERS = {
+    "no filter": {},
+    "top-k": {"top_k": 7},
+    "top-p": {"top_p": 0.7},
+    "min-p": {"min_p": 0.1},
+    "all three": {"top_k": 20, "top_p": 0.9, "min_p": 0.02},
+}
+
+
+class Calls:
+    """Stands in for capture: a replay calls the function again. Call number `failing`, if any, raises."""
+
+    def __init__(self, failing: int | None = None) -> None:
+        self.captures = self.calls = 0
+        self._failing = failing
+
+    def __call__(self, function):
+        self.captures += 1
+        result = self._called(function)
+        return lambda: result.copy_(self._called(function)), result
+
+    def _called(self, function):
+        self.calls += 1
+        if self.calls == self._failing:
+            raise RuntimeError("the device is in a bad mood\nand says so at length")
+        return function()
+
+
+class Pair:
+    """A target and a drafter on runners for fixed shapes, and buffers for sampling."""
+
+    def __init__(self, capture: Calls | None = None, noise: float = 0.05) -> None:
+        model = tiny_model("llama")
+        make = StaticRunner if capture is None else lambda model: CudaGraphRunner(model, capture=capture)
+        self.target, self.drafter = make(model), make(noisy_copy(model, noise))
+        self.sampling = DeviceSampling(CPU, VOCAB)
+
+    def answer(self, on_device: bool, **settings) -> tuple[list[int], list[DecodedRound]]:
+        settings = Settings(**{"max_new_tokens": 40, "gamma": 3, "seed": 4, **settings})
+        drafter = ModelDrafter(self.drafter, self.drafter.new_cache())
+        context = list(PROMPT)
+        rounds = decode(
+            context,
+            self.target,
+            self.target.new_cache(),
+            NgramDrafter() if settings.drafting == "ngram" else drafter,
+            sampler_for(settings, KeyedNoise(settings.seed), self.sampling if on_device else None),
+            FixedGamma(settings.gamma),
+            lambda ids: (len(ids), None),
+            Limits(settings.max_new_tokens, 256),
+            lambda: False,
+        )
+        return context, list(rounds)
+
+
+def _assert_same_rounds(got: list[DecodedRound], wanted: list[DecodedRound]) -> None:
+    for a, b in zip(got, wanted, strict=True):
+        a, b = a.verdict, b.verdict
+        assert (a.drafts, a.accepted, a.token) == (b.drafts, b.accepted, b.token)
+        assert (a.token_drafter_prob is None) == (b.token_drafter_prob is None)
+        assert _probs(a) == pytest.approx(_probs(b), rel=1e-5, abs=1e-7)
+
+
+def _probs(verdict: Verdict) -> list[float]:
+    of_token = [verdict.token_target_prob, verdict.token_drafter_prob or 0.0]
+    return [*verdict.target_probs, *verdict.drafter_probs, *of_token]
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_replayed_steps_equal_the_host_s_sampling_token_for_token_with_p_and_q(rule, filters):
+    asked = RULES[rule] | FILTERS[filters]
+    replayed, wanted = Pair(Calls()).answer(True, **asked), Pair().answer(False, **asked)
+    assert replayed[0] == wanted[0]
+    _assert_same_rounds(replayed[1], wanted[1])
+    stood = {rnd.verdict.accepted for rnd in wanted[1][1:]}
+    assert 3 in stood, "the next round's first draft step has two rows"
+    assert stood - {3}, "it has one row"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_drafts_of_no_model_equal_the_host_s_too(rule):
+    # A low temperature repeats itself, so that there is something to draft.
+    asked = {**RULES[rule], "drafting": "ngram", "max_new_tokens": 60}
+    asked["temperature"] *= 0.2
+    replayed, wanted = Pair(Calls()).answer(True, **asked), Pair().answer(False, **asked)
+    assert replayed[0] == wanted[0]
+    _assert_same_rounds(replayed[1], wanted[1])
+    assert any(rnd.verdict.drafts for rnd in wanted[1])
+
+
+def test_changed_settings_capture_nothing_anew():
+    capture = Calls()
+    pair = Pair(capture)
+    pair.answer(True, temperature=1.0)
+    pair.answer(True, temperature=1.0, top_p=0.9)
+    captured = capture.captures
+    for asked in ({"temperature": 0.3}, {"temperature": 1.7, "top_k": 5}, {"min_p": 0.2, "seed": 9}):
+        context, rounds = pair.answer(True, **asked)
+        wanted, host_rounds = Pair().answer(False, **asked)
+        assert context == wanted
+        _assert_same_rounds(rounds, host_rounds)
+    assert capture.captures == captured
+
+
+def test_answers_that_take_turns_keep_their_own_settings():
+    pair = Pair(Calls())
+    asked = [{"temperature": 0.4, "seed": 1}, {"temperature": 1.5, "top_k": 9, "seed": 2}]
+    alone = [pair.answer(True, **one)[0] for one in asked]
+    generators, contexts = [], []
+    for one in asked:
+        settings = Settings(max_new_tokens=40, gamma=3, **one)
+        contexts.append(list(PROMPT))
+        generators.append(
+            decode(
+                contexts[-1],
+                pair.target,
+                pair.target.new_cache(),
+                ModelDrafter(pair.drafter, pair.drafter.new_cache()),
+                sampler_for(settings, KeyedNoise(settings.seed), pair.sampling),
+                FixedGamma(3),
+                lambda ids: (len(ids), None),
+                Limits(40, 256),
+                lambda: False,
+            )
+        )
+    while generators:
+        generators = [rounds for rounds in generators if next(rounds, None) is not None]
+    assert contexts == alone
+
+
+@pytest.mark.parametrize("failing", [5, 20, 60, 61, 62])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_graph_that_fails_in_an_answer_gives_way_to_the_same_function_uncaptured(rule, failing):
+    checked = Calls()
+    Pair(checked)
+    capture = Calls(failing=checked.calls + failing)
+    pair = Pair(capture)
+    context, rounds = pair.answer(True, **RULES[rule], max_new_tokens=60)
+    wanted, _ = Pair().answer(True, **RULES[rule], max_new_tokens=60)
+    assert context == wanted
+    assert rounds[-1].finish_reason == "length"
+    reasons = [runner.reason for runner in (pair.target, pair.drafter) if runner.reason is not None]
+    assert len(reasons) == 1
+    assert reasons[0].startswith("a graph failed during an answer")
+    assert reasons[0].endswith("bad mood")
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+def test_filters_with_settings_on_the_device_equal_those_with_numbers(filters):
+    params = SamplingParams(
+        **{"temperature": 0.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **FILTERS[filters]}
+    )
+    sampling = DeviceSampling(CPU, VOCAB)
+    values = (params.temperature, params.top_k, params.top_p, params.min_p)
+    sampling.upload(sampling.params, [[value] for value in values])
+    logits = 3 * torch.randn(50, VOCAB, generator=torch.Generator().manual_seed(2))
+    logits[:, 4] = logits[:, 5]  # equal ones stay or go together under top-k
+    wanted = filtered_logits(logits, params)
+    torch.testing.assert_close(sampling.filtered_logits(logits, filtered=True), wanted, atol=0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("kind", [GreedyRule, RejectionRule, CoupledRule])
+@torch.inference_mode()
+def test_a_step_never_asks_for_a_value_on_the_host(kind, filtered):
+    """Fake tensors have shapes but no values: whatever reads one raises."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        rule = kind(DeviceSampling(CPU, VOCAB), filtered)
+        assert rule.draft(torch.randn(1, VOCAB)).shape == (1,)
+        for gamma in (0, 1, 4):
+            assert rule.verify(torch.randn(gamma + 1, VOCAB)).shape == (4 + 3 * gamma,)
+
+
+@torch.inference_mode()
+def test_the_forward_with_its_step_never_asks_for_a_value_on_the_host():
+    runner = StaticRunner(tiny_model("llama"))
+    runner.forward(runner.new_cache(), torch.tensor([3, 4]))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        rule = RejectionRule(DeviceSampling(CPU, VOCAB), True)
+        for rows in (1, 2):
+            drawn = runner._compute(torch.zeros(rows).long(), torch.arange(rows), 256, 1, rule.draft)
+            assert drawn.shape == (1,)
+        outcome = runner._compute(torch.zeros(5).long(), torch.arange(5), 256, 0, rule.verify)
+        assert outcome.shape == (16,)
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch built with CUDA, but no GPU")
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_no_step_on_a_gpu_mixes_devices_or_asks_for_a_value_on_the_host(architecture):
+    """Tensors that say they are on a GPU, with the operations that a GPU would run, and no values."""
+    config = tiny_model(architecture).config
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            runner = StaticRunner(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16))
+            ids, prompt = torch.zeros(5).long(), torch.zeros(40).long()
+            sampling = DeviceSampling(torch.device("cuda"), config.vocab_size)
+        with torch.inference_mode():
+            runner.forward(runner.new_cache(), prompt)
+            for kind in (GreedyRule, RejectionRule, CoupledRule):
+                rule = sampling.rule(kind, filtered=kind is not GreedyRule)
+                for rows in (1, 2):
+                    runner._compute(ids[:rows], runner._positions(5, 5 + rows), 256, 1, rule.draft)
+                outcome = runner._compute(ids, runner._positions(5, 10), 256, 0, rule.verify)
+                assert outcome.shape == (16,)
+                assert outcome.device.type == "cuda"
+
+
+def test_the_check_for_reading_values_can_fail():
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):
+        torch.randn(3).argmax().item()
+
+
+@pytest.mark.parametrize("drafting", ["model", "ngram"])
+@pytest.mark.parametrize("rule", RULES)
+def test_after_a_rehearsal_no_answer_captures_anything(rule, drafting):
+    capture = Calls()
+    pair = Pair(capture)
+    settings = Settings(**RULES[rule])
+    sampler = sampler_for(settings, KeyedNoise(0), pair.sampling)
+    rehearse_rounds(pair.target, pair.drafter if drafting == "model" else None, sampler, range(5))
+    captured = capture.captures
+    for gamma in (0, 1, 2, 4):
+        pair.answer(True, **RULES[rule], gamma=gamma, drafting=drafting)
+    assert capture.captures == captured
+
+
+def test_prompts_of_few_tokens_capture_nothing():
+    capture = Calls()
+    runner = CudaGraphRunner(tiny_model("llama"), capture=capture)
+    captured = capture.captures
+    for rows in (1, 3, 9):
+        runner.prefill(runner.new_cache(), PROMPT[:1] * rows)
+    assert capture.captures == captured
+
+
+def test_an_unloaded_pair_leaves_no_buffers_behind():
+    sampling = DeviceSampling(CPU, VOCAB)
+    assert sampling.rule(CoupledRule, False) is sampling.rule(CoupledRule, False)
+    assert sampling.gumbel.shape[1] == VOCAB
+    held = weakref.ref(sampling)
+    del sampling
+    gc.collect()
+    assert held() is None

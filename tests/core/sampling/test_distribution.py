@@ -1,0 +1,155 @@
+"""The output's distribution is the target's: a chi-squared test that two wrong samplers must fail."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from specdec_core.decoding import Limits, decode
+from specdec_core.drafting import ModelDrafter
+from specdec_core.drafting.length import FixedGamma
+from specdec_core.runners import EagerRunner
+from specdec_core.sampling import DeviceSampling, Verdict, sampler_for
+from specdec_core.sampling.filters import SamplingParams, probabilities
+from specdec_core.sampling.host import RejectionSampler
+from specdec_core.sampling.noise import KeyedNoise, draw_on_host
+from specdec_core.sampling.verification import verify_rejection
+from specdec_core.settings import Settings
+from tests.support.tiny_models import TrigramModel
+
+VOCAB = 5
+PROMPT = [1, 3]
+ANSWERS = 3000
+LOWEST_P = 1e-4
+FILTERS = {"unfiltered": {}, "top-k and top-p": {"top_k": 4, "top_p": 0.9}}
+
+
+def _models() -> tuple[EagerRunner, EagerRunner]:
+    """A target, and a drafter that is a noisy copy of it: drafts are both accepted and rejected."""
+    generator = torch.Generator().manual_seed(11)
+    table = 1.5 * torch.randn((VOCAB, VOCAB, VOCAB), generator=generator)
+    noise = torch.randn(table.shape, generator=generator)
+    return EagerRunner(TrigramModel(table)), EagerRunner(TrigramModel(table + noise))
+
+
+def _sample(settings: Settings, make_sampler=sampler_for) -> tuple[Counter, float]:
+    """The first three tokens of many answers, and the acceptance rate over all of their drafts."""
+    target, drafter = _models()
+    joint: Counter = Counter()
+    accepted = tested = 0
+    for seed in range(ANSWERS):
+        context = list(PROMPT)
+
+        def ends(ids, context=context):
+            enough = len(context) + len(ids) >= len(PROMPT) + 3
+            return len(ids), "stop" if enough else None
+
+        rounds = decode(
+            context,
+            target,
+            target.new_cache(),
+            ModelDrafter(drafter, drafter.new_cache()),
+            make_sampler(settings, KeyedNoise(seed)),
+            FixedGamma(settings.gamma),
+            ends,
+            Limits(settings.max_new_tokens, 512),
+            lambda: False,
+        )
+        for rnd in rounds:
+            accepted += rnd.verdict.accepted
+            tested += min(rnd.verdict.accepted + 1, len(rnd.verdict.drafts))
+        joint[tuple(context[len(PROMPT) : len(PROMPT) + 3])] += 1
+    return joint, accepted / tested
+
+
+def _enumerated(settings: Settings) -> dict[tuple[int, ...], float]:
+    """The target's own probability of every first three tokens."""
+    table = _models()[0].model.table
+    probs = probabilities(table.reshape(-1, VOCAB), SamplingParams.from_settings(settings)).view(table.shape)
+    a, b = PROMPT
+    return {
+        (x, y, z): (probs[a, b, x] * probs[b, x, y] * probs[x, y, z]).item()
+        for x, y, z in product(range(VOCAB), repeat=3)
+    }
+
+
+def _p_value(joint: Counter, expected: dict[tuple[int, ...], float]) -> float:
+    """Of a chi-squared test, with the cells that expect fewer than 5 pooled into one."""
+    impossible = sum(count for cell, count in joint.items() if expected[cell] == 0)
+    assert impossible == 0, "a filtered token was drawn"
+    observed_cells, expected_cells = [], []
+    pooled_observed = pooled_expected = 0.0
+    for cell, probability in expected.items():
+        if probability * ANSWERS < 5:
+            pooled_observed += joint[cell]
+            pooled_expected += probability * ANSWERS
+        else:
+            observed_cells.append(joint[cell])
+            expected_cells.append(probability * ANSWERS)
+    if pooled_expected > 0:
+        observed_cells.append(pooled_observed)
+        expected_cells.append(pooled_expected)
+    scale = sum(observed_cells) / sum(expected_cells)
+    return chisquare(observed_cells, [cell * scale for cell in expected_cells]).pvalue
+
+
+CASES = [
+    *product(["on the host"], ["rejection", "coupled"], FILTERS, [1, 2, 5]),
+    # Elsewhere shown to be the host's, token for token.
+    *product(["in device buffers"], ["rejection"], FILTERS, [2]),
+]
+
+
+@pytest.mark.parametrize(("where", "verification", "filters", "gamma"), CASES, ids=lambda value: str(value))
+def test_the_first_three_tokens_follow_the_target(where, verification, filters, gamma):
+    sampling = DeviceSampling(torch.device("cpu"), VOCAB) if where == "in device buffers" else None
+    settings = Settings(
+        max_new_tokens=8, temperature=1.0, gamma=gamma, verification=verification, **FILTERS[filters]
+    )
+    joint, alpha = _sample(settings, lambda settings, noise: sampler_for(settings, noise, sampling))
+    assert 0.3 < alpha < 0.9, "the test has power only where drafts are both accepted and rejected"
+    assert _p_value(joint, _enumerated(settings)) > LOWEST_P
+
+
+class _AcceptsAlways(RejectionSampler):
+    def start_round(self, context, gamma: int) -> None:
+        super().start_round(context, gamma)
+        self._uniforms = replace(self._uniforms, accept=[-1.0] * (gamma + 1))
+
+
+class _DrawsFromTheTarget(RejectionSampler):
+    """After a rejection it draws from p where it should draw from what p has more than q."""
+
+    def verify(self, logits) -> Verdict:
+        verdict = super().verify(logits)
+        if verdict.accepted == len(verdict.drafts):
+            return verdict
+        p = probabilities(logits, self.params)[verdict.accepted]
+        return replace(verdict, token=draw_on_host(p, self._uniforms.residual[verdict.accepted]))
+
+
+@pytest.mark.parametrize("wrong", [_AcceptsAlways, _DrawsFromTheTarget])
+def test_a_wrong_sampler_fails_the_same_test(wrong):
+    settings = Settings(max_new_tokens=8, temperature=1.0, gamma=2)
+    joint, _ = _sample(settings, lambda settings, noise: wrong(SamplingParams.from_settings(settings), noise))
+    assert _p_value(joint, _enumerated(settings)) < LOWEST_P
+
+
+def test_where_p_and_q_agree_every_draft_stands_and_the_bonus_follows_p():
+    p = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    accepted, token = verify_rejection(
+        p, p[:1], torch.tensor([0]), torch.tensor([0.999]), torch.tensor([0.3, 0.3])
+    )
+    assert (accepted.item(), token.item()) == (1, 2)
+
+
+def test_a_draft_that_the_target_excludes_is_rejected_and_the_residual_is_drawn():
+    p = torch.tensor([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
+    q = torch.tensor([[0.5, 0.5, 0.0]])
+    accepted, token = verify_rejection(
+        p, q, torch.tensor([0]), torch.tensor([1e-9]), torch.tensor([0.5, 0.5])
+    )
+    assert (accepted.item(), token.item()) == (0, 2)

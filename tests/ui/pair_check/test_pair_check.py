@@ -1,0 +1,154 @@
+"""Pair check: the gate's report for two names, the preset that a passed pair makes, and hostile names."""
+
+from pathlib import Path
+
+import pytest
+
+import specdec_core as sd
+from specdec_ui.loading.own_pair import OwnPair
+from specdec_ui.pair_check import handlers as pair_check_handlers
+from specdec_ui.pair_check.handlers import Given, Login
+from specdec_ui.state.holder import EngineHolder
+from tests.support.hub_server import COMMIT
+from tests.support.mismatched import write_mismatched_preset
+from tests.support.replay import ReplayEngine, ReplayPreset
+
+HUB_PAIR = OwnPair(
+    "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", True, True, "v2", "0123456789abcdef"
+)
+
+
+def check(target, drafter, holder=None, locked=False):
+    holder = holder or EngineHolder()
+    return list(pair_check_handlers.check(holder, Given(target, drafter), 0, locked))
+
+
+def test_a_pair_that_fits_may_be_loaded_and_kept(pair_folders):
+    *_, last = check(*pair_folders)
+    assert "can work together" in last.shown
+    assert (last.passed.target, last.passed.drafter) == pair_folders
+    assert "[target]" in last.toml
+
+
+def test_a_pair_that_does_not_fit_is_refused_with_the_report(tmp_path):
+    write_mismatched_preset(tmp_path)
+    *_, last = check(str(tmp_path / "mismatched/target"), str(tmp_path / "mismatched/drafter"))
+    assert "cannot work together" in last.shown
+    assert 'data-verdict="fail"' in last.shown
+    assert (last.passed, last.toml) == (None, "")
+
+
+def test_a_folder_that_is_not_there_is_explained(tmp_path):
+    *_, last = check(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "could not be checked" in last.shown
+    assert last.passed is None
+
+
+@pytest.mark.parametrize(
+    ("target", "drafter", "said"),
+    [
+        ("", "b", "Name the target"),
+        ("a", "  ", "Name the drafter"),
+        (None, "b", "Name the target"),
+        ("a\nb", "b", "one line"),
+        ("a" * 501, "b", "one line"),
+        ("a\ud800", "b", "U+D800"),
+    ],
+)
+def test_what_names_no_model_is_explained_before_anything_is_read(target, drafter, said):
+    frames = check(target, drafter)
+    assert len(frames) == 1
+    assert said in frames[0].shown
+
+
+def test_a_folder_with_a_revision_is_explained(pair_folders):
+    (frame,) = pair_check_handlers.check(
+        EngineHolder(), Given(*pair_folders, drafter_revision="v2"), 0, False
+    )
+    assert "The drafter is a folder" in frame.shown
+
+
+def test_a_revision_that_the_hub_has_not_is_explained_and_one_that_it_has_passes(hub, pair_folders):
+    for role, folder in zip(("target", "drafter"), pair_folders, strict=True):
+        hub.repositories[f"org/{role}"] = Path(folder)
+
+    def last(revision):
+        given = Given("org/target", "org/drafter", drafter_revision=revision)
+        return list(pair_check_handlers.check(EngineHolder(), given, 0, False))[-1]
+
+    assert "org/drafter has no revision" in last("v9").shown
+    assert last(COMMIT).passed.drafter_revision == COMMIT
+    assert f'revision = "{COMMIT}"' in last(COMMIT).toml
+
+
+def test_a_visitors_login_opens_a_gated_model_to_their_own_check_and_leaves_nothing_behind(hub, pair_folders):
+    token = "hf_ofonevisitor"
+    for role, folder in zip(("target", "drafter"), pair_folders, strict=True):
+        hub.repositories[f"org/{role}"] = Path(folder)
+        hub.gated[f"org/{role}"] = {token}
+
+    def last(login):
+        given = Given("org/target", "org/drafter")
+        return list(pair_check_handlers.check(EngineHolder(), given, 0, False, login))[-1]
+
+    assert "log in above" not in last(None).shown
+    assert "org/target is gated" in last(Login()).shown
+    assert "log in above" in last(Login()).shown
+    assert "can work together" in last(Login(token)).shown
+    assert token not in str(last(Login(token)))
+    assert "org/target is gated" in last(Login()).shown
+    denied = last(Login("hf_ofanother")).shown
+    assert "the access of your own account" in denied
+    assert "hf_ofanother" not in denied
+
+
+def test_names_never_become_markup():
+    hostile = "<img src=x onerror=alert(1)>/${alert(2)}"
+    *_, last = check(hostile, hostile)
+    assert "<img" not in last.shown
+
+
+def test_the_page_says_whose_pair_would_be_replaced(pair_folders):
+    holder = EngineHolder(lambda preset, on_progress: (ReplayEngine(), None))
+    holder.load(ReplayPreset("replay"), lambda message, fraction: None)
+    assert "replaces <strong>replay</strong>" in check(*pair_folders, holder)[-1].about
+    assert "operator" in check(*pair_folders, holder, locked=True)[-1].about
+
+
+def test_the_toml_of_a_hub_pair_is_a_preset(tmp_path):
+    (tmp_path / "own.toml").write_text(HUB_PAIR.toml(), encoding="utf-8")
+    preset = sd.list_presets(tmp_path)["own"]
+    assert (preset.target.model, preset.drafter.model) == (HUB_PAIR.target, HUB_PAIR.drafter)
+    assert (preset.target.revision, preset.drafter.revision) == ("v2", "0123456789abcdef")
+    assert (preset.vocab_padding, preset.target.quantization) == ("trim", "nf4")
+    assert (preset.target, preset.drafter) == (HUB_PAIR.preset().target, HUB_PAIR.preset().drafter)
+    assert preset.settings == HUB_PAIR.preset().settings
+
+
+@pytest.mark.parametrize("folder", ["/models/a b/große", 'C:\\models\\"x"', "/", "/models/.hidden"])
+def test_the_toml_of_folders_is_a_preset_once_they_are_copied(tmp_path, folder):
+    pair = OwnPair(folder, folder)
+    for role in ("target", "drafter"):
+        (tmp_path / pair.file_stem / role).mkdir(parents=True)
+    (tmp_path / "own.toml").write_text(pair.toml(), encoding="utf-8")
+    assert sd.list_presets(tmp_path)["own"].target.model.endswith("/target")
+
+
+def test_a_pair_of_ones_own_shows_no_path_of_the_machine():
+    pair = OwnPair("/home/somebody/models/large", "/home/somebody/models/small")
+    preset = pair.preset()
+    assert "somebody" not in preset.name + preset.title + preset.description
+
+
+def test_another_pair_with_the_same_names_is_not_taken_for_the_loaded_one():
+    loaded = OwnPair("/x/large", "/x/small").preset()
+    assert OwnPair("/x/large", "/x/small").preset(loaded).name == loaded.name
+    assert OwnPair("/y/large", "/y/small").preset(loaded).name != loaded.name
+
+
+def test_a_checked_pair_loads_as_a_preset_does(pair_folders):
+    preset = OwnPair(*pair_folders).preset()
+    holder = EngineHolder()
+    loaded = holder.load(preset, lambda message, fraction: None)
+    assert loaded.engine.info.title == preset.title
+    loaded.engine.unload()

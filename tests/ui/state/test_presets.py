@@ -1,0 +1,37 @@
+"""The presets on offer: one's own beside those that ship, and a broken file that hides no other."""
+
+import pytest
+
+import specdec_core as sd
+from specdec_ui.loading import bar as load_bar
+from specdec_ui.state.presets import Presets
+from tests.support.mismatched import write_mismatched_preset
+from tests.support.replay import ReplayPreset
+
+
+def test_those_that_ship_are_offered_beside_ones_own(tmp_path):
+    write_mismatched_preset(tmp_path)
+    presets = Presets.read(str(tmp_path))
+    assert {"llama-3.2", "gemma", "mismatched"} <= set(presets.names())
+    assert presets.get("mismatched").title == "Two that do not fit"
+
+
+def test_a_broken_file_is_named_and_hides_no_other(tmp_path):
+    write_mismatched_preset(tmp_path)
+    (tmp_path / "typo.toml").write_text('titel = "x"\n', encoding="utf-8")
+    presets = Presets.read(str(tmp_path))
+    assert "mismatched" in presets.usable
+    with pytest.raises(sd.PresetError, match="titel"):
+        presets.get("typo")
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(sd.PresetError, match="one of: a, b"):
+        Presets({"a": ReplayPreset("a"), "b": ReplayPreset("b")}).get("c")
+
+
+def test_a_gated_preset_links_its_licence_and_names_the_download():
+    preset = Presets.read().get("gemma")
+    about = load_bar.about(preset, None, 0)
+    assert preset.license_page in about
+    assert "22.1 GB" in about

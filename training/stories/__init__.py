@@ -1,0 +1,1 @@
+"""Training of the embedded pair on children's stories."""
