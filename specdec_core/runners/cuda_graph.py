@@ -55,9 +55,13 @@ class CudaCapture:
             graph = torch.cuda.CUDAGraph()
             # A pool ends with its last graph, and torch refuses to capture into one that has ended.
             pool = next((held.pool() for held in self._graphs), None)
-            # Other threads may go on, a load among them: only this one must not allocate in between.
-            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-                result = function()
+            try:
+                # Other threads may go on, a load among them: only this one must not allocate in between.
+                with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                    result = function()
+            finally:
+                # A capture that fails leaves torch on the side stream, which nothing else waits for.
+                torch.cuda.set_stream(current)
         self._graphs.add(graph)
         return partial(self._replay, graph), result
 
