@@ -11,8 +11,7 @@ import gradio as gr
 from .api import endpoints as api
 from .chat.tab import chat_tab
 from .compare.tab import compare_tab
-from .loading import bar as load_bar
-from .loading import handlers as load_handlers
+from .loading import bar as load_bar, handlers as load_handlers
 from .loading.own_pair import OwnPair
 from .pair_check.tab import pair_check_tab
 from .parts import terms

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import metadata_load
 
-ROOT = Path(__file__).parents[0]
+ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "make_space.py"
 
 

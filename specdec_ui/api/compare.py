@@ -12,8 +12,7 @@ import gradio as gr
 
 import specdec_core as sd
 
-from ..compare import comparison
-from ..compare import words as compare_words
+from ..compare import comparison, words as compare_words
 from ..compare.comparison import PEERS, Comparison
 from ..compare.handlers import FRAME_S, doing, measured
 from ..compare.run import Asked

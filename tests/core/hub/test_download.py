@@ -18,7 +18,7 @@ from tests.support.hub_server import COMMIT
 
 HI = [{"role": "user", "content": "Once upon a time"}]
 TOKEN = "hf_a-secret-of-32-characters-or-so"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 # What is downloaded

@@ -22,7 +22,7 @@ from tests.support.hub_pair import TARGET, downloaded, load, parts, refusal
 from tests.support.hub_server import sum_of
 
 HI = [{"role": "user", "content": "Once upon a time"}]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_connection_that_breaks_once_is_taken_up_where_it_broke(on_the_hub, impatient):
@@ -164,7 +164,7 @@ def test_a_process_killed_in_the_middle_is_gone_on_from_and_nothing_is_corrupt_o
     on_the_hub.stalled.add("model.safetensors")
     code = """
 import specdec_core as sd
-from specdec_core import download
+from specdec_core.hub import download
 download._SECONDS_BETWEEN_REPORTS = 0
 sd.Engine.load(target="owner/target", device="cpu", on_progress=lambda text, share: print(text, flush=True))
 """

@@ -27,7 +27,7 @@ from tests.support.tiny_pair import save_pair
 
 CPU = torch.device("cpu")
 HI = [{"role": "user", "content": "Once upon a time"}]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def _folder(tmp_path, config) -> str:

@@ -6,23 +6,19 @@ import threading
 from dataclasses import replace
 
 import pytest
-from test_compare import COUPLED, VALUES, lane, loaded_holder, made_up, run
 
 import specdec_core as sd
 from specdec_core.metrics import summarize
 from specdec_ui.compare import (
     handlers as compare_handlers,
-)
-from specdec_ui.compare import (
     result as compare_result,
-)
-from specdec_ui.compare import (
     words as compare_words,
 )
 from specdec_ui.compare.comparison import Comparison, values
 from specdec_ui.compare.run import Asked, LiveRound, compare, with_margins
 from specdec_ui.state.queue import WaitingLine
 from specdec_ui.state.visitors import Visitor
+from tests.support.comparisons import COUPLED, VALUES, lane, loaded_holder, made_up, run
 from tests.support.replay import ReplayEngine
 
 LIVE = Asked(ngram=True, live=True)

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from test_tabs import finished, lane_text, load, shorten, tab
+
+from tests.support.tab_page import finished, lane_text, load, shorten, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from test_page import choose, finish, load, send, set_number
 
+from tests.support.chat_page import choose, finish, load, send, set_number
 from tests.support.hub_server import COMMIT, running_hub
 from tests.support.running_app import running_app
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from test_page import send, set_number
 
+from tests.support.chat_page import send, set_number
 from tests.support.running_app import ROOT, running_app
 
 pytestmark = pytest.mark.slow
