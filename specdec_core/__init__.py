@@ -6,43 +6,126 @@ Names are loaded when first used, so that listing presets does not import torch.
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Engine": "engine",
-    "EngineInfo": "loading.assemble",
-    "IncompatiblePairError": "errors",
-    "LoadCancelledError": "errors",
-    "LoadError": "errors",
-    "PairReport": "gate.report",
-    "PairUncheckableError": "errors",
-    "Preset": "presets",
-    "PresetError": "errors",
-    "PromptError": "errors",
-    "Result": "engine",
-    "Round": "trace",
-    "Session": "session",
-    "Settings": "settings",
-    "SettingsError": "errors",
-    "SpecDecError": "errors",
-    "Stats": "trace",
-    "Token": "trace",
-    "check_pair": "gate.check",
-    "list_presets": "presets",
-    "load_presets": "presets",
-}
+if TYPE_CHECKING:
+    from .chat_engine import (
+        ChatEngine as ChatEngine,
+        ChatSession as ChatSession,
+        MeasuredCosts as MeasuredCosts,
+    )
+    from .engine import Engine as Engine, Result as Result
+    from .errors import (
+        IncompatiblePairError as IncompatiblePairError,
+        LoadCancelledError as LoadCancelledError,
+        LoadError as LoadError,
+        PairUncheckableError as PairUncheckableError,
+        PresetError as PresetError,
+        PromptError as PromptError,
+        SettingsError as SettingsError,
+        SpecDecError as SpecDecError,
+    )
+    from .gate.check import check_pair as check_pair
+    from .gate.report import Check as Check, PairReport as PairReport
+    from .loading.assemble import EngineInfo as EngineInfo
+    from .metrics import Prediction as Prediction, predict as predict, summarize as summarize
+    from .plain_text import find_surrogate as find_surrogate
+    from .presets import Preset as Preset, list_presets as list_presets, load_presets as load_presets
+    from .progress import Progress as Progress
+    from .session import Session as Session
+    from .settings import (
+        MAX_GAMMA as MAX_GAMMA,
+        SETTINGS as SETTINGS,
+        Choice as Choice,
+        Drafting as Drafting,
+        Number as Number,
+        Setting as Setting,
+        Settings as Settings,
+        Texts as Texts,
+        Verification as Verification,
+        VocabPadding as VocabPadding,
+        WholeNumber as WholeNumber,
+    )
+    from .text.prompting import Message as Message, Prompt as Prompt
+    from .trace import (
+        DRAFTED_KINDS as DRAFTED_KINDS,
+        EMITTED_KINDS as EMITTED_KINDS,
+        TESTED_KINDS as TESTED_KINDS,
+        FinishReason as FinishReason,
+        Round as Round,
+        Stats as Stats,
+        Token as Token,
+        TokenKind as TokenKind,
+        counted_rounds as counted_rounds,
+        emitted_ids as emitted_ids,
+        first_difference as first_difference,
+    )
 
-__all__ = sorted(_HOME)
+_PUBLIC = {
+    "chat_engine": ("ChatEngine", "ChatSession", "MeasuredCosts"),
+    "engine": ("Engine", "Result"),
+    "errors": (
+        "IncompatiblePairError",
+        "LoadCancelledError",
+        "LoadError",
+        "PairUncheckableError",
+        "PresetError",
+        "PromptError",
+        "SettingsError",
+        "SpecDecError",
+    ),
+    "gate.check": ("check_pair",),
+    "gate.report": ("Check", "PairReport"),
+    "loading.assemble": ("EngineInfo",),
+    "metrics": ("Prediction", "predict", "summarize"),
+    "plain_text": ("find_surrogate",),
+    "presets": ("Preset", "list_presets", "load_presets"),
+    "progress": ("Progress",),
+    "session": ("Session",),
+    "settings": (
+        "MAX_GAMMA",
+        "SETTINGS",
+        "Choice",
+        "Drafting",
+        "Number",
+        "Setting",
+        "Settings",
+        "Texts",
+        "Verification",
+        "VocabPadding",
+        "WholeNumber",
+    ),
+    "text.prompting": ("Message", "Prompt"),
+    "trace": (
+        "DRAFTED_KINDS",
+        "EMITTED_KINDS",
+        "TESTED_KINDS",
+        "FinishReason",
+        "Round",
+        "Stats",
+        "Token",
+        "TokenKind",
+        "counted_rounds",
+        "emitted_ids",
+        "first_difference",
+    ),
+}
+"""Public names by the module that defines them; the imports above say the same to type checkers."""
+
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_MODULE_OF})

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
 from .drafting import Drafter
-from .runners import EagerRunner, KVCache
+from .runners import RewindableCache, Runner
 from .sampling import Sampler, Verdict
 from .trace import FinishReason
 
@@ -55,62 +55,47 @@ class Limits:
     context_length: int
 
 
-def decode(
-    context: list[int],
-    target: EagerRunner,
-    cache: KVCache,
-    drafter: Drafter | None,
-    sampler: Sampler,
-    policy: GammaPolicy,
-    ends: Ends,
-    limits: Limits,
-    cancelled: Callable[[], bool],
-) -> Iterator[DecodedRound]:
-    """Continues `context`, to which emitted ids are appended as they come, until something ends it.
+@dataclass(slots=True)
+class Decoding:
+    """One answer being decoded: its context, the two models, and what decides about drafts and the end.
 
-    What `cache` holds must be a proper prefix of the context. Cancellation is asked for between rounds and
-    between chunks of the prefill. However the iteration ends, the caches hold nothing past the context.
+    `cache` must hold a proper prefix of `context`, to which emitted ids are appended as they come.
     """
-    loop = _Loop(context, target, cache, drafter, sampler, policy, ends, limits)
-    try:
-        rnd = loop.prefill(cancelled)
-        yield rnd
-        while rnd.finish_reason is None:
-            if cancelled():
-                yield _cancelled(rnd.index + 1)
-                return
-            rnd = loop.round(rnd.index + 1, cancelled)
+
+    context: list[int]
+    target: Runner
+    cache: RewindableCache
+    drafter: Drafter | None
+    sampler: Sampler
+    policy: GammaPolicy
+    ends: Ends
+    limits: Limits
+    _prompt_length: int = field(init=False)
+    _drafter_has_prompt: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self._prompt_length = len(self.context)
+
+    def rounds(self, cancelled: Callable[[], bool]) -> Iterator[DecodedRound]:
+        """Yield rounds until something ends the answer.
+
+        `cancelled` is polled between rounds and between chunks of the prefill. However the iteration ends,
+        the caches hold nothing past the context.
+        """
+        try:
+            rnd = self._prefill(cancelled)
             yield rnd
-    finally:
-        loop.rewind()
-
-
-class _Loop:
-    def __init__(
-        self,
-        context: list[int],
-        target: EagerRunner,
-        cache: KVCache,
-        drafter: Drafter | None,
-        sampler: Sampler,
-        policy: GammaPolicy,
-        ends: Ends,
-        limits: Limits,
-    ) -> None:
-        self.context = context
-        self.prompt_length = len(context)
-        self.target = target
-        self.cache = cache
-        self.drafter = drafter
-        self.sampler = sampler
-        self.policy = policy
-        self.ends = ends
-        self.limits = limits
-        self.clock = target.clock
-        self.drafter_has_prompt = False
+            while rnd.finish_reason is None:
+                if cancelled():
+                    yield _cancelled(rnd.index + 1)
+                    return
+                rnd = self._round(rnd.index + 1, cancelled)
+                yield rnd
+        finally:
+            self._rewind()
 
     @torch.inference_mode()
-    def prefill(self, cancelled: Callable[[], bool]) -> DecodedRound:
+    def _prefill(self, cancelled: Callable[[], bool]) -> DecodedRound:
         """Round 0: what the target's cache lacks of the prompt, and the token that follows it."""
         started = time.perf_counter()
         logits = self.target.prefill(self.cache, self.context[self.cache.length :], cancelled)
@@ -122,8 +107,9 @@ class _Loop:
         return DecodedRound(0, 0, "prefill", verdict, kept, 0.0, total_s, total_s, finish)
 
     @torch.inference_mode()
-    def round(self, index: int, cancelled: Callable[[], bool]) -> DecodedRound:
+    def _round(self, index: int, cancelled: Callable[[], bool]) -> DecodedRound:
         """Draft up to gamma tokens, verify them in one target forward, keep what stands and one more."""
+        clock = self.target.clock
         started = time.perf_counter()
         gamma, reason = self.policy.choose(self.drafter.missing(self.context) if self.drafter else 0)
         room = self._room() - 1
@@ -131,27 +117,27 @@ class _Loop:
             gamma, reason = room, f"{reason}, cut to the room left"
         self.sampler.start_round(self.context, gamma)
 
-        before_catch_up = self.clock.mark()
+        before_catch_up = clock.mark()
         reads_prompt = False
         if gamma > 0 and self.drafter is not None:
             if not self.drafter.catch_up(self.context, cancelled):
                 return _cancelled(index)
-            reads_prompt = not self.drafter_has_prompt
-            self.drafter_has_prompt = True
-        before_draft = self.clock.mark()
+            reads_prompt = not self._drafter_has_prompt
+            self._drafter_has_prompt = True
+        before_draft = clock.mark()
         if gamma > 0 and self.drafter is not None:
             self.drafter.propose(self.context, gamma, self.sampler)
-        before_verify = self.clock.mark()
+        before_verify = clock.mark()
         outcome = self.target.forward(self.cache, self.sampler.rows, then=self.sampler.verify)
-        after_verify = self.clock.mark()
+        after_verify = clock.mark()
         proposal = self.sampler.read(outcome)  # waits for the device, and so for every mark
 
         verdict, kept, finish = self._emit(proposal)
-        self.rewind()
+        self._rewind()
         # The drafter's prefill is no part of a round; what it missed since then is.
-        prefill_s = self.clock.seconds(before_catch_up, before_draft) if reads_prompt else 0.0
-        draft_s = self.clock.seconds(before_draft, before_verify)
-        verify_s = self.clock.seconds(before_verify, after_verify)
+        prefill_s = clock.seconds(before_catch_up, before_draft) if reads_prompt else 0.0
+        draft_s = clock.seconds(before_draft, before_verify)
+        verify_s = clock.seconds(before_verify, after_verify)
         self.policy.observe(len(proposal.drafts), proposal.accepted, draft_s, verify_s)
         return DecodedRound(
             index=index,
@@ -165,7 +151,7 @@ class _Loop:
             finish_reason=finish,
         )
 
-    def rewind(self) -> None:
+    def _rewind(self) -> None:
         """Back to the invariant: the context but for its last token."""
         self.cache.rewind(len(self.context) - 1)
         if self.drafter is not None:
@@ -173,7 +159,7 @@ class _Loop:
 
     def _room(self) -> int:
         """How many tokens may still be emitted."""
-        in_answer = self.limits.max_new_tokens - (len(self.context) - self.prompt_length)
+        in_answer = self.limits.max_new_tokens - (len(self.context) - self._prompt_length)
         return min(in_answer, self.limits.context_length - len(self.context))
 
     def _emit(self, verdict: Verdict) -> tuple[Verdict, int, FinishReason | None]:

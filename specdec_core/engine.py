@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
+from .admission import Admission
+from .chat_engine import ChatSession
 from .drafting.length import StepCosts
-from .errors import LoadError, SettingsError, SpecDecError
+from .errors import LoadError, SettingsError
 from .fair_lock import FairLock
 from .gate.report import PairReport
 from .loading.assemble import EngineInfo, load_pair, memory_ran_out
 from .loading.placement import MaxMemory
-from .loading.plan import plan_pair
+from .loading.plan import LoadOptions, plan_pair
 from .loading.warm_up import measured_costs, rehearse
 from .loading.weights import out_of_memory, release_memory
 from .pair import LoadedPair, token_margin
@@ -23,7 +23,7 @@ from .peers import peer_rounds
 from .presets import Preset
 from .progress import Progress, Watch
 from .session import Session
-from .settings import Drafting, Settings
+from .settings import Drafting, Quantization, Settings, VocabPadding
 from .text.prompting import Prompt
 from .trace import FinishReason, Round, Stats, emitted_ids
 
@@ -61,15 +61,10 @@ class Engine:
         self.info = info
         self.report = report
         self.default_settings = default_settings or Settings()
-        self.max_cache_bytes = max_cache_bytes
+        self.admission = Admission(max_cache_bytes)
         self._pair: LoadedPair | None = pair
         self._turn = FairLock()
-        self._idle = threading.Condition()
-        self._active = 0
-        self._closing = False
         self._abort = threading.Event()
-        self._sessions: weakref.WeakKeyDictionary[Session, float] = weakref.WeakKeyDictionary()
-        self._busy: set[int] = set()
 
     @classmethod
     def load(
@@ -82,9 +77,9 @@ class Engine:
         drafter_revision: str | None = None,
         device: str | None = None,
         max_memory: MaxMemory | None = None,
-        quantization: str | None = None,
-        drafter_quantization: str | None = None,
-        vocab_padding: str | None = None,
+        quantization: Quantization | None = None,
+        drafter_quantization: Quantization | None = None,
+        vocab_padding: VocabPadding | None = None,
         on_progress: Progress | None = None,
         cancel: threading.Event | None = None,
         for_workers: bool = False,
@@ -104,16 +99,18 @@ class Engine:
         """
         watch = Watch(on_progress, cancel)
         plan = plan_pair(
-            preset,
-            target=target,
-            drafter=drafter,
-            revision=revision,
-            drafter_revision=drafter_revision,
-            device=device,
-            max_memory=max_memory,
-            quantization=quantization,
-            drafter_quantization=drafter_quantization,
-            vocab_padding=vocab_padding,
+            LoadOptions(
+                preset,
+                target,
+                drafter,
+                revision,
+                drafter_revision,
+                device,
+                max_memory,
+                quantization,
+                drafter_quantization,
+                vocab_padding,
+            )
         )
         pair, info, report = load_pair(plan, watch, _ONLY_LOADED if for_workers else None)
         engine = cls(pair, info, plan.settings, report=report if plan.drafter is not None else None)
@@ -135,15 +132,14 @@ class Engine:
         that the conversation had before.
         """
         session = Session(self.pair, sampled)
-        with self._idle:
-            self._sessions[session] = time.monotonic()
+        self.admission.register(session)
         return session
 
     def stream(
         self,
         prompt: Prompt,
         settings: Settings | None = None,
-        session: Session | None = None,
+        session: ChatSession | None = None,
         cancel: threading.Event | None = None,
     ) -> Iterator[Round]:
         """Rounds of the answer to `prompt` (messages, or a str as a raw prompt), as they are decoded.
@@ -152,7 +148,9 @@ class Engine:
         progress; closing the iterator early is safe too. Raises SettingsError and PromptError.
         """
         pair = self.pair
-        if session is not None and not session.belongs_to(pair):
+        if session is None:
+            session = self.session()
+        elif not isinstance(session, Session) or not session.belongs_to(pair):
             raise LoadError(
                 "This conversation began with another pair. Begin a new one with engine.session()."
             )
@@ -161,7 +159,7 @@ class Engine:
             raise SettingsError(
                 "No drafter is loaded: set gamma to 0 for plain decoding, or load a pair with a drafter."
             )
-        return self._stream(prompt, settings, session or self.session(), cancel or threading.Event())
+        return self._stream(prompt, settings, session, cancel or threading.Event())
 
     def generate(
         self,
@@ -198,21 +196,19 @@ class Engine:
         """
         pair, settings = self.pair, settings or self.default_settings
         cancel = cancel or threading.Event()
-        with _Answering(self, self.session()):
+        with self._answering(self.session()):
             rounds = peer_rounds(
                 pair, prompt, settings, assisted, self._turn, lambda: cancel.is_set() or self._abort.is_set()
             )
             with closing(rounds):
                 yield from rounds
 
-    def margin(
-        self, messages: Sequence[Mapping[str, str]], answer: Sequence[int], settings: Settings
-    ) -> float:
+    def margin(self, prompt: Prompt, answer: Sequence[int], settings: Settings) -> float:
         """How far apart the two best scores were for the token after those of `answer`: logits at temperature
         0, log probability plus noise with coupled verification. Raises PromptError.
         """
         pair = self.pair
-        context = [*pair.prompter.encode_chat(messages), *answer]
+        context = [*pair.prompter.encode(prompt), *answer]
         with self._turn:
             return token_margin(pair, context, settings)
 
@@ -220,35 +216,32 @@ class Engine:
         """Frees the weights. Answers in progress may finish for `timeout_s`, then are cancelled; new ones
         are refused from now on.
         """
-        with self._idle:
-            self._closing = True
-            if not self._idle.wait_for(lambda: self._active == 0, timeout_s):
-                self._abort.set()
-                self._idle.wait_for(lambda: self._active == 0, timeout_s)
-        for session in list(self._sessions):
-            session.close()
+        self.admission.close()
+        if not self.admission.wait_until_idle(timeout_s):
+            self._abort.set()
+            self.admission.wait_until_idle(timeout_s)
+        self.admission.close_sessions()
         self._pair = None
         release_memory()
 
     def _stream(
         self, prompt: Prompt, settings: Settings, session: Session, cancel: threading.Event
     ) -> Iterator[Round]:
-        with _Answering(self, session):
+        with self._answering(session):
             rounds = session.rounds(prompt, settings, lambda: cancel.is_set() or self._abort.is_set())
             with closing(_taking_turns(rounds, self._turn)) as in_turn:
                 yield from in_turn
 
-    def _bound_caches(self, newest: Session) -> None:
-        """Takes the caches of the sessions that were idle longest until all fit the bound."""
-        self._sessions[newest] = time.monotonic()
-        oldest_first = sorted(self._sessions.items(), key=lambda item: item[1])
-        held = sum(session.size_bytes for session, _ in oldest_first)
-        for session, _ in oldest_first:
-            if held <= self.max_cache_bytes or session is newest:
-                break
-            if id(session) not in self._busy:
-                held -= session.size_bytes
-                session.reset()
+    @contextmanager
+    def _answering(self, session: Session) -> Iterator[None]:
+        """Hold the session for one answer, and take up what its runners say at the end of it."""
+        with self.admission.answering(session):
+            try:
+                yield
+            finally:
+                pair = self._pair
+                if pair is not None and pair.runner_reason != self.info.runner_reason:
+                    self.info = replace(self.info, runner_reason=pair.runner_reason)
 
     def warm_up(self, costs: Mapping[Drafting, StepCosts] | None = None) -> None:
         """Pays for what the first forward of each kind sets up, before a person waits for it, and measures
@@ -268,36 +261,9 @@ class Engine:
     @property
     def pair(self) -> LoadedPair:
         """The loaded runners and tokenizer, for measurements. Raises LoadError after `unload`."""
-        if self._pair is None or self._closing:
+        if self._pair is None or self.admission.closed:
             raise LoadError("This pair was unloaded. Load one again.")
         return self._pair
-
-
-class _Answering:
-    """Counts an answer in progress, and keeps a session to one answer at a time."""
-
-    def __init__(self, engine: Engine, session: Session) -> None:
-        self._engine = engine
-        self._session = session
-
-    def __enter__(self) -> None:
-        engine = self._engine
-        with engine._idle:
-            _ = engine.pair  # raises where it was unloaded
-            if id(self._session) in engine._busy:
-                raise SpecDecError("This conversation is still being answered. Stop it, or wait for its end.")
-            engine._busy.add(id(self._session))
-            engine._active += 1
-
-    def __exit__(self, *exception: object) -> None:
-        engine = self._engine
-        with engine._idle:
-            engine._busy.discard(id(self._session))
-            engine._active -= 1
-            engine._idle.notify_all()
-            if engine._pair is not None and engine._pair.runner_reason != engine.info.runner_reason:
-                engine.info = replace(engine.info, runner_reason=engine._pair.runner_reason)
-            engine._bound_caches(self._session)
 
 
 def _taking_turns(rounds: Iterator[Round], turn: FairLock) -> Iterator[Round]:

@@ -6,10 +6,11 @@ Pure arithmetic over the trace; knows nothing of how rounds were made.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 
-from .trace import TESTED_KINDS, Round, Stats
+from .trace import TESTED_KINDS, Round, Stats, counted_rounds
 
 
 def summarize(
@@ -21,11 +22,9 @@ def summarize(
     dropped_messages: int = 0,
     seed: int | None = None,
 ) -> Stats:
-    """The figures of an answer. Round 0 (the token that prefill yields) and rounds without a token, which
-    only say how the answer ended, are counted in none of the rates.
-    """
+    """The figures of an answer; its rates are those of its `counted_rounds`."""
     rounds = list(rounds)
-    counted = [rnd for rnd in rounds if rnd.index > 0 and rnd.tokens]
+    counted = counted_rounds(rounds)
     drafted = sum(len(rnd.drafted) for rnd in counted)
     tested = sum(token.kind in TESTED_KINDS for rnd in counted for token in rnd.tokens)
     accepted = sum(token.kind == "accepted" for rnd in counted for token in rnd.tokens)
@@ -84,6 +83,39 @@ def predicted_speedup(tokens_a_round: float, gamma: int, c: float, v: float) -> 
     steps (Leviathan et al. 2023, theorem 3.8, where v is 1).
     """
     return tokens_a_round / (gamma * c + v)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predicted speedups over the baseline, by gamma: 0, 1, 2, …
+
+    `by_position` takes the acceptance measured at each position (beyond the measured ones the overall rate),
+    `one_alpha` the overall rate everywhere.
+    """
+
+    by_position: tuple[float, ...]
+    one_alpha: tuple[float, ...]
+
+    @property
+    def best(self) -> int:
+        """The gamma with the largest prediction."""
+        return max(range(len(self.by_position)), key=self.by_position.__getitem__)
+
+
+def predict(
+    alpha: float, acceptance_by_position: Sequence[float | None], c: float, v: Sequence[float]
+) -> Prediction:
+    """Predict the speedup for each gamma for which `v` has a cost (`v[gamma]`, of gamma + 1 rows).
+
+    `alpha` and `acceptance_by_position` are an answer's, `c` and `v` in one-row target steps.
+    """
+    gammas = range(len(v))
+    known = dict(enumerate(acceptance_by_position))
+    rates = [alpha if (rate := known.get(at)) is None else rate for at in gammas]
+    return Prediction(
+        tuple(predicted_speedup(expected_tokens(rates[:g]), g, c, v[g]) for g in gammas),
+        tuple(predicted_speedup(expected_tokens_iid(alpha, g), g, c, v[g]) for g in gammas),
+    )
 
 
 def _ratio(part: float, whole: float) -> float | None:

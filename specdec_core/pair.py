@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .drafting.length import StepCosts
-from .runners import EagerRunner
+from .runners import Runner
 from .sampling import DeviceSampling
 from .sampling.filters import SamplingParams, filtered_logits
 from .sampling.noise import KeyedNoise
@@ -21,8 +21,8 @@ from .text.prompting import Prompter
 class LoadedPair:
     """`drafter` is None for a target alone. `eos_ids` are all that end an answer."""
 
-    target: EagerRunner
-    drafter: EagerRunner | None
+    target: Runner
+    drafter: Runner | None
     tokenizer: PreTrainedTokenizerBase
     eos_ids: frozenset[int]
     costs: dict[Drafting, StepCosts] = field(default_factory=dict)

@@ -87,8 +87,7 @@ def peer_rounds(
     """
     if assisted and pair.drafter is None:
         raise SettingsError("transformers' assisted generation needs a drafter, and none is loaded.")
-    prompter = pair.prompter
-    prompt_ids = prompter.encode_raw(prompt) if isinstance(prompt, str) else prompter.encode_chat(prompt)
+    prompt_ids = pair.prompter.encode(prompt)
     room = pair.context_length - len(prompt_ids)
     if room < 1:
         raise PromptError(

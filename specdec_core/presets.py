@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -25,14 +25,13 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import PresetError, SettingsError
-from .settings import Settings, VocabPadding
+from .settings import Quantization, Settings, VocabPadding
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_presets"
 PRESETS_FOLDER = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "presets"
 """Inside the package where a wheel was installed, beside it in a checkout."""
 
-Quantization = Literal["none", "nf4", "int8"]
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 WebPage = Annotated[str, Field(pattern=r"^https://\S+$")]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from .decoding import DecodedRound, GammaPolicy, Limits, decode
+from .decoding import DecodedRound, Decoding, GammaPolicy, Limits
 from .drafting import Drafter, ModelDrafter, NgramDrafter
 from .drafting.length import AdaptiveGamma, FixedGamma
 from .errors import LoadError, PromptError
@@ -20,7 +20,7 @@ from .sampling.noise import KeyedNoise
 from .settings import Drafting, Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Message, Prompt, check_messages
-from .trace import Round, Token, emitted_ids
+from .trace import Round, Token, emitted_ids, first_difference
 
 _RESERVED_AHEAD = 1024
 
@@ -71,7 +71,7 @@ class Session:
         noise = KeyedNoise(settings.seed, pair.target.device)
         text = AnswerText(pair.tokenizer, context, pair.eos_ids, settings.stop)
         drafter = self._drafter(settings)
-        steps = decode(
+        steps = Decoding(
             context,
             pair.target,
             self._cache,
@@ -80,8 +80,7 @@ class Session:
             self._policy(settings),
             text.feed,
             Limits(settings.max_new_tokens, pair.context_length),
-            cancelled,
-        )
+        ).rounds(cancelled)
         self._ids = context
         rounds: list[Round] = []
         first_token_s = 0.0
@@ -160,11 +159,9 @@ class Session:
         """Rewinds the caches to the longest prefix they share with `context`; how much of it the target
         need not see again. At least the last token is fed, since its logits are needed.
         """
-        shared = 0
-        for held, wanted in zip(self._ids, context[:-1], strict=False):
-            if held != wanted:
-                break
-            shared += 1
+        reusable = context[:-1]
+        differs_at = first_difference(self._ids, reusable)
+        shared = len(reusable) if differs_at is None else differs_at
         self._cache.rewind(shared)
         if self._draft_cache is not None:
             self._draft_cache.rewind(shared)

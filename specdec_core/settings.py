@@ -1,20 +1,113 @@
-"""Settings: what one answer is asked for. Knows nothing of models; values are checked when it is made."""
+"""Settings of an answer: each declared once, with its label, its help and the values it takes.
+
+The command line, the page and the API derive their options from these declarations. Knows nothing of models.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from .errors import SettingsError
 
 Drafting = Literal["model", "ngram"]
 Verification = Literal["rejection", "coupled"]
+Quantization = Literal["none", "nf4", "int8"]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 VocabPadding = Literal["refuse", "trim"]
 """Where only the padding of the logits' width differs: refuse, or cut both to the tokenizer's ids."""
 
 MAX_GAMMA = 16
 """The longest draft that is verified at once; beyond it even a perfect drafter gains next to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeNumber:
+    """An int from `low` to `high`, or the `word` where there is one; None too where `optional`."""
+
+    low: int
+    high: int
+    word: str | None = None
+    optional: bool = False
+
+    def check(self, name: str, value: object) -> None:
+        """Raise SettingsError if `value` is not one of these."""
+        if (self.optional and value is None) or (self.word is not None and value == self.word):
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            word = f' or "{self.word}"' if self.word else ""
+            raise SettingsError(
+                f"{name} must be a whole number from {self.low} to {self.high}{word}, not {value!r}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A finite float from `low` to `high`; an open end is not itself allowed."""
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def check(self, name: str, value: object) -> None:
+        """Raise SettingsError if `value` is not one of these."""
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            above_low = value > self.low if self.open_low else value >= self.low
+            below_high = value < self.high if self.open_high else value <= self.high
+            if above_low and below_high:
+                return
+        lower = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        upper = f"below {self.high:g}" if self.open_high else f"at most {self.high:g}"
+        raise SettingsError(f"{name} must be {lower} and {upper}, not {value!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def check(self, name: str, value: object) -> None:
+        """Raise SettingsError if `value` is not one of these."""
+        if value not in self.words:
+            raise SettingsError(f"{name} must be {' or '.join(map(repr, self.words))}, not {value!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A list of non-empty strings."""
+
+    def check(self, name: str, value: object) -> None:
+        """Raise SettingsError if `value` is not one of these."""
+        if not isinstance(value, list | tuple) or not all(isinstance(text, str) and text for text in value):
+            raise SettingsError(f"{name} must be a list of non-empty strings, not {value!r}.")
+
+
+Values = WholeNumber | Number | Choice | Texts
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The declaration of one field of Settings.
+
+    `label` (a noun) and `help` (a sentence) are what people read; `values` are the ones it takes.
+    """
+
+    name: str
+    label: str
+    help: str
+    values: Values
+    default: Any
+
+
+def _declare(default: Any, label: str, help: str, values: Values) -> Any:
+    metadata = {"label": label, "help": help, "values": values}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,50 +118,66 @@ class Settings:
     seed; gamma 0 is the baseline, "auto" lets measured times and acceptance decide.
     """
 
-    max_new_tokens: int = 200
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int | None = None
-    gamma: int | Literal["auto"] = 4
-    drafting: Drafting = "model"
-    verification: Verification = "rejection"
-    stop: list[str] = field(default_factory=list)
+    max_new_tokens: int = _declare(
+        200, "Longest answer", "The most tokens that an answer may have.", WholeNumber(1, 1_000_000)
+    )
+    temperature: float = _declare(
+        0.8,
+        "Temperature",
+        "0 always takes the likeliest token; more is more varied.",
+        Number(0, 100),
+    )
+    top_k: int = _declare(
+        0, "Top-k", "Only this many of the likeliest tokens. 0 is off.", WholeNumber(0, 2**31)
+    )
+    top_p: float = _declare(
+        1.0,
+        "Top-p",
+        "Only the likeliest tokens that together reach this share. 1 is off.",
+        Number(0, 1, open_low=True),
+    )
+    min_p: float = _declare(
+        0.0,
+        "Min-p",
+        "Only tokens at least this likely beside the likeliest. 0 is off.",
+        Number(0, 1, open_high=True),
+    )
+    seed: int | None = _declare(
+        None,
+        "Seed",
+        "The same seed and settings repeat an answer.",
+        WholeNumber(-(2**63), 2**64 - 1, optional=True),
+    )
+    gamma: int | Literal["auto"] = _declare(
+        4,
+        "Draft length (gamma)",
+        "Tokens drafted in a round. 0: no drafts, plain decoding.",
+        WholeNumber(0, MAX_GAMMA, word="auto"),
+    )
+    drafting: Drafting = _declare(
+        "model",
+        "Who drafts",
+        "N-gram drafts what followed the same words earlier in the conversation.",
+        Choice(get_args(Drafting)),
+    )
+    verification: Verification = _declare(
+        "rejection",
+        "Verification",
+        "How drafts are tested; both keep the target's distribution. With coupled, a seed gives the text "
+        "that plain decoding gives with it.",
+        Choice(get_args(Verification)),
+    )
+    stop: list[str] = _declare([], "Stop texts", "The answer ends before any of these.", Texts())
 
     def __post_init__(self) -> None:
-        self._require_int("max_new_tokens", 1, 1_000_000)
-        self._require_number("temperature", 0.0, 100.0)
-        self._require_int("top_k", 0, 2**31)
-        self._require_number("top_p", 0.0, 1.0, open_low=True)
-        self._require_number("min_p", 0.0, 1.0, open_high=True)
-        if self.seed is not None:
-            self._require_int("seed", -(2**63), 2**64 - 1)
-        if self.gamma != "auto":
-            self._require_int("gamma", 0, MAX_GAMMA, also=' or "auto"')
-        self._require_choice("drafting", get_args(Drafting))
-        self._require_choice("verification", get_args(Verification))
-        if not isinstance(self.stop, list | tuple) or not all(isinstance(s, str) and s for s in self.stop):
-            raise SettingsError(f"stop must be a list of non-empty strings, not {self.stop!r}.")
+        for setting in SETTINGS.values():
+            setting.values.check(setting.name, getattr(self, setting.name))
 
-    def _require_int(self, name: str, low: int, high: int, also: str = "") -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise SettingsError(f"{name} must be a whole number from {low} to {high}{also}, not {value!r}.")
 
-    def _require_number(
-        self, name: str, low: float, high: float, *, open_low: bool = False, open_high: bool = False
-    ) -> None:
-        value = getattr(self, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        below = is_number and (value <= low if open_low else value < low)
-        above = is_number and (value >= high if open_high else value > high)
-        if not is_number or below or above:
-            lower = f"above {low:g}" if open_low else f"at least {low:g}"
-            upper = f"below {high:g}" if open_high else f"at most {high:g}"
-            raise SettingsError(f"{name} must be {lower} and {upper}, not {value!r}.")
+def _setting(declared: Field[Any]) -> Setting:
+    default = declared.default if declared.default is not MISSING else declared.default_factory()
+    return Setting(name=declared.name, default=default, **declared.metadata)
 
-    def _require_choice(self, name: str, choices: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in choices:
-            raise SettingsError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}.")
+
+SETTINGS: Mapping[str, Setting] = {declared.name: _setting(declared) for declared in fields(Settings)}
+"""Every setting by name, in the order of the fields of Settings."""

@@ -5,7 +5,7 @@ Knows nothing of models, tensors or how the data is shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -104,6 +104,23 @@ class Round:
         if values.get("stats") is not None:
             values["stats"] = Stats(**_checked(Stats, values["stats"]))
         return cls(**values)
+
+
+def counted_rounds(rounds: Iterable[Round]) -> list[Round]:
+    """Return the rounds that rates are computed over: round 0 (the prefill) and rounds without a token, which
+    only say how the answer ended, are left out.
+    """
+    return [rnd for rnd in rounds if rnd.index > 0 and rnd.tokens]
+
+
+def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:
+    """Return the first index at which two sequences differ (the shorter one's length where it is a prefix of
+    the other), None where they are equal.
+    """
+    for at, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return at
+    return None if len(one) == len(other) else min(len(one), len(other))
 
 
 def emitted_ids(rounds: Iterable[Round]) -> list[int]:

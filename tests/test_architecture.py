@@ -161,3 +161,11 @@ def test_sampling_never_sees_a_model():
 def test_every_public_name_is_there():
     for name in specdec_core.__all__:
         assert getattr(specdec_core, name) is not None
+
+
+def test_type_checkers_see_the_public_names():
+    """The imports below TYPE_CHECKING say the same as the table of lazily loaded names."""
+    tree = ast.parse((ROOT / "specdec_core" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {(node.module, alias.name) for node in block.body for alias in node.names}
+    assert seen == {(module, name) for module, names in specdec_core._PUBLIC.items() for name in names}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 from ..engine import Engine
 from ..pair import token_margin
 from ..peers import peer_ids
 from ..settings import Settings
+from ..trace import first_difference
 from .prompts import topic_request
 
 GAMMAS = (1, 3, 4, 8)
@@ -74,11 +74,3 @@ def _speculative(engine: Engine, messages: list[dict], settings: Settings) -> di
         f"gamma {gamma}": engine.generate(messages, dataclasses.replace(settings, gamma=gamma)).token_ids
         for gamma in GAMMAS
     }
-
-
-def first_difference(ids: Sequence[int], wanted: Sequence[int]) -> int | None:
-    """The first index at which two answers differ, None where they are equal."""
-    for at, (a, b) in enumerate(zip(ids, wanted, strict=False)):
-        if a != b:
-            return at
-    return None if len(ids) == len(wanted) else min(len(ids), len(wanted))

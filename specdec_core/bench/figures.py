@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..loading.step_times import StepTimes
-from ..metrics import acceptance_by_position, expected_tokens, expected_tokens_iid, predicted_speedup
-from ..trace import TESTED_KINDS, Round
-from .lanes import Lane, Ratio, Sample, counted, paired_ratio
+from ..metrics import predict, summarize
+from ..trace import Round, counted_rounds
+from .lanes import Lane, Ratio, Sample, paired_ratio
 
 BASELINE = "baseline"
 PEER = "transformers generate"
@@ -29,7 +29,7 @@ class Drafts:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class PredictedSpeedup:
     """A fixed gamma's speedup over the baseline in theory: tau ÷ (γc + v), and how the lane came out."""
 
     v: float
@@ -55,7 +55,7 @@ class LaneFigures:
     vs_transformers: Ratio | None
     vs_assisted: Ratio | None
     drafts: Drafts | None
-    prediction: Prediction | None
+    prediction: PredictedSpeedup | None
     overhead_share: float | None
     """Of the rounds' time, what the bare forwards do not explain; the median over answers."""
 
@@ -102,7 +102,7 @@ def _lane_figures(lane: Lane, lanes: dict[str, Lane], steps: StepTimes) -> LaneF
     vs_baseline = None
     if lane.is_ours:
         vs_baseline = paired_ratio(lane, lanes[BASELINE], _decoding)
-    rounds = [rnd for sample in lane.samples for rnd in counted(sample.rounds)]
+    rounds = [rnd for sample in lane.samples for rnd in counted_rounds(sample.rounds)]
     drafts = _drafts(rounds) if any(rnd.drafted for rnd in rounds) else None
     prediction = None
     if drafts is not None and drafts.alpha is not None and lane.drafting == "model" and lane.gamma != "auto":
@@ -139,24 +139,21 @@ def _against(lane: Lane, peer: Lane | None) -> Ratio | None:
 
 
 def _drafts(rounds: Sequence[Round]) -> Drafts:
-    tokens = [token for rnd in rounds for token in rnd.drafted]
-    tested = sum(token.kind in TESTED_KINDS for token in tokens)
-    accepted = sum(token.kind == "accepted" for token in tokens)
+    stats = summarize(rounds, time_to_first_token_s=0.0, prompt_tokens=0)
     return Drafts(
-        alpha=accepted / tested if tested else None,
-        accepted_per_drafted=accepted / len(tokens),
-        alpha_by_position=acceptance_by_position(rounds),
-        tau=sum(len(rnd.emitted) for rnd in rounds) / len(rounds),
+        alpha=stats.acceptance_rate,
+        accepted_per_drafted=stats.accepted_per_drafted,
+        alpha_by_position=stats.acceptance_by_position,
+        tau=stats.block_efficiency,
     )
 
 
-def _prediction(gamma: int, drafts: Drafts, steps: StepTimes, measured: Ratio | None) -> Prediction:
-    v = steps.v(gamma + 1)
-    # A position that was never reached adds nothing to tau.
-    by_position = [rate or 0.0 for rate in drafts.alpha_by_position]
-    speedup = predicted_speedup(expected_tokens(by_position), gamma, steps.c, v)
-    iid = predicted_speedup(expected_tokens_iid(drafts.alpha, gamma), gamma, steps.c, v)
-    return Prediction(v, speedup, iid, measured.median / speedup if measured is not None else None)
+def _prediction(gamma: int, drafts: Drafts, steps: StepTimes, measured: Ratio | None) -> PredictedSpeedup:
+    v = [steps.v(rows) for rows in range(1, gamma + 2)]
+    predicted = predict(drafts.alpha, drafts.alpha_by_position, steps.c, v)
+    speedup = predicted.by_position[gamma]
+    ratio = measured.median / speedup if measured is not None else None
+    return PredictedSpeedup(v[gamma], speedup, predicted.one_alpha[gamma], ratio)
 
 
 def _overhead_share(lane: Lane, steps: StepTimes) -> float | None:
@@ -164,7 +161,7 @@ def _overhead_share(lane: Lane, steps: StepTimes) -> float | None:
     draft_step_s = steps.drafter_s if lane.drafting == "model" else 0.0
     shares = []
     for sample in lane.samples:
-        rounds = counted(sample.rounds)
+        rounds = counted_rounds(sample.rounds)
         drafted = [len(rnd.drafted) for rnd in rounds]
         if rounds and all(gamma + 1 in steps.target_s for gamma in drafted):
             bare_s = sum(gamma * draft_step_s + steps.target_s[gamma + 1] for gamma in drafted)

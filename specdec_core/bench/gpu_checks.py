@@ -24,10 +24,11 @@ from ..engine import Engine
 from ..loading.step_times import step_times
 from ..loading.weights import ModelSource, load_model
 from ..pair import LoadedPair
-from ..runners import EagerRunner, runner_for
+from ..runners import EagerRunner, Runner, runner_for
 from ..runners.cuda_graph import logit_difference
 from ..runners.static import FIRST_BUCKET, StaticRunner
 from ..settings import Settings
+from ..trace import first_difference
 from .gpu_graphs import captured_steps_equal_eager, failing_graph, settings_capture_nothing
 from .random_models import FAMILIES, LARGE, SMALL, VOCAB, save_random
 from .roofline import bytes_read, copy_bandwidth
@@ -164,7 +165,7 @@ def capture_equals_eager(folder: Path, quantization: str, device: torch.device) 
     )
 
 
-def _logits(runner: EagerRunner, ids: torch.Tensor) -> torch.Tensor:
+def _logits(runner: Runner, ids: torch.Tensor) -> torch.Tensor:
     """Logits of every row [rows, vocab]; a rewind in the middle must leave no trace."""
     cache = runner.new_cache()
     found = []
@@ -228,10 +229,7 @@ def greedy_equals_baseline(folder: Path, drafter_quantization: str, device: torc
     with _engine(folder, drafter_quantization, device) as engine:
         plain = engine.generate(_PROMPT, Settings(max_new_tokens=96, temperature=0, gamma=0))
         drafted = engine.generate(_PROMPT, Settings(max_new_tokens=96, temperature=0, gamma=4))
-        same = next(
-            (n for n, (a, b) in enumerate(zip(plain.token_ids, drafted.token_ids, strict=False)) if a != b),
-            None,
-        )
+        same = first_difference(plain.token_ids, drafted.token_ids)
         alpha = drafted.stats.acceptance_rate or 0.0
         if same is None:
             return True, f"{len(plain.token_ids)} tokens, alpha {alpha:.2f}"

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..decoding import Limits, decode
+from ..decoding import Decoding, Limits
 from ..drafting import ModelDrafter
 from ..drafting.length import FixedGamma
 from ..pair import LoadedPair
-from ..runners import CudaGraphRunner, EagerRunner, runner_for
+from ..runners import CudaGraphRunner, Runner, runner_for
 from ..runners.cuda_graph import CudaCapture
 from ..runners.static import StaticRunner
 from ..sampling import Verdict, sampler_for
@@ -32,12 +32,10 @@ def _graph_pair(model: Model) -> LoadedPair:
     return LoadedPair(*runners, None, frozenset())
 
 
-def _decoded(
-    pair: LoadedPair, settings: Settings, runners: Sequence[EagerRunner] | None = None
-) -> list[Verdict]:
+def _decoded(pair: LoadedPair, settings: Settings, runners: Sequence[Runner] | None = None) -> list[Verdict]:
     """An answer of that pair's runners, or of others, sampled in the pair's buffers."""
     target, drafter = runners or (pair.target, pair.drafter)
-    rounds = decode(
+    rounds = Decoding(
         list(range(3, 40)),
         target,
         target.new_cache(),
@@ -46,8 +44,7 @@ def _decoded(
         FixedGamma(settings.gamma),
         lambda ids: (len(ids), None),
         Limits(settings.max_new_tokens, pair.context_length),
-        lambda: False,
-    )
+    ).rounds(lambda: False)
     return [rnd.verdict for rnd in rounds]
 
 

@@ -70,11 +70,6 @@ class Lane:
         return statistics.median(known) if known else None
 
 
-def counted(rounds: Sequence[Round]) -> list[Round]:
-    """The rounds that statistics count."""
-    return [rnd for rnd in rounds if rnd.index > 0 and rnd.tokens]
-
-
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """The median of paired ratios, with a 95 % bootstrap interval."""

@@ -25,7 +25,7 @@ def timed_answer(pair: LoadedPair, ids_for) -> Answer:
 
     def answer(prompt: Prompt, seed: int) -> Sample:
         prompter = pair.prompter
-        prompt_ids = prompter.encode_raw(prompt) if isinstance(prompt, str) else prompter.encode_chat(prompt)
+        prompt_ids = prompter.encode(prompt)
         torch.manual_seed(seed)
         started = time.perf_counter()
         ids = ids_for(prompt_ids)

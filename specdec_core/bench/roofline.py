@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..pair import LoadedPair
-from ..runners import EagerRunner
+from ..runners import Runner
 from .figures import Table
 
 _CUDA_COPY_BYTES = 2 * 2**30
@@ -44,7 +44,7 @@ def roofline(pair: LoadedPair, steps: Table) -> list[Roofline]:
     return found
 
 
-def bytes_read(runner: EagerRunner) -> int:
+def bytes_read(runner: Runner) -> int:
     """Bytes of weights that a step reads: all but the embedding table, of which it looks up one row; a tied
     table is read whole, as the output layer.
     """

@@ -52,20 +52,12 @@ def _quieten_transformers() -> None:
 
 def _load(arguments: argparse.Namespace):
     from ..engine import Engine
+    from ..loading.plan import LoadOptions
 
-    return Engine.load(
-        arguments.preset,
-        target=arguments.target,
-        drafter=arguments.drafter,
-        revision=arguments.revision,
-        drafter_revision=arguments.drafter_revision,
-        device=arguments.device,
-        max_memory=dict(arguments.max_memory) if arguments.max_memory else None,
-        quantization=arguments.quantization,
-        drafter_quantization=arguments.drafter_quantization,
-        vocab_padding=arguments.vocab_padding,
-        on_progress=_show_progress,
-    )
+    options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(LoadOptions)}
+    if options["max_memory"] is not None:
+        options["max_memory"] = dict(options["max_memory"])
+    return Engine.load(**options, on_progress=_show_progress)
 
 
 def _show_progress(message: str, fraction: float | None) -> None:

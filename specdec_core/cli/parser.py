@@ -7,7 +7,17 @@ from importlib.metadata import entry_points
 from typing import get_args
 
 from .. import __version__
-from ..settings import MAX_GAMMA, Drafting, Verification, VocabPadding
+from ..settings import (
+    MAX_GAMMA,
+    QUANTIZATIONS,
+    SETTINGS,
+    Choice,
+    Number,
+    Texts,
+    Verification,
+    VocabPadding,
+    WholeNumber,
+)
 
 COMMANDS_GROUP = "specdec.commands"
 """Entry points of other packages' commands: functions that add their parser to the subparsers they are given,
@@ -73,25 +83,27 @@ def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICE=SIZE",
         help="the most that --device auto may take, as in cuda:0=20GiB; repeatable, others are not used",
     )
-    quantizations = ["none", "nf4", "int8"]
-    group.add_argument("--quantization", choices=quantizations, help="for both models")
-    group.add_argument("--drafter-quantization", choices=quantizations, help="for the drafter alone")
+    group.add_argument("--quantization", choices=QUANTIZATIONS, help="for both models")
+    group.add_argument("--drafter-quantization", choices=QUANTIZATIONS, help="for the drafter alone")
     group.add_argument("--vocab-padding", choices=get_args(VocabPadding))
 
 
 def _add_settings_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options default to None, which stands for the preset's own setting."""
+    """Add an option for each setting. They default to None, which stands for the preset's own value."""
     group = parser.add_argument_group("settings")
-    group.add_argument("--gamma", type=_gamma, help=f"drafts a round, 0 to {MAX_GAMMA} or auto; 0 is plain")
-    group.add_argument("--drafting", choices=get_args(Drafting))
-    group.add_argument("--verification", choices=get_args(Verification))
-    group.add_argument("--temperature", type=float, help="0 is greedy")
-    group.add_argument("--top-p", type=float)
-    group.add_argument("--top-k", type=int)
-    group.add_argument("--min-p", type=float)
-    group.add_argument("--seed", type=int)
-    group.add_argument("--max-new-tokens", type=int)
-    group.add_argument("--stop", action="append", metavar="S", help="end before this text; repeatable")
+    for setting in SETTINGS.values():
+        flag = f"--{setting.name.replace('_', '-')}"
+        match setting.values:
+            case Choice(words):
+                group.add_argument(flag, choices=words, help=setting.help)
+            case Texts():
+                group.add_argument(flag, action="append", metavar="TEXT", help=f"{setting.help} Repeatable.")
+            case WholeNumber(word=None):
+                group.add_argument(flag, type=int, metavar="N", help=setting.help)
+            case WholeNumber(word=str(word)):
+                group.add_argument(flag, type=_gamma, metavar=f"N|{word}", help=setting.help)
+            case Number():
+                group.add_argument(flag, type=float, metavar="X", help=setting.help)
 
 
 def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..runners import EagerRunner, KVCache
+from ..runners import RewindableCache, Runner
 from ..sampling import Sampler
 
 
@@ -13,7 +13,7 @@ class ModelDrafter:
     The prompt is taken in before the first round, so that the first token never waits for it.
     """
 
-    def __init__(self, runner: EagerRunner, cache: KVCache) -> None:
+    def __init__(self, runner: Runner, cache: RewindableCache) -> None:
         self.runner = runner
         self.cache = cache
 

@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 
 from ..errors import LoadError
 from ..runners import copied_bytes
+from ..settings import Quantization
 from ..units import gigabytes
-from .weights import ModelSource, Quantization, dtype_for, skeleton
+from .weights import ModelSource, dtype_for, skeleton
 
 PLANNED_POSITIONS = 4096
 """One conversation of this length is planned for, or of the pair's whole context where that is shorter."""

@@ -12,9 +12,9 @@ import torch
 from ..errors import SettingsError
 from ..hub.adapters import read_adapter
 from ..presets import Preset, PresetModel, get_preset
-from ..settings import Settings
+from ..settings import QUANTIZATIONS, Quantization, Settings, VocabPadding
 from .placement import MaxMemory, Spread
-from .weights import QUANTIZATIONS, ModelSource, Quantization, resolve_device
+from .weights import ModelSource, resolve_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,69 +30,98 @@ class PairPlan:
     device: torch.device
     spread: Spread
     max_memory: MaxMemory | None
-    vocab_padding: str
+    vocab_padding: VocabPadding
     drafter_vocabulary: int | None
     drafter_vocabulary_text: str | None
     takes_system_message: bool | None
     settings: Settings
 
 
-def plan_pair(
-    preset: str | Preset | None,
-    *,
-    target: str | None = None,
-    drafter: str | None = None,
-    revision: str | None = None,
-    drafter_revision: str | None = None,
-    device: str | None = None,
-    max_memory: MaxMemory | None = None,
-    quantization: Quantization | None = None,
-    drafter_quantization: Quantization | None = None,
-    vocab_padding: str | None = None,
-) -> PairPlan:
-    """`quantization` is for both models where `drafter_quantization` does not say otherwise of the drafter.
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What a caller asks to load: a preset, or a target with or without a drafter, and choices on top.
+
+    `revision` is the target's. `quantization` is for both models where `drafter_quantization` does not say
+    otherwise; None leaves both to the preset. `max_memory` bounds what device "auto" may use.
+    """
+
+    preset: str | Preset | None = None
+    target: str | None = None
+    drafter: str | None = None
+    revision: str | None = None
+    drafter_revision: str | None = None
+    device: str | None = None
+    max_memory: MaxMemory | None = None
+    quantization: Quantization | None = None
+    drafter_quantization: Quantization | None = None
+    vocab_padding: VocabPadding | None = None
+
+
+def plan_pair(options: LoadOptions) -> PairPlan:
+    """Resolve what is to be loaded, and onto what.
 
     Raises SettingsError where both or neither of preset and target are given, or something for a drafter that
     is not, PresetError for an unknown preset, LoadError for a device that is not there,
     PairUncheckableError for an adapter of no use.
     """
-    resolved = resolve_device(device)
-    _require_quantization("quantization", quantization)
-    _require_quantization("drafter_quantization", drafter_quantization)
-    if (preset is None) == (target is None):
-        raise SettingsError("Name either a preset or a target (with or without a drafter), not both.")
-    where = {"device": resolved, "spread": _spread(device, resolved, max_memory), "max_memory": max_memory}
-    if preset is None:
-        if drafter is None and (drafter_revision is not None or drafter_quantization is not None):
-            raise SettingsError("A drafter's revision or quantization was given, but no drafter. Name one.")
-        held_as = quantization or "none"
-        return PairPlan(
-            preset=None,
-            title=f"{target} drafted by {drafter}" if drafter else target,
-            target=_source(target, revision, held_as),
-            drafter=_source(drafter, drafter_revision, drafter_quantization or held_as) if drafter else None,
-            **where,
-            vocab_padding=vocab_padding or "refuse",
-            drafter_vocabulary=None,
-            drafter_vocabulary_text=None,
-            takes_system_message=None,
-            settings=Settings(gamma="auto" if drafter else 0),
-        )
-    if drafter is not None or revision is not None or drafter_revision is not None:
+    device = resolve_device(options.device)
+    _require_quantization("quantization", options.quantization)
+    _require_quantization("drafter_quantization", options.drafter_quantization)
+    spread = _spread(options.device, device, options.max_memory)
+    if options.preset is not None and options.target is None:
+        return _plan_preset(options, options.preset, device, spread)
+    if options.preset is None and options.target is not None:
+        return _plan_models(options, options.target, device, spread)
+    raise SettingsError("Name either a preset or a target (with or without a drafter), not both.")
+
+
+def _plan_models(options: LoadOptions, target: str, device: torch.device, spread: Spread) -> PairPlan:
+    drafter, drafter_quantization = options.drafter, options.drafter_quantization
+    if drafter is None and (options.drafter_revision is not None or drafter_quantization is not None):
+        raise SettingsError("A drafter's revision or quantization was given, but no drafter. Name one.")
+    quantization = options.quantization or "none"
+    drafter_source = None
+    if drafter is not None:
+        drafter_source = _source(drafter, options.drafter_revision, drafter_quantization or quantization)
+    return PairPlan(
+        preset=None,
+        title=f"{target} drafted by {drafter}" if drafter else target,
+        target=_source(target, options.revision, quantization),
+        drafter=drafter_source,
+        device=device,
+        spread=spread,
+        max_memory=options.max_memory,
+        vocab_padding=options.vocab_padding or "refuse",
+        drafter_vocabulary=None,
+        drafter_vocabulary_text=None,
+        takes_system_message=None,
+        settings=Settings(gamma="auto" if drafter else 0),
+    )
+
+
+def _plan_preset(
+    options: LoadOptions, preset: str | Preset, device: torch.device, spread: Spread
+) -> PairPlan:
+    if (options.drafter, options.revision, options.drafter_revision) != (None, None, None):
         raise SettingsError("A preset names its own drafter and revisions; give a target to choose them.")
     chosen = get_preset(preset) if isinstance(preset, str) else preset
 
-    def source(model: PresetModel, asked_for: Quantization | None) -> ModelSource:
-        by_preset = chosen.cpu_quantization if resolved.type == "cpu" else model.quantization
-        return _source(model.model, model.revision, asked_for or by_preset)
+    def source(model: PresetModel, override: Quantization | None) -> ModelSource:
+        by_preset = chosen.cpu_quantization if device.type == "cpu" else model.quantization
+        return _source(model.model, model.revision, override or by_preset)
 
+    drafter = None
+    if chosen.drafter is not None:
+        drafter = source(chosen.drafter, options.drafter_quantization or options.quantization)
     return PairPlan(
         preset=chosen.name,
         title=chosen.title,
-        target=source(chosen.target, quantization),
-        drafter=source(chosen.drafter, drafter_quantization or quantization) if chosen.drafter else None,
-        **where,
-        vocab_padding=vocab_padding or chosen.vocab_padding,
+        target=source(chosen.target, options.quantization),
+        drafter=drafter,
+        device=device,
+        spread=spread,
+        max_memory=options.max_memory,
+        vocab_padding=options.vocab_padding or chosen.vocab_padding,
         drafter_vocabulary=chosen.drafter_vocabulary,
         drafter_vocabulary_text=chosen.drafter_vocabulary_text,
         takes_system_message=chosen.takes_system_message,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..pair import LoadedPair
-from ..runners import EagerRunner
+from ..runners import Runner
 
 _FEWEST_REPETITIONS = 3
 
@@ -71,7 +71,7 @@ class StepTimer:
         medians = {count: statistics.median(seconds) for count, seconds in self._target_s.items()}
         return StepTimes(statistics.median(self._drafter_s) if self._drafter_s else 0.0, medians)
 
-    def _forward_s(self, runner: EagerRunner, cache, rows: int) -> float:
+    def _forward_s(self, runner: Runner, cache, rows: int) -> float:
         ids = torch.full((rows,), 5, device=runner.device)
         start = runner.clock.mark()
         runner.forward(cache, ids)
@@ -101,7 +101,7 @@ def step_times(
 
 
 @torch.inference_mode()
-def prefill_s(runner: EagerRunner, tokens: int) -> float:
+def prefill_s(runner: Runner, tokens: int) -> float:
     """The shortest of a few prefills of so many tokens, in seconds; a first one warms up."""
     seconds = []
     for _ in range(1 + _FEWEST_REPETITIONS):

@@ -13,7 +13,7 @@ import torch
 
 from ..drafting.length import LONGEST_AUTO, StepCosts
 from ..pair import LoadedPair
-from ..runners import EagerRunner
+from ..runners import Runner
 from ..sampling import Sampler, sampler_for
 from ..sampling.noise import KeyedNoise
 from ..settings import Drafting, Settings
@@ -51,9 +51,7 @@ def rehearse(pair: LoadedPair, own: Settings) -> None:
 
 
 @torch.inference_mode()
-def rehearse_rounds(
-    target: EagerRunner, drafter: EagerRunner | None, sampler: Sampler, gammas: Iterable[int]
-) -> None:
+def rehearse_rounds(target: Runner, drafter: Runner | None, sampler: Sampler, gammas: Iterable[int]) -> None:
     """Rounds of these gammas in caches of their own, with a first draft step of one row and of two."""
     cache = target.new_cache()
     draft_cache = drafter.new_cache() if drafter is not None else None

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -25,9 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from ..errors import LoadError
 from ..hub.adapters import Adapter, merge
 from ..hub.errors import first_line
-
-Quantization = Literal["none", "nf4", "int8"]
-QUANTIZATIONS: tuple[str, ...] = ("none", "nf4", "int8")
+from ..settings import Quantization
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,33 @@
-"""One model and its rewindable KV cache, behind one interface."""
+"""Runners: one model and its rewindable cache behind one interface."""
 
 import torch
+from transformers import PreTrainedModel
 
+from .base import RewindableCache, Runner, Then
 from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
-from .kv_cache import KVCache
 from .lean import LeanRunner, copied_bytes
 from .lean_forward import UnsupportedError
 
-__all__ = ["CudaGraphRunner", "EagerRunner", "KVCache", "LeanRunner", "copied_bytes", "runner_for"]
+__all__ = [
+    "CudaGraphRunner",
+    "EagerRunner",
+    "LeanRunner",
+    "RewindableCache",
+    "Runner",
+    "Then",
+    "copied_bytes",
+    "runner_for",
+]
 
 
 def runner_for(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     *,
     vocab_size: int | None = None,
     eager: str | None = None,
     device: torch.device | None = None,
-) -> EagerRunner:
+) -> Runner:
     """The fastest runner that computes this model; an eager one says in `reason` why no faster one does.
 
     With `eager`, which is such a reason, the eager one, and nothing is computed; `device` is then where a
@@ -33,7 +43,7 @@ def runner_for(
         return EagerRunner(model, vocab_size=vocab_size, reason=str(error))
 
 
-def _graph_runner(model: torch.nn.Module, vocab_size: int | None) -> EagerRunner:
+def _graph_runner(model: PreTrainedModel, vocab_size: int | None) -> Runner:
     """Graphs of the lean forward, else of transformers' modules, else none."""
     attention = model.config._attn_implementation
     said: str | None = None

@@ -14,8 +14,10 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from .eager import EagerRunner, Then
+from .base import Then
+from .kv_cache import KVCache
 from .static import StaticRunner
 
 _TOLERANCE = 0.1
@@ -82,7 +84,7 @@ class CudaGraphRunner(StaticRunner):
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: PreTrainedModel,
         *,
         vocab_size: int | None = None,
         why_modules: str | None = None,
@@ -95,7 +97,7 @@ class CudaGraphRunner(StaticRunner):
 
     @property
     def captured(self) -> int:
-        """How many graphs there are."""
+        """Graphs captured so far."""
         return len(self._graphs)
 
     def forget_graphs(self, capture: Capture) -> None:
@@ -144,16 +146,15 @@ class CudaGraphRunner(StaticRunner):
             cache.rewind(25)
         if self.reason is not None:
             raise RuntimeError(self.reason)
-        fresh = EagerRunner.new_cache(self)
         causal = torch.ones(32, 32, dtype=torch.bool, device=self.device).tril_()
         mask = causal.repeat(self._group, 1)[None, None]
         masks = {"full_attention": mask, "sliding_attention": mask}
-        wanted = self.model(
-            input_ids=ids[None],
+        wanted = self._modules_logits(
+            KVCache(self.layer_count),
+            ids,
+            7,
             attention_mask=masks if "sliding_attention" in self._layer_types else mask,
-            **{self._cache_argument: fresh},
-            use_cache=True,
-        ).logits[0, 25:, : self.vocab_size]
+        )
         found = logit_difference(torch.cat(got), wanted.float())
         if not found < _TOLERANCE:
             raise RuntimeError(f"replayed logits differ from eager ones by {found:.2g} of their spread")

@@ -57,9 +57,13 @@ def packed_bytes(weight_bytes: int) -> int:
 
 
 class FewRowsLinear(torch.nn.Linear):
-    """nn.Linear with the same weights and, up to rounding, the same results."""
+    """An nn.Linear over another one's weights, with the same results up to rounding."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        _init_over(self, linear)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] → [..., out]."""
         out = few_rows_linear(x.reshape(-1, self.in_features), self.weight)
         if self.bias is not None:
             out = out + self.bias
@@ -67,20 +71,44 @@ class FewRowsLinear(torch.nn.Linear):
 
 
 def use_few_rows(model: torch.nn.Module) -> None:
-    """Turns the model's float32 nn.Linear layers on the CPU into FewRowsLinear, in place."""
-    for module in model.modules():
-        if type(module) is torch.nn.Linear and module.weight.dtype == torch.float32 and module.weight.is_cpu:
-            module.__class__ = FewRowsLinear
+    """Replace the model's float32 nn.Linear layers on the CPU by FewRowsLinear over the same weights."""
+    for parent, name, linear in _children(model, torch.nn.Linear):
+        # accelerate's hook, which moves the weights of a split model, stays with the module it was put on.
+        if linear.weight.dtype == torch.float32 and linear.weight.is_cpu and not hasattr(linear, "_hf_hook"):
+            setattr(parent, name, FewRowsLinear(linear))
 
 
 @contextmanager
 def stock_layers(*models: torch.nn.Module) -> Iterator[None]:
-    """Within it the models are as transformers made them, for measuring transformers itself."""
-    changed = [m for model in models for m in model.modules() if type(m) is FewRowsLinear]
-    for module in changed:
-        module.__class__ = torch.nn.Linear
+    """Within it the models have the layers that transformers gave them, for measuring transformers itself."""
+    replaced = [place for model in models for place in _children(model, FewRowsLinear)]
+    for parent, name, linear in replaced:
+        stock = torch.nn.Linear.__new__(torch.nn.Linear)
+        _init_over(stock, linear)
+        setattr(parent, name, stock)
     try:
         yield
     finally:
-        for module in changed:
-            module.__class__ = FewRowsLinear
+        for parent, name, linear in replaced:
+            setattr(parent, name, linear)
+
+
+def _children(
+    model: torch.nn.Module, kind: type[torch.nn.Linear]
+) -> list[tuple[torch.nn.Module, str, torch.nn.Linear]]:
+    """Every (parent, name, layer) of exactly this kind."""
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is kind and isinstance(child, torch.nn.Linear)
+    ]
+
+
+def _init_over(new: torch.nn.Linear, linear: torch.nn.Linear) -> None:
+    """Initialize a layer over the parameters of another one, without memory of its own."""
+    torch.nn.Linear.__init__(
+        new, linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta"
+    )
+    new.weight, new.bias = linear.weight, linear.bias
+    new.train(linear.training)

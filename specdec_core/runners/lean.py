@@ -6,13 +6,17 @@ speculation.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from .eager import EagerRunner
+from .base import RewindableCache, Then
 from .few_rows import packed_bytes
 from .kv_cache import KVCache
 from .lean_forward import FAMILIES, MOST_FEW_ROWS, LeanForward, UnsupportedError
+from .model_runner import ModelRunner
 
 _TOLERANCE = 1e-3
 _PROJECTIONS = (
@@ -24,13 +28,13 @@ _PROJECTIONS = (
 """The products of one layer; the weights of each are joined."""
 
 
-class LeanRunner(EagerRunner):
+class LeanRunner(ModelRunner):
     """Raises UnsupportedError where the model must be left to transformers' own modules."""
 
     name = "lean"
 
     def __init__(
-        self, model: torch.nn.Module, *, vocab_size: int | None = None, context_length: int | None = None
+        self, model: PreTrainedModel, *, vocab_size: int | None = None, context_length: int | None = None
     ) -> None:
         super().__init__(model, vocab_size=vocab_size, context_length=context_length)
         if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in model.parameters()):
@@ -39,6 +43,18 @@ class LeanRunner(EagerRunner):
         self._cos = self._sin = torch.empty(0)
         self._kept_masks: dict[tuple[int, str], Tensor] = {}
         self._require_same_logits()
+
+    def new_cache(self) -> KVCache:
+        """See Runner.new_cache."""
+        return KVCache(self.layer_count)
+
+    @torch.inference_mode()
+    def forward(
+        self, cache: RewindableCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None
+    ) -> Any:
+        """See Runner.forward."""
+        logits = self._logits(cast(KVCache, cache), ids, last_rows)
+        return logits if then is None else then(logits)
 
     def _logits(self, cache: KVCache, ids: Tensor, last_rows: int) -> Tensor:
         rows, start = ids.shape[0], cache.length
@@ -72,13 +88,13 @@ class LeanRunner(EagerRunner):
         ids = torch.arange(1, 13) * 7919 % self.vocab_size
         cache = self.new_cache()
         got = torch.cat([self.forward(cache, part) for part in ids.split([9, 1, 2])])
-        wanted = super()._logits(self.new_cache(), ids, 0)
+        wanted = self._modules_logits(self.new_cache(), ids, 0)
         spread = wanted[wanted.isfinite()].std().clamp(min=1.0)
         if not torch.allclose(got / spread, wanted / spread, atol=_TOLERANCE, rtol=0):
             raise UnsupportedError("the lean forward's logits differ from the model's own")
 
 
-def copied_bytes(model: torch.nn.Module) -> int:
+def copied_bytes(model: PreTrainedModel) -> int:
     """What a lean runner of this model will hold beside its weights. The model may be on the meta device."""
     if model.config.model_type not in FAMILIES:
         return 0

@@ -9,17 +9,17 @@ graphs: it runs on any device, and is tested on the CPU.
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from .eager import EagerRunner, Then
-from .kv_cache import KVCache
+from .base import RewindableCache, Then
 from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError, softcapped, visible
+from .model_runner import ModelRunner
 
 ATTENTION = "specdec_folded"
 FIRST_BUCKET = 512
@@ -71,14 +71,12 @@ class Window:
         self.positions: Tensor | None = None
 
 
-class ParkedCache(KVCache):
-    """One session's place in a StaticRunner: its keys and values are in the runner's buffers while it is the
-    one being answered, else parked here.
+class ParkedCache:
+    """One conversation's place in a StaticRunner: its keys and values are in the runner's buffers while it is
+    the one being answered, else parked here.
     """
 
-    def __init__(self, layer_count: int) -> None:
-        Cache.__init__(self, layers=[])
-        self.layer_count = layer_count
+    def __init__(self) -> None:
         self._length = 0
         self.parked: list[tuple[Tensor, Tensor]] = []
 
@@ -100,7 +98,7 @@ class ParkedCache(KVCache):
         return sum(keys.nbytes + values.nbytes for keys, values in self.parked)
 
 
-class StaticRunner(EagerRunner):
+class StaticRunner(ModelRunner):
     """Buffers for one conversation at a time; another one's are parked and brought back (a copy of what
     it holds, once for each change of conversation).
 
@@ -110,7 +108,7 @@ class StaticRunner(EagerRunner):
     name = "static"
 
     def __init__(
-        self, model: torch.nn.Module, *, vocab_size: int | None = None, why_modules: str | None = None
+        self, model: PreTrainedModel, *, vocab_size: int | None = None, why_modules: str | None = None
     ) -> None:
         super().__init__(model, vocab_size=vocab_size)
         text_config = model.config.get_text_config()
@@ -131,13 +129,14 @@ class StaticRunner(EagerRunner):
         self._allocate(FIRST_BUCKET)
 
     def new_cache(self) -> ParkedCache:
-        return ParkedCache(self.layer_count)
+        return ParkedCache()
 
     @torch.inference_mode()
     def forward(
-        self, cache: ParkedCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None
+        self, cache: RewindableCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None
     ) -> Any:
-        """As EagerRunner.forward; what it returns for few rows, the next forward of as many overwrites."""
+        """See Runner.forward."""
+        cache = cast(ParkedCache, cache)
         rows = ids.shape[0]
         end = cache.length + rows
         self._bring_in(cache, end)
@@ -168,15 +167,13 @@ class StaticRunner(EagerRunner):
         if self._lean is not None:
             logits = self._lean_logits(self._lean, ids, positions, bucket, last_rows)
         else:
-            output = self.model(
-                input_ids=ids[None],
+            logits = self._modules_logits(
+                self._buffers,
+                ids,
+                last_rows,
                 attention_mask=self._masks(positions, bucket),
                 position_ids=positions[None],
-                **{self._cache_argument: self._buffers},
-                use_cache=True,
-                logits_to_keep=last_rows,
             )
-            logits = output.logits[0, :, : self.vocab_size]
         return logits if then is None else then(logits)
 
     def _lean_logits(

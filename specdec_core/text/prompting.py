@@ -19,13 +19,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import PromptError
+from ..plain_text import find_surrogate
 
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
 """Raw text, or a conversation for the chat template."""
 _ROLES = ("system", "user", "assistant")
 _BLANK = re.compile(r"[\s▁]+")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Prompter:
@@ -37,6 +37,10 @@ class Prompter:
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._control = _any_of(self._control_ids)
         self._special = _any_of(literal for literal in self._control_ids if literal in special)
+
+    def encode(self, prompt: Prompt, sampled: Mapping[str, Sequence[int]] | None = None) -> list[int]:
+        """Return the ids of a raw prompt or of a conversation. Raises PromptError."""
+        return self.encode_raw(prompt) if isinstance(prompt, str) else self.encode_chat(prompt, sampled)
 
     def encode_raw(self, prompt: str) -> list[int]:
         """A raw prompt, encoded as the tokenizer encodes text. Raises PromptError when there is nothing."""
@@ -191,10 +195,10 @@ def check_messages(messages: Sequence[Message]) -> None:
 def _require_text(text: object, what: str) -> None:
     if not isinstance(text, str):
         raise PromptError(f"{what} must be text, not {type(text).__name__}.")
-    if found := _SURROGATE.search(text):
+    if (at := find_surrogate(text)) is not None:
         raise PromptError(
-            f"{what} holds half of a character (the lone surrogate U+{ord(found.group()):04X} at "
-            f"position {found.start()}), which cannot be encoded. Remove it and send again."
+            f"{what} holds half of a character (the lone surrogate U+{ord(text[at]):04X} at "
+            f"position {at}), which cannot be encoded. Remove it and send again."
         )
 
 

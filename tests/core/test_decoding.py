@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from specdec_core.decoding import Limits, decode
+from specdec_core.decoding import Decoding, Limits
 from specdec_core.drafting import ModelDrafter
 from specdec_core.drafting.length import FixedGamma
 from specdec_core.runners import runner_for
@@ -27,7 +27,7 @@ class Lanes:
         self.drafter = ModelDrafter(self.runner, self.runner.new_cache())
 
     def decode(self, context, settings, ends=lambda ids: (len(ids), None), cancelled=lambda: False):
-        return decode(
+        return Decoding(
             context,
             self.target,
             self.cache,
@@ -36,8 +36,7 @@ class Lanes:
             FixedGamma(settings.gamma),
             ends,
             Limits(settings.max_new_tokens, self.target.context_length),
-            cancelled,
-        )
+        ).rounds(cancelled)
 
 
 def _prompts(count: int) -> list[list[int]]:

@@ -51,7 +51,7 @@ def test_it_can_be_cancelled_and_closed_and_lets_go_of_the_pair(engine):
     next(rounds)
     rounds.close()
     assert engine.generate(PROMPT, replace(GREEDY, gamma=2)).finish_reason
-    assert engine._active == 0
+    assert engine.admission.active == 0
 
 
 def test_a_prompt_longer_than_the_context_is_explained(engine):

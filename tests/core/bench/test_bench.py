@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from specdec_core.bench.chart import chart_svg
-from specdec_core.bench.figures import Drafts, LaneFigures, Prediction, Table
+from specdec_core.bench.figures import Drafts, LaneFigures, PredictedSpeedup, Table
 from specdec_core.bench.gpu_checks import capture_equals_eager, greedy_equals_baseline
 from specdec_core.bench.lanes import Lane, Ratio, Sample, measure, paired_ratio
 from specdec_core.bench.noise import with_noisy_drafter
@@ -139,7 +139,7 @@ def test_a_prompt_file_that_is_missing_or_empty_is_refused_by_name(tmp_path, con
 def _lane(gamma: int, measured: float) -> LaneFigures:
     ratio = Ratio(measured, measured - 0.1, measured + 0.1, 5)
     drafts = Drafts(0.8, 0.7, [0.8] * gamma, 2.0)
-    prediction = Prediction(1.1, measured + 0.05, measured + 0.2, 0.95)
+    prediction = PredictedSpeedup(1.1, measured + 0.05, measured + 0.2, 0.95)
     return LaneFigures(f"speculative, gamma {gamma}", gamma, 100.0, 90.0, 0.01, ratio, None, None, drafts,
                        prediction, 0.1)  # fmt: skip
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import specdec_core as sd
-from specdec_core.loading.plan import plan_pair
+from specdec_core.loading.plan import LoadOptions, plan_pair
 
 TWO = {"target": "owner/large", "drafter": "owner/small"}
 
@@ -21,9 +21,9 @@ def held_as(plan) -> tuple[str, str]:
 
 
 def test_each_model_has_a_revision_of_its_own():
-    plan = plan_pair(None, **TWO, revision="v1", drafter_revision="v2", device="cpu")
+    plan = plan_pair(LoadOptions(**TWO, revision="v1", drafter_revision="v2", device="cpu"))
     assert (plan.target.revision, plan.drafter.revision) == ("v1", "v2")
-    assert plan_pair(None, **TWO, revision="v1", device="cpu").drafter.revision is None
+    assert plan_pair(LoadOptions(**TWO, revision="v1", device="cpu")).drafter.revision is None
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_each_model_has_a_revision_of_its_own():
     ],
 )
 def test_two_names_are_held_as_asked_for_the_drafter_on_its_own_if_that_is_said(on_cuda, options, wanted):
-    assert held_as(plan_pair(None, **TWO, **options)) == wanted
+    assert held_as(plan_pair(LoadOptions(**TWO, **options))) == wanted
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_two_names_are_held_as_asked_for_the_drafter_on_its_own_if_that_is_said(
     ],
 )
 def test_what_is_asked_for_goes_before_what_a_preset_says(on_cuda, options, wanted):
-    assert held_as(plan_pair("qwen3", **options)) == wanted
+    assert held_as(plan_pair(LoadOptions("qwen3", **options))) == wanted
 
 
 def test_on_a_cpu_a_preset_is_held_as_it_says_for_one():
-    assert held_as(plan_pair("qwen3", device="cpu")) == ("none", "none")
+    assert held_as(plan_pair(LoadOptions("qwen3", device="cpu"))) == ("none", "none")
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_what_does_not_go_together_is_refused(options, said):
 )
 def test_a_target_may_be_split_where_no_single_device_was_named(monkeypatch, on_cuda, device, spread):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert plan_pair(None, **TWO, device=device).spread == spread
+    assert plan_pair(LoadOptions(**TWO, device=device)).spread == spread
 
 
 def test_one_gpu_is_not_split_unless_that_is_asked_for(on_cuda):
-    assert plan_pair(None, **TWO).spread == "no"
+    assert plan_pair(LoadOptions(**TWO)).spread == "no"

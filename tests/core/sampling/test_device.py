@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import AutoModelForCausalLM
 
-from specdec_core.decoding import DecodedRound, Limits, decode
+from specdec_core.decoding import DecodedRound, Decoding, Limits
 from specdec_core.drafting import ModelDrafter, NgramDrafter
 from specdec_core.drafting.length import FixedGamma
 from specdec_core.loading.warm_up import rehearse_rounds
@@ -71,7 +71,7 @@ class Pair:
         settings = Settings(**{"max_new_tokens": 40, "gamma": 3, "seed": 4, **settings})
         drafter = ModelDrafter(self.drafter, self.drafter.new_cache())
         context = list(PROMPT)
-        rounds = decode(
+        rounds = Decoding(
             context,
             self.target,
             self.target.new_cache(),
@@ -80,8 +80,7 @@ class Pair:
             FixedGamma(settings.gamma),
             lambda ids: (len(ids), None),
             Limits(settings.max_new_tokens, 256),
-            lambda: False,
-        )
+        ).rounds(lambda: False)
         return context, list(rounds)
 
 
@@ -144,7 +143,7 @@ def test_answers_that_take_turns_keep_their_own_settings():
         settings = Settings(max_new_tokens=40, gamma=3, **one)
         contexts.append(list(PROMPT))
         generators.append(
-            decode(
+            Decoding(
                 contexts[-1],
                 pair.target,
                 pair.target.new_cache(),
@@ -153,8 +152,7 @@ def test_answers_that_take_turns_keep_their_own_settings():
                 FixedGamma(3),
                 lambda ids: (len(ids), None),
                 Limits(40, 256),
-                lambda: False,
-            )
+            ).rounds(lambda: False)
         )
     while generators:
         generators = [rounds for rounds in generators if next(rounds, None) is not None]

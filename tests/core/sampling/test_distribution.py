@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from specdec_core.decoding import Limits, decode
+from specdec_core.decoding import Decoding, Limits
 from specdec_core.drafting import ModelDrafter
 from specdec_core.drafting.length import FixedGamma
 from specdec_core.runners import EagerRunner
@@ -47,7 +47,7 @@ def _sample(settings: Settings, make_sampler=sampler_for) -> tuple[Counter, floa
             enough = len(context) + len(ids) >= len(PROMPT) + 3
             return len(ids), "stop" if enough else None
 
-        rounds = decode(
+        rounds = Decoding(
             context,
             target,
             target.new_cache(),
@@ -56,8 +56,7 @@ def _sample(settings: Settings, make_sampler=sampler_for) -> tuple[Counter, floa
             FixedGamma(settings.gamma),
             ends,
             Limits(settings.max_new_tokens, 512),
-            lambda: False,
-        )
+        ).rounds(lambda: False)
         for rnd in rounds:
             accepted += rnd.verdict.accepted
             tested += min(rnd.verdict.accepted + 1, len(rnd.verdict.drafts))

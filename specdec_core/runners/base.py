@@ -1,0 +1,120 @@
+"""The interface of a runner: one model that is fed token ids and puts out logits, over caches that rewind.
+
+Knows nothing of text, sampling or speculation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+Then = Callable[[Tensor], Any]
+"""A function of a forward's logits. On a device it may be captured with the forward: it keeps to buffers that
+never move, and a method belongs to an object that lives as long as the pair.
+"""
+
+
+class Clock(Protocol):
+    """Time between two points of the decode loop."""
+
+    def mark(self) -> Any:
+        """Return the present point, without waiting for a device."""
+        ...
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Return the seconds between two marks."""
+        ...
+
+
+class RewindableCache(Protocol):
+    """Keys and values of positions 0 to `length` − 1 of one conversation."""
+
+    @property
+    def length(self) -> int:
+        """Positions held."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that this conversation's keys and values take apart from the runner's own buffers."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget every position from `length` on, in O(1). Nothing happens if fewer are held."""
+        ...
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for `capacity` positions, so that nothing grows while an answer is decoded."""
+        ...
+
+
+class Runner(Protocol):
+    """A model with its forward. A cache belongs to the runner that made it, and is passed to no other."""
+
+    @property
+    def name(self) -> str:
+        """The kind of runner: "eager", "lean", "static" or "cuda graph"."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why no faster runner took the model, or why this one has become slower; None where nothing did."""
+        ...
+
+    @property
+    def captures(self) -> bool:
+        """Whether the first forward of a kind takes longer, because it is captured as a graph."""
+        ...
+
+    @property
+    def captured(self) -> int:
+        """Graphs captured so far."""
+        ...
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Positions that the model was made for."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids go in and logits come out."""
+        ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def new_cache(self) -> RewindableCache: ...
+
+    def ids(self, ids: Sequence[int]) -> Tensor:
+        """Return ids as int64 [rows] on the runner's device, without waiting for it."""
+        ...
+
+    def forward(
+        self, cache: RewindableCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None
+    ) -> Any:
+        """Feed ids [rows] after what the cache holds. Return logits [rows, vocab] in the model's dtype, or
+        what `then` returns for them. With `last_rows`, only that many last rows' logits are computed. The
+        next forward of as many rows may overwrite the result.
+        """
+        ...
+
+    def prefill(
+        self, cache: RewindableCache, ids: Sequence[int], stopped: Callable[[], bool] | None = None
+    ) -> Tensor | None:
+        """Feed ids in chunks, polling `stopped` before each. Return the last row's logits [1, vocab], or None
+        if it was stopped.
+        """
+        ...
