@@ -48,12 +48,14 @@ if TYPE_CHECKING:
         VocabPadding as VocabPadding,
         WholeNumber as WholeNumber,
     )
+    from .svg import SvgElement as SvgElement, svg_element as svg_element
     from .text.prompting import Message as Message, Prompt as Prompt
     from .trace import (
         DRAFTED_KINDS as DRAFTED_KINDS,
         EMITTED_KINDS as EMITTED_KINDS,
         TESTED_KINDS as TESTED_KINDS,
         FinishReason as FinishReason,
+        GammaReason as GammaReason,
         Round as Round,
         Stats as Stats,
         Token as Token,
@@ -97,12 +99,14 @@ _PUBLIC = {
         "VocabPadding",
         "WholeNumber",
     ),
+    "svg": ("SvgElement", "svg_element"),
     "text.prompting": ("Message", "Prompt"),
     "trace": (
         "DRAFTED_KINDS",
         "EMITTED_KINDS",
         "TESTED_KINDS",
         "FinishReason",
+        "GammaReason",
         "Round",
         "Stats",
         "Token",

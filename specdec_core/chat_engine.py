@@ -6,7 +6,7 @@ Knows nothing of how answers are made.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from .settings import Settings
@@ -70,7 +70,7 @@ class ChatEngine(Protocol):
         settings: Settings | None = None,
         session: ChatSession | None = None,
         cancel: threading.Event | None = None,
-    ) -> Iterator[Round]:
+    ) -> Generator[Round, None, None]:
         """Yield the rounds of an answer as they are decoded; the last has finish reason and stats.
 
         Setting `cancel` ends the answer after the round in progress. Raises SettingsError, PromptError and
@@ -85,7 +85,7 @@ class ChatEngine(Protocol):
         *,
         assisted: bool,
         cancel: threading.Event | None = None,
-    ) -> Iterator[Round]:
+    ) -> Generator[Round, None, None]:
         """Yield what transformers' own generate answers, a round of plain tokens a step; with the drafter as
         its assistant where `assisted`. Raises SettingsError, PromptError and other SpecDecErrors.
         """

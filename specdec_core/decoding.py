@@ -1,56 +1,52 @@
-"""The round loop: token ids in, rounds of ids out. Never sees text.
+"""The round loop: token ids in, rounds of ids out. Knows nothing of text.
 
-Between rounds the target's cache holds the context but for its last token, which is fed next; the
-drafter's holds the same, or one token less after a round in which every draft stood.
+Between rounds the target's cache has the context but its last token, which is fed next; the drafter's has the
+same, or one token less after a round in which every draft was accepted.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
 from .drafting import Drafter
+from .drafting.length import GammaPolicy
 from .runners import RewindableCache, Runner
 from .sampling import Sampler, Verdict
-from .trace import FinishReason
+from .trace import FinishReason, GammaReason
 
 Ends = Callable[[list[int]], tuple[int, FinishReason | None]]
-"""Given the ids that a round would emit: how many of them are kept, and why the answer ends there."""
-
-
-class GammaPolicy(Protocol):
-    def choose(self, missing: int) -> tuple[int, str]:
-        """Gamma for the next round, and why. The drafter lacks `missing` tokens of the context."""
-
-    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
-        """Takes note of how a round went."""
+"""From the ids that a round would emit to the number kept, and the reason if the answer ends there."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedRound:
     """One round in ids. The first `kept` of (accepted drafts, then the target's token) were emitted; drafts
-    beyond the end of an answer are cut off from `verdict`. `verdict` is None only where an answer was
-    cancelled between rounds. Times are in seconds; `total_s` is the whole round
-    on the host's clock, the choice of gamma included, the drafter's prefill before the first draft left out.
+    beyond the end of an answer are cut off from `verdict`, which is None only if the answer was cancelled
+    between rounds. `total_s` is the whole round in seconds on the host's clock, with the choice of gamma,
+    without the drafter's prefill of the prompt.
     """
 
     index: int
     gamma: int
-    gamma_reason: str
+    gamma_reason: GammaReason
     verdict: Verdict | None
     kept: int
     draft_s: float
     verify_s: float
     total_s: float
     finish_reason: FinishReason | None = None
+    gamma_gain: float | None = None
+    gamma_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """Tokens that an answer may have, and positions that the context may."""
+
     max_new_tokens: int
     context_length: int
 
@@ -76,7 +72,7 @@ class Decoding:
     def __post_init__(self) -> None:
         self._prompt_length = len(self.context)
 
-    def rounds(self, cancelled: Callable[[], bool]) -> Iterator[DecodedRound]:
+    def rounds(self, cancelled: Callable[[], bool]) -> Generator[DecodedRound, None, None]:
         """Yield rounds until something ends the answer.
 
         `cancelled` is polled between rounds and between chunks of the prefill. However the iteration ends,
@@ -96,7 +92,7 @@ class Decoding:
 
     @torch.inference_mode()
     def _prefill(self, cancelled: Callable[[], bool]) -> DecodedRound:
-        """Round 0: what the target's cache lacks of the prompt, and the token that follows it."""
+        """Round 0: prefill the part of the prompt that the target's cache lacks, and emit one token."""
         started = time.perf_counter()
         logits = self.target.prefill(self.cache, self.context[self.cache.length :], cancelled)
         if logits is None:
@@ -108,13 +104,11 @@ class Decoding:
 
     @torch.inference_mode()
     def _round(self, index: int, cancelled: Callable[[], bool]) -> DecodedRound:
-        """Draft up to gamma tokens, verify them in one target forward, keep what stands and one more."""
+        """Draft up to gamma tokens, verify them in one target forward, emit what is accepted and one more."""
         clock = self.target.clock
         started = time.perf_counter()
-        gamma, reason = self.policy.choose(self.drafter.missing(self.context) if self.drafter else 0)
-        room = self._room() - 1
-        if gamma > room:
-            gamma, reason = room, f"{reason}, cut to the room left"
+        choice = self.policy.choose(self.drafter.missing(self.context) if self.drafter else 0)
+        gamma = min(choice.gamma, self._room() - 1)
         self.sampler.start_round(self.context, gamma)
 
         before_catch_up = clock.mark()
@@ -130,11 +124,11 @@ class Decoding:
         before_verify = clock.mark()
         outcome = self.target.forward(self.cache, self.sampler.rows, then=self.sampler.verify)
         after_verify = clock.mark()
-        proposal = self.sampler.read(outcome)  # waits for the device, and so for every mark
+        proposal = self.sampler.read(outcome)  # synchronizes, so that every mark can be read
 
         verdict, kept, finish = self._emit(proposal)
         self._rewind()
-        # The drafter's prefill is no part of a round; what it missed since then is.
+        # The drafter's prefill of the prompt is not part of a round; its catching up later is.
         prefill_s = clock.seconds(before_catch_up, before_draft) if reads_prompt else 0.0
         draft_s = clock.seconds(before_draft, before_verify)
         verify_s = clock.seconds(before_verify, after_verify)
@@ -142,13 +136,15 @@ class Decoding:
         return DecodedRound(
             index=index,
             gamma=gamma,
-            gamma_reason=reason,
+            gamma_reason=choice.reason,
             verdict=verdict,
             kept=kept,
             draft_s=draft_s,
             verify_s=verify_s,
             total_s=time.perf_counter() - started - prefill_s,
             finish_reason=finish,
+            gamma_gain=choice.gain,
+            gamma_cut=gamma < choice.gamma,
         )
 
     def _rewind(self) -> None:
@@ -158,7 +154,7 @@ class Decoding:
             self.drafter.rewind(len(self.context) - 1)
 
     def _room(self) -> int:
-        """How many tokens may still be emitted."""
+        """Number of tokens that may still be emitted."""
         in_answer = self.limits.max_new_tokens - (len(self.context) - self._prompt_length)
         return min(in_answer, self.limits.context_length - len(self.context))
 

@@ -1,16 +1,16 @@
-"""A loaded pair shared by many sessions: loading behind the gate, one round at a time, cancel, limits."""
+"""A loaded pair shared by many sessions: loading behind the gate, rounds in turn, cancellation, limits."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from .admission import Admission
 from .chat_engine import ChatSession
 from .drafting.length import StepCosts
-from .errors import LoadError, SettingsError
+from .errors import LoadError, SpecDecError
 from .fair_lock import FairLock
 from .gate.report import PairReport
 from .loading.assemble import EngineInfo, load_pair, memory_ran_out
@@ -44,7 +44,7 @@ class Result:
 
 
 class Engine:
-    """Made by `Engine.load`; `report` is the gate's, None for a target alone.
+    """A loaded pair that answers; `Engine.load` makes one. `report` is the gate's, None for a target alone.
 
     Safe to use from many threads: rounds of different answers take turns.
     """
@@ -84,7 +84,7 @@ class Engine:
         cancel: threading.Event | None = None,
         for_workers: bool = False,
     ) -> Engine:
-        """Checks the pair, then loads it.
+        """Check the pair, then load it.
 
         Either `preset`, or `target` with or without `drafter` (Hub ids or folders, LoRA adapters among them;
         `revision` is the target's). `quantization` (none, nf4, int8) overrides the preset's for both models,
@@ -92,8 +92,8 @@ class Engine:
         that is too large over all GPUs, memory and disk, within `max_memory` ({"cuda:0": "20GiB"}).
 
         Setting `cancel` ends the load between two steps or two pieces of a download with LoadCancelledError;
-        so does what `on_progress` raises, with that. With `for_workers` nothing is computed here: processes
-        forked off this one answer, and each calls `warm_up` first.
+        an exception of `on_progress` ends it too, and is passed on. With `for_workers` nothing is computed
+        here: forked processes answer, and each calls `warm_up` first.
 
         Raises PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, LoadError.
         """
@@ -128,8 +128,8 @@ class Engine:
         return engine
 
     def session(self, sampled: Mapping[str, Sequence[int]] | None = None) -> Session:
-        """A conversation's caches, kept between turns; pass it to `stream`. `sampled` is that of the session
-        that the conversation had before.
+        """Begin a conversation, whose caches are kept between turns; pass it to `stream`. `sampled` comes
+        from an earlier session of the same conversation.
         """
         session = Session(self.pair, sampled)
         self.admission.register(session)
@@ -141,8 +141,8 @@ class Engine:
         settings: Settings | None = None,
         session: ChatSession | None = None,
         cancel: threading.Event | None = None,
-    ) -> Iterator[Round]:
-        """Rounds of the answer to `prompt` (messages, or a str as a raw prompt), as they are decoded.
+    ) -> Generator[Round, None, None]:
+        """Yield the rounds of the answer to `prompt` (messages, or a str as a raw prompt), as decoded.
 
         The last has the finish reason and the stats. Setting `cancel` ends the answer after the round in
         progress; closing the iterator early is safe too. Raises SettingsError and PromptError.
@@ -155,10 +155,8 @@ class Engine:
                 "This conversation began with another pair. Begin a new one with engine.session()."
             )
         settings = settings or self.default_settings
-        if settings.drafting == "model" and pair.drafter is None and settings.gamma != 0:
-            raise SettingsError(
-                "No drafter is loaded: set gamma to 0 for plain decoding, or load a pair with a drafter."
-            )
+        if settings.drafting == "model" and settings.gamma != 0:
+            pair.require_drafter()
         return self._stream(prompt, settings, session, cancel or threading.Event())
 
     def generate(
@@ -168,10 +166,12 @@ class Engine:
         session: Session | None = None,
         cancel: threading.Event | None = None,
     ) -> Result:
-        """The whole answer at once; arguments and errors are those of `stream`."""
+        """Return the whole answer; arguments and errors are those of `stream`."""
         session = session or self.session()
         rounds = list(self.stream(prompt, settings, session, cancel))
         last = rounds[-1]
+        if last.stats is None or last.finish_reason is None:
+            raise SpecDecError("The answer ended without a last round. This is a bug; please report it.")
         return Result(
             text="".join(rnd.text for rnd in rounds),
             token_ids=emitted_ids(rounds),
@@ -188,11 +188,11 @@ class Engine:
         *,
         assisted: bool,
         cancel: threading.Event | None = None,
-    ) -> Iterator[Round]:
-        """What transformers' own generate answers, with the drafter as its assistant where `assisted`: a
-        round of plain tokens a step, as it does not say what was drafted. Other answers wait for its end.
+    ) -> Generator[Round, None, None]:
+        """Yield the answer of transformers' own generate, `assisted` by the drafter or alone: a round of
+        plain tokens a step, as it does not report drafts. Other answers wait for its end.
 
-        Raises SettingsError, PromptError, and SpecDecError where transformers cannot do it.
+        Raises SettingsError, PromptError, and SpecDecError if transformers does not support it.
         """
         pair, settings = self.pair, settings or self.default_settings
         cancel = cancel or threading.Event()
@@ -204,8 +204,8 @@ class Engine:
                 yield from rounds
 
     def margin(self, prompt: Prompt, answer: Sequence[int], settings: Settings) -> float:
-        """How far apart the two best scores were for the token after those of `answer`: logits at temperature
-        0, log probability plus noise with coupled verification. Raises PromptError.
+        """Return the difference between the two best scores for the token after `answer`: logits at
+        temperature 0, log probability plus noise with coupled verification. Raises PromptError.
         """
         pair = self.pair
         context = [*pair.prompter.encode(prompt), *answer]
@@ -213,7 +213,7 @@ class Engine:
             return token_margin(pair, context, settings)
 
     def unload(self, timeout_s: float = 60.0) -> None:
-        """Frees the weights. Answers in progress may finish for `timeout_s`, then are cancelled; new ones
+        """Free the weights. Answers in progress may finish within `timeout_s`, then are cancelled; new ones
         are refused from now on.
         """
         self.admission.close()
@@ -226,7 +226,7 @@ class Engine:
 
     def _stream(
         self, prompt: Prompt, settings: Settings, session: Session, cancel: threading.Event
-    ) -> Iterator[Round]:
+    ) -> Generator[Round, None, None]:
         with self._answering(session):
             rounds = session.rounds(prompt, settings, lambda: cancel.is_set() or self._abort.is_set())
             with closing(_taking_turns(rounds, self._turn)) as in_turn:
@@ -234,7 +234,7 @@ class Engine:
 
     @contextmanager
     def _answering(self, session: Session) -> Iterator[None]:
-        """Hold the session for one answer, and take up what its runners say at the end of it."""
+        """Hold the session for one answer, then update `info` with the runners' reason."""
         with self.admission.answering(session):
             try:
                 yield
@@ -244,18 +244,19 @@ class Engine:
                     self.info = replace(self.info, runner_reason=pair.runner_reason)
 
     def warm_up(self, costs: Mapping[Drafting, StepCosts] | None = None) -> None:
-        """Pays for what the first forward of each kind sets up, before a person waits for it, and measures
-        what steps cost, for gamma="auto", unless `costs` has it from another process.
+        """Run the first forward of each kind, so that no answer waits for its set-up, and measure step costs
+        for gamma="auto", unless another process has measured `costs`.
         """
-        self.pair.costs.update(costs or measured_costs(self.pair))
-        rehearse(self.pair, self.default_settings)
-        prompt = self._pair.tokenizer.decode([min(9, self._pair.target.vocab_size - 1)]) or "a"
-        gamma = 2 if self._pair.drafter is not None else 0
+        pair = self.pair
+        pair.costs.update(costs or measured_costs(pair))
+        rehearse(pair, self.default_settings)
+        prompt = str(pair.tokenizer.decode([min(9, pair.target.vocab_size - 1)])) or "a"
+        gamma = 2 if pair.drafter is not None else 0
         self.generate(prompt, Settings(max_new_tokens=8, gamma=gamma, seed=0))
 
     @property
     def costs(self) -> Mapping[Drafting, StepCosts]:
-        """What steps cost by way of drafting, in one-row target steps: c and v as measured so far."""
+        """Step costs by way of drafting, in one-row target steps: c and v as measured so far."""
         return self.pair.costs
 
     @property
@@ -266,8 +267,8 @@ class Engine:
         return self._pair
 
 
-def _taking_turns(rounds: Iterator[Round], turn: FairLock) -> Iterator[Round]:
-    """The same rounds, each decoded while holding the lock; it is free while the caller looks at one."""
+def _taking_turns(rounds: Generator[Round, None, None], turn: FairLock) -> Generator[Round, None, None]:
+    """Yield the same rounds, each decoded while holding the lock; the caller processes them without it."""
     try:
         while True:
             with turn:

@@ -1,6 +1,6 @@
-"""The one family of errors: each says what was wrong, the value seen and what to do next.
+"""The errors of this package. Each message has what was wrong, the value, and what to do next.
 
-Knows nothing of where an error is shown. Errors about what a caller passed are ValueErrors too.
+Errors about a caller's values are ValueErrors too. Knows nothing of where an error is displayed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class SpecDecError(Exception):
-    """Anything that this package raises on purpose; `str(error)` is fit to be shown to a person."""
+    """Base of all errors that this package raises on purpose; `str(error)` is written for people."""
 
 
 class SettingsError(SpecDecError, ValueError):
@@ -28,7 +28,7 @@ class PresetError(SpecDecError, ValueError):
 
 
 class IncompatiblePairError(SpecDecError, ValueError):
-    """The gate refused a pair. `report` holds every check."""
+    """The gate refused a pair. `report` has every check."""
 
     def __init__(self, report: PairReport) -> None:
         super().__init__(str(report))
@@ -40,7 +40,7 @@ class PairUncheckableError(SpecDecError):
 
 
 class LoadCancelledError(SpecDecError):
-    """Whoever asked for a pair called the load off; nothing of it is in memory."""
+    """A load was cancelled; nothing of the pair is in memory."""
 
 
 class LoadError(SpecDecError):

@@ -1,4 +1,4 @@
-"""A lock that serves waiters in the order they came, so that no answer starves another."""
+"""A lock that serves waiters in the order of arrival (FIFO), so that no answer starves another."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections import deque
 
 
 class FairLock:
+    """A non-reentrant FIFO lock, used as a context manager."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
-        self._held = False
+        self._locked = False
 
     def __enter__(self) -> None:
         with self._guard:
-            if not self._held:
-                self._held = True
+            if not self._locked:
+                self._locked = True
                 return
             turn = threading.Event()
             self._waiting.append(turn)
@@ -37,4 +39,4 @@ class FairLock:
         if self._waiting:
             self._waiting.popleft().set()
         else:
-            self._held = False
+            self._locked = False

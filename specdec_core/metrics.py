@@ -1,6 +1,6 @@
-"""Rounds → figures: acceptance rate, block efficiency, predicted and measured speedup.
+"""Figures of rounds: acceptance rate, block efficiency, predicted speedup.
 
-Pure arithmetic over the trace; knows nothing of how rounds were made.
+Arithmetic over the trace; knows nothing of how rounds are made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def summarize(
     dropped_messages: int = 0,
     seed: int | None = None,
 ) -> Stats:
-    """The figures of an answer; its rates are those of its `counted_rounds`."""
+    """Return the figures of an answer; its rates are those of its `counted_rounds`."""
     rounds = list(rounds)
     counted = counted_rounds(rounds)
     drafted = sum(len(rnd.drafted) for rnd in counted)
@@ -53,7 +53,7 @@ def summarize(
 
 
 def acceptance_by_position(rounds: Iterable[Round]) -> list[float | None]:
-    """For each draft position: accepted ÷ tested there, None where no draft was ever tested."""
+    """Return accepted ÷ tested for each draft position, None where no draft was tested."""
     tested: list[int] = []
     accepted: list[int] = []
     for rnd in rounds:
@@ -67,20 +67,20 @@ def acceptance_by_position(rounds: Iterable[Round]) -> list[float | None]:
 
 
 def expected_tokens(acceptance: Sequence[float]) -> float:
-    """Tokens that a round is expected to emit: 1 + Σ_j Π_{i≤j} a_i, from the acceptance at each position."""
+    """Return the expected tokens of a round, 1 + Σ_j Π_{i≤j} a_i, for the acceptance a_i at each position."""
     return 1 + sum(accumulate(acceptance, mul))
 
 
 def expected_tokens_iid(alpha: float, gamma: int) -> float:
-    """The same with one alpha for all positions: (1 − α^(γ+1)) / (1 − α), γ + 1 at α = 1
-    (Leviathan et al. 2023, equation 1).
+    """Return the expected tokens of a round with one alpha for all positions: (1 − α^(γ+1)) / (1 − α), or
+    γ + 1 at α = 1 (Leviathan et al. 2023, equation 1).
     """
     return expected_tokens([alpha] * gamma)
 
 
 def predicted_speedup(tokens_a_round: float, gamma: int, c: float, v: float) -> float:
-    """tau ÷ (γc + v): c is a drafter step and v a verification of gamma + 1 rows, both in one-row target
-    steps (Leviathan et al. 2023, theorem 3.8, where v is 1).
+    """Return tau ÷ (γc + v), where c is a drafter step and v a verification of gamma + 1 rows, both in
+    one-row target steps (Leviathan et al. 2023, theorem 3.8, with v = 1 there).
     """
     return tokens_a_round / (gamma * c + v)
 

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .drafting.length import StepCosts
+from .errors import PromptError, SettingsError
 from .runners import Runner
 from .sampling import DeviceSampling
 from .sampling.filters import SamplingParams, filtered_logits
@@ -19,43 +20,60 @@ from .text.prompting import Prompter
 
 @dataclass(frozen=True)
 class LoadedPair:
-    """`drafter` is None for a target alone. `eos_ids` are all that end an answer."""
+    """Two runners with one tokenizer; `drafter` is None for a target alone. `eos_ids` all end an answer."""
 
     target: Runner
     drafter: Runner | None
     tokenizer: PreTrainedTokenizerBase
     eos_ids: frozenset[int]
     costs: dict[Drafting, StepCosts] = field(default_factory=dict)
-    """What steps cost by way of drafting, measured when the pair was loaded and refined by every answer."""
+    """Step costs by way of drafting, measured when the pair is loaded and refined by every answer."""
 
     @cached_property
     def prompter(self) -> Prompter:
+        """The encoder of prompts, for the one tokenizer."""
         return Prompter(self.tokenizer)
 
     @cached_property
     def sampling(self) -> DeviceSampling | None:
-        """What answers sample with where the logits are on a device; None where the host has them."""
+        """Buffers for sampling on the device that has the logits; None on a CPU."""
         on_host = self.target.device.type == "cpu"
         return None if on_host else DeviceSampling(self.target.device, self.target.vocab_size)
 
     @property
     def runner_reason(self) -> str | None:
-        """Why the target's runner is not the faster one, or no longer; or the drafter's of the same kind."""
+        """The target's reason for a slower runner, else the drafter's if its runner is of the same kind."""
         if self.target.reason is None and self.drafter is not None and self.drafter.name == self.target.name:
             return self.drafter.reason
         return self.target.reason
 
+    def require_drafter(self) -> Runner:
+        """Return the drafter's runner. Raises SettingsError if there is none."""
+        if self.drafter is None:
+            raise SettingsError(
+                "No drafter is loaded: set gamma to 0 for plain decoding, or load a pair with a drafter."
+            )
+        return self.drafter
+
+    @property
+    def runners(self) -> list[Runner]:
+        """The target's runner, and the drafter's if there is one."""
+        return [self.target] if self.drafter is None else [self.target, self.drafter]
+
     @property
     def context_length(self) -> int:
         """Positions that both models were made for."""
-        lengths = [runner.context_length for runner in (self.target, self.drafter) if runner is not None]
-        return min(lengths)
+        return min(runner.context_length for runner in self.runners)
 
 
 @torch.inference_mode()
 def token_margin(pair: LoadedPair, context: list[int], settings: Settings) -> float:
-    """Between the two best scores for the token after `context`: logits, or log probability plus noise."""
+    """Return the difference between the two best scores for the token after `context`: logits at temperature
+    0, else log probability plus Gumbel noise. Raises PromptError for an empty context.
+    """
     scores = pair.target.prefill(pair.target.new_cache(), context)
+    if scores is None:
+        raise PromptError("There is no token before the one to be scored. Give a context.")
     if settings.temperature > 0:
         noise = KeyedNoise(settings.seed, pair.target.device)
         at = len(context)

@@ -1,6 +1,6 @@
-"""transformers' own generate on a loaded pair, alone and with the drafter as its assistant, to compare with.
+"""transformers' own generate on a loaded pair, alone and with the drafter as its assistant, for comparison.
 
-Its steps come out as rounds of plain tokens, for it does not say which of them were drafts.
+Its steps become rounds of plain tokens, since it does not report which of them were drafts.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from transformers.generation.streamers import BaseStreamer
@@ -19,14 +20,15 @@ from .errors import PromptError, SettingsError, SpecDecError
 from .fair_lock import FairLock
 from .metrics import summarize
 from .pair import LoadedPair
+from .runners import Runner
 from .runners.few_rows import stock_layers
 from .settings import Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Prompt
-from .trace import Round, Token
+from .trace import FinishReason, Round, Token
 
-_LOOKED_AT_EVERY_S = 0.1
-"""Seldom, since whoever looks takes Python's lock away from what is being measured."""
+_POLL_S = 0.1
+"""Poll rarely: each poll takes the GIL from the code being timed."""
 
 
 def peer_ids(
@@ -36,16 +38,19 @@ def peer_ids(
     assisted: bool,
     streamer: BaseStreamer | None = None,
 ) -> list[int]:
-    """What transformers' own generate answers, with the drafter as its assistant where `assisted`."""
-    extra = {}
+    """Answer with transformers' own generate, `assisted` by the drafter or alone. Returns the new ids.
+
+    Raises SettingsError if `assisted` and there is no drafter.
+    """
+    extra: dict[str, Any] = {}
     if assisted:
-        assistant = pair.drafter.model
-        own = assistant.generation_config
+        assistant = _require_drafter(pair).model
+        config: Any = assistant.generation_config
         auto = settings.gamma == "auto"
         # The same gamma in every round, as in the lane that it is compared with; for "auto" its own defaults.
-        own.num_assistant_tokens = 20 if auto else settings.gamma
-        own.num_assistant_tokens_schedule = "constant"
-        own.assistant_confidence_threshold = 0.4 if auto else 0.0
+        config.num_assistant_tokens = 20 if auto else settings.gamma
+        config.num_assistant_tokens_schedule = "constant"
+        config.assistant_confidence_threshold = 0.4 if auto else 0.0
         extra["assistant_model"] = assistant
     if settings.temperature > 0:
         extra |= {
@@ -60,7 +65,8 @@ def peer_ids(
         extra["do_sample"] = False
     ids = torch.tensor([list(prompt_ids)], device=pair.target.device)
     with stock_models(pair):
-        output = pair.target.model.generate(
+        target: Any = pair.target.model
+        output = target.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=settings.max_new_tokens,
@@ -72,6 +78,12 @@ def peer_ids(
     return output[0, ids.shape[1] :].tolist()
 
 
+def _require_drafter(pair: LoadedPair) -> Runner:
+    if pair.drafter is None:
+        raise SettingsError("transformers' assisted generation needs a drafter, and none is loaded.")
+    return pair.drafter
+
+
 def peer_rounds(
     pair: LoadedPair,
     prompt: Prompt,
@@ -79,14 +91,14 @@ def peer_rounds(
     assisted: bool,
     turn: FairLock,
     cancelled: Callable[[], bool],
-) -> Iterator[Round]:
-    """The same as it comes, a round a step; the first, which reads the prompt, has index 0.
+) -> Generator[Round, None, None]:
+    """Yield the answer of `peer_ids` as it comes, a round a step; the first, the prefill, has index 0.
 
-    It has `turn` from beginning to end, since its models are as transformers made them meanwhile. Raises
-    SettingsError, PromptError, and SpecDecError where transformers cannot do it.
+    Holds `turn` from beginning to end, since the models have transformers' own layers meanwhile. Raises
+    SettingsError, PromptError, and SpecDecError if transformers does not support the model or settings.
     """
-    if assisted and pair.drafter is None:
-        raise SettingsError("transformers' assisted generation needs a drafter, and none is loaded.")
+    if assisted:
+        _require_drafter(pair)
     prompt_ids = pair.prompter.encode(prompt)
     room = pair.context_length - len(prompt_ids)
     if room < 1:
@@ -94,25 +106,18 @@ def peer_rounds(
             f"The prompt has {len(prompt_ids)} tokens; the context holds {pair.context_length}, the answer "
             "included."
         )
-    finish = "length" if settings.max_new_tokens <= room else "context"
+    finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
     settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
     text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)
     rounds: list[Round] = []
-    position, ended = 0, False
+    ended = False
     steps = _Steps()
     thread = threading.Thread(target=_generate, args=(pair, prompt_ids, settings, assisted, turn, steps))
     thread.start()
     try:
         for ids, seconds in steps.read(cancelled):
             kept, reason = text.feed(ids)
-            tokens = [
-                Token(token_id, piece, "plain")
-                for token_id, piece in zip(ids[:kept], text.pieces, strict=True)
-            ]
-            rounds.append(
-                Round(len(rounds), position, 0, "transformers", tokens, text.take(), 0.0, seconds, 0.0)
-            )
-            position += kept
+            rounds.append(_round(rounds, ids[:kept], seconds, text))
             yield rounds[-1]
             if reason is not None:
                 finish, ended = reason, True
@@ -121,8 +126,8 @@ def peer_rounds(
         steps.cancelled.set()
         thread.join()
     if steps.error is not None:
-        said = str(steps.error).split("\n")[0]
-        raise SpecDecError(f"transformers cannot do this: {type(steps.error).__name__}: {said}")
+        reason = str(steps.error).split("\n")[0]
+        raise SpecDecError(f"transformers cannot do this: {type(steps.error).__name__}: {reason}")
     if not ended and cancelled():
         finish = "cancelled"
     stats = summarize(
@@ -131,26 +136,34 @@ def peer_rounds(
         prompt_tokens=len(prompt_ids),
         seed=settings.seed,
     )
-    yield Round(
-        len(rounds),
-        position,
-        0,
-        "transformers",
-        [],
-        text.take(final=True),
-        0.0,
-        0.0,
-        0.0,
-        finish,
-        stats,
+    last = _round(rounds, [], 0.0, text, final=True)
+    yield replace(last, finish_reason=finish, stats=stats)
+
+
+def _round(
+    rounds: Sequence[Round], ids: Sequence[int], seconds: float, text: AnswerText, final: bool = False
+) -> Round:
+    """The round of plain tokens `ids` that follows `rounds`."""
+    tokens = [Token(token_id, piece, "plain") for token_id, piece in zip(ids, text.pieces, strict=False)]
+    position = sum(len(rnd.tokens) for rnd in rounds)
+    return Round(
+        index=len(rounds),
+        position=position,
+        gamma=0,
+        gamma_reason="transformers",
+        tokens=tokens,
+        text=text.take(final=final),
+        draft_s=0.0,
+        verify_s=seconds,
+        overhead_s=0.0,
     )
 
 
 @contextmanager
 def stock_models(pair: LoadedPair) -> Iterator[None]:
-    """Within it the models are as transformers made them: its own layers and its own attention."""
-    models = [runner.model for runner in (pair.target, pair.drafter) if runner is not None]
-    ours = [(model, model.config._attn_implementation) for model in models]
+    """Within it the models have the layers and the attention function that transformers gave them."""
+    models = [runner.model for runner in pair.runners]
+    ours = [(model, model.config._attn_implementation or "sdpa") for model in models]
     with stock_layers(*models):
         try:
             for model, attention in ours:
@@ -165,11 +178,11 @@ def stock_models(pair: LoadedPair) -> Iterator[None]:
 
 
 class _Cancelled(Exception):
-    """Ends generate from within its streamer."""
+    """Raised in the streamer to end generate."""
 
 
 class _Steps(BaseStreamer):
-    """The ids of each step of generate with its seconds, from the thread that makes them to another."""
+    """A queue of (ids, seconds) of each step of generate, from its thread to the reader's."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -180,9 +193,11 @@ class _Steps(BaseStreamer):
         self._before = 0.0
 
     def begin(self) -> None:
+        """Start the clock of the first step."""
         self._before = time.perf_counter()
 
     def put(self, value: torch.Tensor) -> None:
+        """Take the prompt's ids, then each step's [1 or more]. Raises _Cancelled to end generate."""
         if self.cancelled.is_set():
             raise _Cancelled
         if not self._prompt_seen:
@@ -195,15 +210,16 @@ class _Steps(BaseStreamer):
             self._before = now
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: every step was put at once."""
 
     def finish(self) -> None:
+        """Tell the reader that no step follows."""
         self._done.set()
 
     def read(self, cancelled: Callable[[], bool]) -> Iterator[tuple[list[int], float]]:
-        """Steps as they come, until the last one or until `cancelled` says so."""
+        """Yield steps as they come; once `cancelled` returns True, generate is told to end."""
         while True:
-            done = self._done.wait(_LOOKED_AT_EVERY_S)
+            done = self._done.wait(_POLL_S)
             while not self._ready.empty():
                 yield self._ready.get()
             if done:
@@ -230,7 +246,7 @@ def _generate(
     except _Cancelled:
         pass
     except Exception as error:
-        # Whatever a model does not support there: the caller says it.
+        # Anything that the model does not support in generate; the reader raises it as a SpecDecError.
         steps.error = error
     finally:
         steps.finish()

@@ -9,7 +9,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,12 +25,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import PresetError, SettingsError
-from .settings import Quantization, Settings, VocabPadding
+from .settings import SETTINGS, Quantization, Settings, VocabPadding
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_presets"
 PRESETS_FOLDER = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "presets"
-"""Inside the package where a wheel was installed, beside it in a checkout."""
+"""The folder of the presets that ship: inside the package in a wheel, beside it in a checkout."""
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 WebPage = Annotated[str, Field(pattern=r"^https://\S+$")]
@@ -39,18 +39,18 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def _settings(values: object) -> Settings:
-    """The [settings] table as Settings, gamma "auto" where it is silent; the class judges the values."""
+    """Return the [settings] table as Settings. gamma defaults to "auto"; Settings validates the values."""
     if isinstance(values, Settings):
         return values
     if not isinstance(values, dict):
         raise PydanticCustomError("settings", "must be a table, [settings]")
-    known = [field.name for field in fields(Settings)]
-    if unknown := [name for name in values if name not in known]:
+    if unknown := [name for name in values if name not in SETTINGS]:
         raise PydanticCustomError(
-            "settings", "has an {problem}", {"problem": _unknown_key(unknown[0], known)}
+            "settings", "has an {problem}", {"problem": _unknown_key(unknown[0], SETTINGS)}
         )
+    given: dict[str, Any] = {"gamma": "auto", **values}
     try:
-        return Settings(**{"gamma": "auto"} | values)
+        return Settings(**given)
     except SettingsError as error:
         raise PydanticCustomError("settings", "{problem}", {"problem": str(error)}) from error
 
@@ -60,7 +60,7 @@ class _Table(BaseModel):
 
 
 class PresetModel(_Table):
-    """One model of a preset. `model` is a Hub id or, once read, the absolute path of a folder."""
+    """One model of a preset. `model` is a Hub id, or a folder: relative in the file, absolute once read."""
 
     model: Text
     revision: Text | None = None
@@ -68,11 +68,11 @@ class PresetModel(_Table):
 
 
 class Preset(_Table):
-    """A pair (or a target alone) that is known to work, and what is right for it.
+    """A pair (or a target alone) that is known to work, with its description and its settings.
 
     `quantization` of each model applies on CUDA, `cpu_quantization` to both on a CPU. `download_gb` is
     approximate, 0 where nothing is downloaded. With `drafter_vocabulary` the drafter computes logits for that
-    many tokens only: those most frequent in the file `drafter_vocabulary_text`, else those of lowest id.
+    many tokens only: the most frequent ones in the file `drafter_vocabulary_text`, or those of lowest id.
     """
 
     name: Text
@@ -105,12 +105,15 @@ class Preset(_Table):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the preset as values that `json.dumps` takes."""
         return self.model_dump(mode="json", exclude={"settings"}) | {"settings": asdict(self.settings)}
 
 
 def list_presets(folder: str | Path | None = None) -> dict[str, Preset]:
-    """Every preset by name, those that need no licence first. Raises PresetError if any file is wrong."""
+    """Return every preset by name, those that need no licence first. Raises PresetError if a file is wrong.
+
+    `folder` holds the TOML files; None stands for PRESETS_FOLDER.
+    """
     presets, errors = load_presets(folder)
     if errors:
         raise PresetError("\n".join(map(str, errors.values())))
@@ -118,9 +121,9 @@ def list_presets(folder: str | Path | None = None) -> dict[str, Preset]:
 
 
 def load_presets(folder: str | Path | None = None) -> tuple[dict[str, Preset], dict[str, PresetError]]:
-    """What can be used and, by name, what is wrong with the rest, so that one broken file hides no other.
+    """Return the valid presets and the errors of the others, both by name: a broken file hides no other.
 
-    Raises PresetError only where the folder itself cannot be read.
+    Raises PresetError if the folder itself cannot be read.
     """
     presets: dict[str, Preset] = {}
     errors: dict[str, PresetError] = {}
@@ -134,7 +137,7 @@ def load_presets(folder: str | Path | None = None) -> tuple[dict[str, Preset], d
 
 
 def get_preset(name: str, folder: str | Path | None = None) -> Preset:
-    """One preset, whatever the other files hold. Raises PresetError; an unknown name lists the known ones."""
+    """Return one preset; other files may be broken. Raises PresetError, which lists the names if unknown."""
     files = _preset_files(folder)
     if name not in files:
         close = difflib.get_close_matches(name.lower(), files, n=1)
@@ -144,15 +147,8 @@ def get_preset(name: str, folder: str | Path | None = None) -> Preset:
 
 
 def read_preset(path: Path) -> Preset:
-    """One file. Raises PresetError."""
-    try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise PresetError(f"{path}: not UTF-8 text (byte {error.start}). Save the file as UTF-8.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise PresetError(f"{path}: not valid TOML: {error}.") from error
-    except OSError as error:
-        raise PresetError(f"{path}: cannot be read: {error.strerror}.") from error
+    """Read and validate one preset file; its local paths become absolute. Raises PresetError."""
+    values = _read_toml(path)
     if "name" in values:
         raise PresetError(f"{path}: unknown key name; the file's own name is the preset's.")
     try:
@@ -160,37 +156,49 @@ def read_preset(path: Path) -> Preset:
     except ValidationError as error:
         problems = [_explain(problem) for problem in error.errors()]
         raise PresetError("\n".join(f"{path}: {problem}." for problem in problems)) from error
-    models = {key: getattr(preset, key) for key in ("target", "drafter") if getattr(preset, key) is not None}
-    located = {
-        key: model.model_copy(update={"model": _locate(path, key, model)}) for key, model in models.items()
+    resolved: dict[str, object] = {
+        key: model.model_copy(update={"model": _resolve_model(path, key, model)})
+        for key, model in (("target", preset.target), ("drafter", preset.drafter))
+        if model is not None
     }
     if preset.drafter_vocabulary_text is not None:
         text = _inside(path, "drafter_vocabulary_text", preset.drafter_vocabulary_text)
         if not text.is_file():
             raise PresetError(f"{path}: drafter_vocabulary_text: there is no file {text}.")
-        located["drafter_vocabulary_text"] = str(text)
-    return preset.model_copy(update=located)
+        resolved["drafter_vocabulary_text"] = str(text)
+    return preset.model_copy(update=resolved)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise PresetError(f"{path}: not UTF-8 text (byte {error.start}). Save the file as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise PresetError(f"{path}: not valid TOML: {error}.") from error
+    except OSError as error:
+        raise PresetError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
 def _preset_files(folder: str | Path | None) -> dict[str, Path]:
-    place = PRESETS_FOLDER if folder is None else Path(folder)
-    if not place.is_dir():
-        raise PresetError(f"There is no presets folder {place}. Presets are *.toml files in it.")
-    return {path.stem: path for path in sorted(place.glob("*.toml")) if not path.name.startswith(".")}
+    presets = PRESETS_FOLDER if folder is None else Path(folder)
+    if not presets.is_dir():
+        raise PresetError(f"There is no presets folder {presets}. Presets are *.toml files in it.")
+    return {path.stem: path for path in sorted(presets.glob("*.toml")) if not path.name.startswith(".")}
 
 
-def _locate(path: Path, key: str, model: PresetModel) -> str:
-    """A Hub id as it is; a local path made absolute, inside the preset's folder and there."""
+def _resolve_model(path: Path, key: str, model: PresetModel) -> str:
+    """Return a Hub id unchanged, a local path as the absolute path of an existing folder."""
     name = model.model
     where = f"{path}: {key}.model"
     folder = path.parent.resolve()
     if name.startswith("./"):
-        place = _inside(path, f"{key}.model", name)
-        if not place.is_dir():
-            raise PresetError(f"{where}: there is no folder {place}. Paths start at the file's own folder.")
+        local = _inside(path, f"{key}.model", name)
+        if not local.is_dir():
+            raise PresetError(f"{where}: there is no folder {local}. Paths start at the file's own folder.")
         if model.revision is not None:
             raise PresetError(f"{path}: {key}.revision is for models on the Hub; {name!r} is a folder.")
-        return str(place)
+        return str(local)
     if not _HUB_ID.fullmatch(name) or ".." in name:
         raise PresetError(
             f"{where} must be a Hub id (owner/name) or a path inside the presets folder that starts with ./, "
@@ -204,16 +212,16 @@ def _locate(path: Path, key: str, model: PresetModel) -> str:
 
 
 def _inside(path: Path, key: str, name: str) -> Path:
-    """A path relative to the preset's folder, made absolute; it may not leave that folder."""
+    """Make a path relative to the preset's folder absolute. Raises PresetError if it leaves that folder."""
     folder = path.parent.resolve()
-    place = (folder / name).resolve()
-    if not place.is_relative_to(folder):
+    resolved = (folder / name).resolve()
+    if not resolved.is_relative_to(folder):
         raise PresetError(f"{path}: {key} leaves the presets folder ({name!r}). Put it inside {folder}.")
-    return place
+    return resolved
 
 
 def _explain(problem: ErrorDetails) -> str:
-    """One of pydantic's findings in plain words, with the key where TOML has it."""
+    """Return one of pydantic's errors in plain words, with the key as the TOML file has it."""
     location = [
         str(part) for part in problem["loc"] if not str(part).startswith(("function-", "is-instance"))
     ]

@@ -1,7 +1,4 @@
-"""Whom a load tells how far it has come, and how it is called off.
-
-Knows nothing of what is loaded.
-"""
+"""Progress reporting and cancellation for loads. Knows nothing of what is loaded."""
 
 from __future__ import annotations
 
@@ -12,24 +9,27 @@ from dataclasses import dataclass
 from .errors import LoadCancelledError
 
 Progress = Callable[[str, float | None], None]
-"""Called with what is being done and, where known, the share of the whole that is done (0 to 1)."""
+"""Called with the present step and, if known, the share of the whole load that is done (0 to 1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What `on_progress` raises ends the load where it stands, and so does `cancel` once it is set."""
+    """Progress callback and cancel event of one load. An exception of `on_progress` ends the load at once,
+    and so does `cancel` once it is set.
+    """
 
     on_progress: Progress | None = None
     cancel: threading.Event | None = None
 
     def say(self, message: str, fraction: float | None = None) -> None:
+        """Report a step. Raises LoadCancelledError if the load was cancelled."""
         self.check()
         if self.on_progress is not None:
             self.on_progress(message, fraction)
             self.check()
 
     def check(self) -> None:
-        """Raises LoadCancelledError if the load was called off."""
+        """Raise LoadCancelledError if the load was cancelled."""
         if self.cancel is not None and self.cancel.is_set():
             raise LoadCancelledError(
                 "Loading was cancelled. What was downloaded is kept; load again to go on from there."

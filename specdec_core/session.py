@@ -1,20 +1,21 @@
-"""One conversation: its caches, the ids they hold, and what was sampled for earlier answers.
+"""One conversation: its caches, their ids, and the sampled ids of earlier answers.
 
-Knows the runners and the tokenizer it was given; nothing of presets, locks or other sessions.
+Knows the pair it was given; nothing of presets, locks or other sessions.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from .decoding import DecodedRound, Decoding, GammaPolicy, Limits
+from .decoding import DecodedRound, Decoding, Limits
 from .drafting import Drafter, ModelDrafter, NgramDrafter
-from .drafting.length import AdaptiveGamma, FixedGamma
+from .drafting.length import AdaptiveGamma, FixedGamma, GammaPolicy
 from .errors import LoadError, PromptError
 from .metrics import summarize
 from .pair import LoadedPair
+from .runners import RewindableCache
 from .sampling import sampler_for
 from .sampling.noise import KeyedNoise
 from .settings import Drafting, Settings
@@ -25,59 +26,78 @@ from .trace import Round, Token, emitted_ids, first_difference
 _RESERVED_AHEAD = 1024
 
 
+@dataclass(slots=True)
+class _Caches:
+    """The caches of a conversation, with the pair they belong to."""
+
+    pair: LoadedPair
+    target: RewindableCache
+    drafter: RewindableCache | None
+
+    @classmethod
+    def of(cls, pair: LoadedPair) -> _Caches:
+        return cls(pair, pair.target.new_cache(), pair.drafter.new_cache() if pair.drafter else None)
+
+    @property
+    def all(self) -> list[RewindableCache]:
+        return [self.target] if self.drafter is None else [self.target, self.drafter]
+
+
 class Session:
-    """Holds the KV caches of one conversation over weights that are shared."""
+    """The KV caches of one conversation over a shared pair."""
 
     def __init__(self, pair: LoadedPair, sampled: Mapping[str, Sequence[int]] | None = None) -> None:
-        self._pair = pair
         self.prompt_ids: list[int] = []
         self.sampled: dict[str, list[int]] = {text: list(ids) for text, ids in (sampled or {}).items()}
-        """The ids of each answer of the conversation, by its text: what a follow-up prompt is made of."""
+        """The sampled ids of earlier answers by their text, from which a follow-up prompt is made."""
         self._adaptive: dict[Drafting, AdaptiveGamma] = {}
-        self.reset()
+        self._ids: list[int] = []
+        self._caches: _Caches | None = _Caches.of(pair)
 
     def reset(self) -> None:
-        """Gives up the caches; the next answer prefills anew."""
-        self._ids: list[int] = []
-        self._cache = self._pair.target.new_cache()
-        self._draft_cache = self._pair.drafter.new_cache() if self._pair.drafter else None
+        """Free the caches; the next answer prefills its whole prompt."""
+        if self._caches is not None:
+            self._ids, self._caches = [], _Caches.of(self._caches.pair)
 
     def close(self) -> None:
-        """Lets go of caches and weights; the session cannot be used again."""
-        self._ids, self._cache, self._draft_cache, self._pair = [], None, None, None
+        """Free the caches and the reference to the weights; the session cannot be used again."""
+        self._ids, self._caches = [], None
 
     def belongs_to(self, pair: LoadedPair) -> bool:
-        """Whether it holds that pair's caches; a closed one is nobody's, and says so when it is asked."""
-        return self._pair is pair or self._pair is None
+        """Whether the caches are that pair's. True if closed: `rounds` then raises the error that says so."""
+        return self._caches is None or self._caches.pair is pair
 
     @property
     def size_bytes(self) -> int:
-        """Memory that the caches hold."""
-        return sum(cache.size_bytes for cache in (self._cache, self._draft_cache) if cache is not None)
+        """Memory of the caches."""
+        return sum(cache.size_bytes for cache in self._caches.all) if self._caches is not None else 0
 
-    def rounds(self, prompt: Prompt, settings: Settings, cancelled: Callable[[], bool]) -> Iterator[Round]:
-        """Answers `prompt` round by round; the last has the finish reason and the stats.
+    def rounds(
+        self, prompt: Prompt, settings: Settings, cancelled: Callable[[], bool]
+    ) -> Generator[Round, None, None]:
+        """Yield the rounds of the answer to `prompt`; the last has the finish reason and the stats.
 
-        Raises PromptError before the first round. Closing the iterator early keeps what was emitted.
+        Raises PromptError, and LoadError once closed, before the first round. Closing the generator early
+        keeps what was emitted.
         """
         started = time.perf_counter()
-        pair = self._pair
-        if pair is None:
+        caches = self._caches
+        if caches is None:
             raise LoadError("The pair of this conversation was unloaded. Begin a new conversation.")
-        context, dropped = self._encode(prompt, settings)
+        pair = caches.pair
+        context, dropped = self._encode(pair, prompt, settings)
         self.prompt_ids = prompt_ids = list(context)
-        cached = self._reuse(context)
-        self._reserve(len(context), settings)
+        cached = self._reuse(caches, context)
+        _reserve(caches, len(context), settings)
         noise = KeyedNoise(settings.seed, pair.target.device)
         text = AnswerText(pair.tokenizer, context, pair.eos_ids, settings.stop)
-        drafter = self._drafter(settings)
         steps = Decoding(
             context,
             pair.target,
-            self._cache,
-            drafter,
+            caches.target,
+            _drafter(caches, settings),
             sampler_for(settings, noise, pair.sampling),
-            self._policy(settings),
+            self._policy(pair, settings),
             text.feed,
             Limits(settings.max_new_tokens, pair.context_length),
         ).rounds(cancelled)
@@ -109,26 +129,19 @@ class Session:
             if not text.stopped:
                 self._remember(emitted_ids(rounds), "".join(rnd.text for rnd in rounds), pair.eos_ids)
 
-    def _drafter(self, settings: Settings) -> Drafter | None:
-        if settings.gamma == 0:
-            return None
-        if settings.drafting == "ngram":
-            return NgramDrafter()
-        return ModelDrafter(self._pair.drafter, self._draft_cache)
-
-    def _policy(self, settings: Settings) -> GammaPolicy:
-        """An adaptive policy goes on with what earlier answers of the conversation taught it."""
+    def _policy(self, pair: LoadedPair, settings: Settings) -> GammaPolicy:
+        """An adaptive policy continues with the counts of the conversation's earlier answers."""
         if settings.gamma != "auto":
             return FixedGamma(settings.gamma)
         if settings.drafting not in self._adaptive:
-            self._adaptive[settings.drafting] = AdaptiveGamma(self._pair.costs[settings.drafting])
+            self._adaptive[settings.drafting] = AdaptiveGamma(pair.costs[settings.drafting])
         return self._adaptive[settings.drafting]
 
-    def _encode(self, prompt: Prompt, settings: Settings) -> tuple[list[int], int]:
-        """The prompt's ids, and how many of the oldest messages were dropped to make it fit."""
-        limit = self._pair.context_length
+    def _encode(self, pair: LoadedPair, prompt: Prompt, settings: Settings) -> tuple[list[int], int]:
+        """The prompt's ids, and the number of oldest messages dropped to make it fit."""
+        limit = pair.context_length
         if isinstance(prompt, str):
-            ids = self._pair.prompter.encode_raw(prompt)
+            ids = pair.prompter.encode(prompt)
             if len(ids) >= limit:
                 raise PromptError(
                     f"The prompt has {len(ids)} tokens; the context holds {limit}, the answer included."
@@ -139,7 +152,7 @@ class Session:
         room = limit - min(settings.max_new_tokens, limit // 4)
         kept = list(prompt)
         while True:
-            ids = self._pair.prompter.encode_chat(kept, self.sampled)
+            ids = pair.prompter.encode(kept, self.sampled)
             if len(ids) <= room:
                 break
             shorter = _without_oldest_turn(kept)
@@ -155,51 +168,63 @@ class Session:
         self.sampled = {text: sampled for text, sampled in self.sampled.items() if text in answers}
         return ids, len(prompt) - len(kept)
 
-    def _reuse(self, context: Sequence[int]) -> int:
-        """Rewinds the caches to the longest prefix they share with `context`; how much of it the target
-        need not see again. At least the last token is fed, since its logits are needed.
+    def _reuse(self, caches: _Caches, context: Sequence[int]) -> int:
+        """Rewind the caches to the longest prefix they share with `context`; return its length in the
+        target's. The last token is always fed, since its logits are needed.
         """
         reusable = context[:-1]
         differs_at = first_difference(self._ids, reusable)
         shared = len(reusable) if differs_at is None else differs_at
-        self._cache.rewind(shared)
-        if self._draft_cache is not None:
-            self._draft_cache.rewind(shared)
-        return self._cache.length
-
-    def _reserve(self, prompt_length: int, settings: Settings) -> None:
-        """Room for the answer at once, so that nothing grows while it is decoded; a very long one grows."""
-        ahead = min(settings.max_new_tokens, _RESERVED_AHEAD)
-        room = min(self._pair.context_length, prompt_length + ahead)
-        self._cache.reserve(room)
-        if self._draft_cache is not None and settings.gamma != 0 and settings.drafting == "model":
-            self._draft_cache.reserve(room)
+        for cache in caches.all:
+            cache.rewind(shared)
+        return caches.target.length
 
     def _remember(self, ids: list[int], text: str, eos_ids: frozenset[int]) -> None:
-        """Keeps the ids that were sampled for a text."""
+        """Store the ids that were sampled for a text."""
         if ids and ids[-1] in eos_ids:
             ids = ids[:-1]
         if ids:
             self.sampled[text] = ids
 
 
+def _drafter(caches: _Caches, settings: Settings) -> Drafter | None:
+    if settings.gamma == 0:
+        return None
+    if settings.drafting == "ngram":
+        return NgramDrafter()
+    runner = caches.pair.require_drafter()
+    if caches.drafter is None:
+        caches.drafter = runner.new_cache()
+    return ModelDrafter(runner, caches.drafter)
+
+
+def _reserve(caches: _Caches, prompt_length: int, settings: Settings) -> None:
+    """Reserve room for the answer, so that nothing grows while it is decoded; a very long one grows."""
+    ahead = min(settings.max_new_tokens, _RESERVED_AHEAD)
+    room = min(caches.pair.context_length, prompt_length + ahead)
+    caches.target.reserve(room)
+    if caches.drafter is not None and settings.gamma != 0 and settings.drafting == "model":
+        caches.drafter.reserve(room)
+
+
 def _build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
-    """A round's ids, as tokens with text and the probabilities that decided."""
+    """The round as tokens with their text and probabilities."""
     tokens: list[Token] = []
     verdict = step.verdict
     if verdict is not None:
-        stood = verdict.accepted
-        pieces = [*text.pieces[:stood], *text.dropped(stood, verdict.drafts[stood:])]
+        accepted = verdict.accepted
+        pieces = [*text.pieces[:accepted], *text.dropped(accepted, verdict.drafts[accepted:])]
         for at, token_id in enumerate(verdict.drafts):
-            kind = "accepted" if at < stood else "rejected" if at == stood else "untested"
+            kind = "accepted" if at < accepted else "rejected" if at == accepted else "untested"
             piece = pieces[at]
             tokens.append(Token(token_id, piece, kind, verdict.target_probs[at], verdict.drafter_probs[at]))
-        if step.kept > stood:
-            kind = "plain" if not verdict.drafts else "correction" if stood < len(verdict.drafts) else "bonus"
+        if step.kept > accepted:
+            all_accepted = accepted == len(verdict.drafts)
+            kind = "plain" if not verdict.drafts else "bonus" if all_accepted else "correction"
             tokens.append(
                 Token(
                     verdict.token,
-                    text.pieces[stood],
+                    text.pieces[accepted],
                     kind,
                     verdict.token_target_prob,
                     verdict.token_drafter_prob,
@@ -216,11 +241,13 @@ def _build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
         verify_s=step.verify_s,
         overhead_s=max(0.0, step.total_s - step.draft_s - step.verify_s),
         finish_reason=step.finish_reason,
+        gamma_gain=step.gamma_gain,
+        gamma_cut=step.gamma_cut,
     )
 
 
 def _without_oldest_turn(messages: list[Message]) -> list[Message] | None:
-    """The conversation from the next user message on, a system message kept; None where only one is left."""
+    """The conversation from the second user message on, with its system message; None if it has only one."""
     head = messages[:1] if messages[0]["role"] == "system" else []
     rest = messages[len(head) :]
     users = [at for at, message in enumerate(rest) if message["role"] == "user"]

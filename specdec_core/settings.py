@@ -175,7 +175,8 @@ class Settings:
 
 
 def _setting(declared: Field[Any]) -> Setting:
-    default = declared.default if declared.default is not MISSING else declared.default_factory()
+    factory = declared.default_factory
+    default = declared.default if factory is MISSING else factory()
     return Setting(name=declared.name, default=default, **declared.metadata)
 
 

@@ -1,6 +1,6 @@
-"""Round and Token: what happened while an answer was made, as plain data, to JSON and back.
+"""The trace of an answer as plain data: rounds of tokens, and their JSON form.
 
-Knows nothing of models, tensors or how the data is shown.
+Knows nothing of models, tensors or views.
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ from typing import Any, Literal
 
 TokenKind = Literal["accepted", "rejected", "untested", "correction", "bonus", "plain"]
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled"]
+GammaReason = Literal[
+    "prefill", "fixed", "baseline", "auto", "probe", "unprofitable", "transformers", "cancelled"
+]
+"""Reason for a round's gamma. "auto": the largest expected rate; "probe": a draft to measure whether drafting
+pays again; "unprofitable": no draft is expected to pay; "transformers": a step of its own generate.
+"""
 
 DRAFTED_KINDS: frozenset[str] = frozenset({"accepted", "rejected", "untested"})
 TESTED_KINDS: frozenset[str] = frozenset({"accepted", "rejected"})
@@ -35,8 +41,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The figures of one answer. Rates are None where nothing was counted; the token that prefill yields
-    belongs to no round and is left out of `rounds`, `block_efficiency` and `tokens_per_second`.
+    """The figures of one answer. Rates are None if nothing was counted; the token of the prefill is left out
+    of `rounds`, `block_efficiency` and `tokens_per_second`.
     """
 
     rounds: int
@@ -63,15 +69,17 @@ class Stats:
 class Round:
     """One step of the loop.
 
-    `tokens` are in the order drafted, then the target's own; those of an emitted kind are in the answer.
-    `position` is the index of the first of them in the answer. Round 0 holds only the token that prefill
-    yields, and its `verify_s` is the prefill. `stats` and `finish_reason` are None but on the last round.
+    `tokens` are the drafts in order, then the target's own; those of an emitted kind are in the answer, the
+    first of them at index `position`. Round 0 is the prefill: one token, and `verify_s` is its time. `stats`
+    and `finish_reason` are None except in the last round.
+    `gamma_gain` is the expected rate over the plain one, if gamma was chosen for it; `gamma_cut` is True if
+    gamma was limited by the room left in the answer or the context.
     """
 
     index: int
     position: int
     gamma: int
-    gamma_reason: str
+    gamma_reason: GammaReason
     tokens: list[Token]
     text: str
     draft_s: float
@@ -79,26 +87,31 @@ class Round:
     overhead_s: float
     finish_reason: FinishReason | None = None
     stats: Stats | None = None
+    gamma_gain: float | None = None
+    gamma_cut: bool = False
 
     @property
     def emitted(self) -> list[Token]:
+        """The tokens that are in the answer."""
         return [token for token in self.tokens if token.kind in EMITTED_KINDS]
 
     @property
     def drafted(self) -> list[Token]:
+        """The drafts: accepted, rejected and untested."""
         return [token for token in self.tokens if token.kind in DRAFTED_KINDS]
 
     @property
     def seconds(self) -> float:
+        """Duration of the round."""
         return self.draft_s + self.verify_s + self.overhead_s
 
     def to_dict(self) -> dict[str, Any]:
-        """The round as values that `json.dumps` takes; `from_dict` is its inverse."""
+        """Return the round as values for `json.dumps`; `from_dict` is the inverse."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Round:
-        """Raises ValueError, naming the field, when `data` is not a round."""
+        """Build a round from `to_dict`'s values. Raises ValueError with the field's name for other data."""
         values = _checked(cls, data)
         values["tokens"] = [Token(**_checked(Token, token)) for token in values["tokens"]]
         if values.get("stats") is not None:
@@ -124,7 +137,7 @@ def first_difference(one: Sequence[object], other: Sequence[object]) -> int | No
 
 
 def emitted_ids(rounds: Iterable[Round]) -> list[int]:
-    """The ids of the answer, in order, the EOS included where one ended it."""
+    """Return the ids of the answer, with the EOS if one ended it."""
     return [token.id for rnd in rounds for token in rnd.emitted]
 
 

@@ -1,4 +1,4 @@
-"""Who proposes: a drafter gets the context and gamma, and gives its drafts to the sampler."""
+"""Drafters, which propose tokens to the sampler, and policies for the draft length."""
 
 from .base import Drafter
 from .model import ModelDrafter

@@ -1,4 +1,4 @@
-"""What every way of drafting offers the round loop."""
+"""The interface of a drafter. Knows nothing of how drafts are verified."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from ..sampling import Sampler
 
 
 class Drafter(Protocol):
+    """Proposes tokens that continue a context. It lives for one answer."""
+
     def missing(self, context: Sequence[int]) -> int:
-        """How many tokens of the context it has yet to take in before it can draft."""
+        """Return the number of context tokens that a forward must take in before the drafter can draft."""
+        ...
 
     def catch_up(self, context: Sequence[int], stopped: Callable[[], bool]) -> bool:
-        """Takes in what it lacks of a long context, before a round is timed; False where it was stopped."""
+        """Prefill what is missing of a long context, outside of a round's time. Returns False if stopped."""
+        ...
 
     def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> None:
-        """Gives the sampler at most gamma drafts that continue `context`: fewer where it has no more."""
+        """Pass the sampler at most gamma drafts that continue `context`."""
+        ...
 
     def rewind(self, length: int) -> None:
-        """Forgets whatever it holds of positions from `length` on."""
+        """Forget every position from `length` on."""
+        ...

@@ -1,5 +1,7 @@
 """Runners: one model and its rewindable cache behind one interface."""
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
 
@@ -28,14 +30,15 @@ def runner_for(
     eager: str | None = None,
     device: torch.device | None = None,
 ) -> Runner:
-    """The fastest runner that computes this model; an eager one says in `reason` why no faster one does.
+    """Return the fastest runner that supports this model; an eager one has the reason in `reason`.
 
-    With `eager`, which is such a reason, the eager one, and nothing is computed; `device` is then where a
-    model that is split puts out its logits.
+    With `eager`, itself such a reason, the runner is eager and nothing is computed; `device` is then where a
+    model over several devices puts out its logits.
     """
     if eager is not None:
         return EagerRunner(model, vocab_size=vocab_size, reason=eager, device=device)
-    if model.get_input_embeddings().weight.is_cuda:
+    embedding: Any = model.get_input_embeddings()
+    if embedding.weight.is_cuda:
         return _graph_runner(model, vocab_size)
     try:
         return LeanRunner(model, vocab_size=vocab_size)
@@ -44,17 +47,17 @@ def runner_for(
 
 
 def _graph_runner(model: PreTrainedModel, vocab_size: int | None) -> Runner:
-    """Graphs of the lean forward, else of transformers' modules, else none."""
-    attention = model.config._attn_implementation
-    said: str | None = None
+    """A runner with graphs of the lean forward, else of transformers' modules, else an eager one."""
+    attention = model.config._attn_implementation or "sdpa"
+    failure: str | None = None
     for _ in ("lean", "modules"):
         try:
-            return CudaGraphRunner(model, vocab_size=vocab_size, why_modules=said)
+            return CudaGraphRunner(model, vocab_size=vocab_size, why_modules=failure)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             # Whatever a model or a driver does not allow while capturing, the modules themselves still work.
             model.set_attn_implementation(attention)
-            said = f"{type(error).__name__}: {error}".split("\n")[0]
-    reason = f"no CUDA graph of {model.config.model_type}: {said}"
+            failure = f"{type(error).__name__}: {error}".split("\n")[0]
+    reason = f"no CUDA graph of {model.config.model_type}: {failure}"
     return EagerRunner(model, vocab_size=vocab_size, reason=reason)

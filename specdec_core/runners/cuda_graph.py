@@ -1,7 +1,7 @@
-"""The CUDA-graph runner: a captured graph for each number of rows, length bucket and use of the logits.
+"""The CUDA-graph runner: a captured graph for each number of rows, length bucket and function of the logits.
 
-What is captured is StaticRunner's forward with the sampling that is handed to it; a replay costs one launch
-where an eager forward costs hundreds. Should a graph fail while an answer is made, it goes on without.
+A graph holds StaticRunner's forward and the sampling passed to it; a replay costs one launch where an eager
+forward costs hundreds. If a graph fails during an answer, the answer goes on without graphs.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _TOLERANCE = 0.1
 """Of the logits' spread, for `logit_difference` between bfloat16 kernels of different shapes."""
 
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
-"""A function that computes in place → what repeats it, and its result, which every repetition overwrites."""
+"""Captures a function that computes in place: returns its replay and its result, which replays overwrite."""
 
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all captures: cuBLAS keeps a workspace of 32 MB for every stream that it was used on."""
+    """The stream of all captures: cuBLAS keeps a workspace of 32 MB for every stream that it was used on."""
     return torch.cuda.Stream(device)
 
 
 class CudaCapture:
-    """Records functions as CUDA graphs that share one pool of memory, as long as there are any."""
+    """Captures functions as CUDA graphs that share one memory pool while any of them is alive."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class CudaCapture:
         self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def __call__(self, function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-        """Runs it a few times on a side stream, as capture asks for, then records it there."""
+        """Run the function three times on a side stream, as capture requires, then capture it there."""
         with torch.cuda.device(self._device):
             side, current = _side_stream(self._device), torch.cuda.current_stream()
             side.wait_stream(current)
@@ -56,13 +56,13 @@ class CudaCapture:
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             # A pool ends with its last graph, and torch refuses to capture into one that has ended.
-            pool = next((held.pool() for held in self._graphs), None)
+            pool = next((other.pool() for other in self._graphs), None)
             try:
-                # Other threads may go on, a load among them: only this one must not allocate in between.
+                # Other threads, a load among them, may go on allocating.
                 with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                     result = function()
             finally:
-                # A capture that fails leaves torch on the side stream, which nothing else waits for.
+                # A failed capture leaves the thread on the side stream, with which nothing synchronizes.
                 torch.cuda.set_stream(current)
         self._graphs.add(graph)
         return partial(self._replay, graph), result
@@ -77,7 +77,9 @@ class _Captured:
 
 
 class CudaGraphRunner(StaticRunner):
-    """Graphs are captured when they are first needed, and again after the buffers have grown."""
+    """A static runner that captures each forward of few rows when it is first needed, and again after the
+    buffers have grown.
+    """
 
     name = "cuda graph"
     captures = True
@@ -101,7 +103,7 @@ class CudaGraphRunner(StaticRunner):
         return len(self._graphs)
 
     def forget_graphs(self, capture: Capture) -> None:
-        """Captures anew what is needed from now on, in this way."""
+        """Drop all graphs, and capture with `capture` from now on."""
         self._graphs.clear()
         self._capture = capture
 
@@ -116,19 +118,19 @@ class CudaGraphRunner(StaticRunner):
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
-                # Nothing is lost: what a graph writes, the forward without it writes again.
+                # Nothing is lost: the uncaptured forward writes again what the graph may have written.
                 self._graphs.clear()
-                what = f"{type(error).__name__}: {error}".split("\n")[0]
-                self.reason = f"a graph failed during an answer, and none is used since: {what}"
+                failure = f"{type(error).__name__}: {error}".split("\n")[0]
+                self.reason = f"a graph failed during an answer, and none is used since: {failure}"
         return super()._decode(ids, start, bucket, last_rows, then)
 
     def _replayed(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Tensor:
         rows = ids.shape[0]
         captured = self._graphs.get((rows, bucket, last_rows, then))
         if captured is None:
-            held, positions = ids.clone(), self._positions(start, start + rows)
-            replay, result = self._capture(lambda: self._compute(held, positions, bucket, last_rows, then))
-            captured = _Captured(replay, held, positions, result)
+            buffer, positions = ids.clone(), self._positions(start, start + rows)
+            replay, result = self._capture(lambda: self._compute(buffer, positions, bucket, last_rows, then))
+            captured = _Captured(replay, buffer, positions, result)
             self._graphs[rows, bucket, last_rows, then] = captured
         captured.ids.copy_(ids)
         torch.arange(start, start + rows, out=captured.positions)
@@ -137,7 +139,7 @@ class CudaGraphRunner(StaticRunner):
 
     @torch.inference_mode()
     def _require_same_logits(self) -> None:
-        """Prefill, then one row and several, replayed twice, against the modules' forward over the whole."""
+        """Compare prefill, one row and several, replayed twice, with the modules' forward over all rows."""
         ids = torch.arange(1, 33, device=self.device) * 7919 % self.vocab_size
         cache = self.new_cache()
         self.forward(cache, ids[:25])
@@ -155,15 +157,15 @@ class CudaGraphRunner(StaticRunner):
             7,
             attention_mask=masks if "sliding_attention" in self._layer_types else mask,
         )
-        found = logit_difference(torch.cat(got), wanted.float())
-        if not found < _TOLERANCE:
-            raise RuntimeError(f"replayed logits differ from eager ones by {found:.2g} of their spread")
+        difference = logit_difference(torch.cat(got), wanted.float())
+        if not difference < _TOLERANCE:
+            raise RuntimeError(f"replayed logits differ from eager ones by {difference:.2g} of their spread")
 
 
 def logit_difference(got: Tensor, wanted: Tensor) -> float:
-    """Root mean square of the difference [rows, vocab], as a share of the wanted logits' spread.
+    """Return the root mean square of the difference [rows, vocab] over the wanted logits' standard deviation.
 
-    Not the largest one: of a hundred thousand bfloat16 logits near 20 some are always a whole 0.125 apart.
+    The maximum would not do: of a hundred thousand bfloat16 logits near 20 some are always 0.125 apart.
     """
     known = wanted.isfinite()  # a shortened head has no logits for the rest
     return ((got - wanted)[known].square().mean().sqrt() / wanted[known].std()).item()

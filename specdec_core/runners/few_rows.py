@@ -1,4 +1,4 @@
-"""Products for the few rows of decoding and verification on a CPU, where F.linear is slow.
+"""Products for the few rows of decoding and verification on a CPU, for which F.linear is slow.
 
 For one row F.linear is a matrix-vector product on a single thread; for 2 to 8 rows it packs the weight anew
 each time. weight @ x.T does neither (the figures are in docs/performance.md).
@@ -19,7 +19,7 @@ _LARGEST_PACKED_BYTES = 32 * 2**20
 
 
 def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x [rows, in], weight [out, in] → [rows, out], laid out by columns for few rows."""
+    """x [rows, in], weight [out, in] → [rows, out], in column-major order for few rows."""
     rows = x.shape[0]
     if rows > MOST_ROWS:
         return torch.nn.functional.linear(x, weight)
@@ -28,11 +28,11 @@ def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Projection:
-    """x [rows, in] → [rows, out], for any number of rows; weight and bias are given once.
+    """A linear layer: x [rows, in] → [rows, out] for any number of rows.
 
-    Where torch has oneDNN's packed linear, the weight is packed beforehand: then verifying 5 rows costs
-    1.1 of one row in place of 1.25. A packed weight is a copy, so large ones are left as they are; small ones
-    too, since calling the packed product takes longer.
+    If torch has oneDNN's packed linear, the weight is packed beforehand: then verifying 5 rows costs 1.1 of
+    one row in place of 1.25. A packed weight is a copy, so large ones are left as they are; small ones too,
+    since calling the packed product takes longer.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -50,7 +50,7 @@ class Projection:
 
 
 def packed_bytes(weight_bytes: int) -> int:
-    """What a Projection of a weight of so many bytes holds beside it."""
+    """Bytes of the packed copy that a Projection makes of a weight of `weight_bytes`; 0 if it makes none."""
     fits = _SMALLEST_PACKED_BYTES <= weight_bytes <= _LARGEST_PACKED_BYTES
     packs = fits and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return weight_bytes if packs else 0

@@ -1,6 +1,6 @@
 """A preallocated KV cache that rewinds in O(1), in the shape that transformers' models ask for.
 
-Knows nothing of token ids: it holds positions 0 to length − 1, and whoever fed them knows which.
+Knows nothing of token ids: it stores positions 0 to length − 1.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ _ROUND_UP = 128
 
 
 class RewindableLayer(CacheLayerMixin):
-    """One layer's keys and values [1, kv_heads, capacity, head_dim], of which the first `length` count.
+    """One layer's keys and values [1, kv_heads, capacity, head_dim], of which the first `length` are valid.
 
-    Sliding-window layers are held whole too: the window is in the mask, and a ring cannot rewind.
+    Sliding-window layers are stored whole too: the window is in the mask, and a ring buffer cannot rewind.
     """
 
     is_sliding = False
     is_compileable = False
+    keys: Tensor  # None, as transformers has it, until `is_initialized`
+    values: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,21 +29,23 @@ class RewindableLayer(CacheLayerMixin):
         self.capacity = 0
 
     def reserve(self, capacity: int) -> None:
-        """Makes room for `capacity` positions. What is held is copied once if the room must be moved."""
+        """Make room for `capacity` positions; the valid ones are copied if the buffers must grow."""
         if capacity <= self.capacity:
             return
         self.capacity = -(-capacity // _ROUND_UP) * _ROUND_UP
-        if self.keys is not None:
-            self.keys = self._moved(self.keys)
-            self.values = self._moved(self.values)
+        if self.is_initialized:
+            self.keys = self._grown(self.keys)
+            self.values = self._grown(self.values)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate the buffers with the dtype, device and heads of the first states."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = self._room_like(key_states)
-        self.values = self._room_like(value_states)
+        self.keys = self._empty_like(key_states)
+        self.values = self._empty_like(value_states)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """Append states [1, kv_heads, rows, head_dim]. Returns views of all valid keys and values."""
         end = self.length + key_states.shape[-2]
         if end > self.capacity:
             self.reserve(max(end, 2 * self.capacity))
@@ -53,52 +57,61 @@ class RewindableLayer(CacheLayerMixin):
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys that a mask for `query_length` more queries covers."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
+        """Valid positions."""
         return self.length
 
     def get_max_length(self) -> int:
+        """−1: there is no limit."""
         return -1
 
     @property
     def size_bytes(self) -> int:
-        return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
+        """Bytes of the buffers."""
+        return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
 
-    def _room_like(self, states: Tensor) -> Tensor:
+    def _empty_like(self, states: Tensor) -> Tensor:
         batch, heads, _, head_dim = states.shape
         return torch.empty((batch, heads, self.capacity, head_dim), dtype=states.dtype, device=states.device)
 
-    def _moved(self, states: Tensor) -> Tensor:
-        room = self._room_like(states)
-        room[:, :, : self.length] = states[:, :, : self.length]
-        return room
+    def _grown(self, states: Tensor) -> Tensor:
+        larger = self._empty_like(states)
+        larger[:, :, : self.length] = states[:, :, : self.length]
+        return larger
 
 
 class KVCache(Cache):
-    """All layers of one model for one session."""
+    """All layers of one model for one conversation: a RewindableCache."""
+
+    layers: list[RewindableLayer]  # type: ignore[assignment]
 
     def __init__(self, layer_count: int) -> None:
         super().__init__(layers=[RewindableLayer() for _ in range(layer_count)])
 
     @property
     def length(self) -> int:
-        """Positions held."""
+        """Positions stored."""
         return self.layers[0].length
 
     def rewind(self, length: int) -> None:
-        """Forgets every position from `length` on; one that is longer than what is held changes nothing.
+        """Forget every position from `length` on. Nothing happens if fewer are stored.
 
-        A forward that broke off left its first layers longer than the rest: all go back to the shortest.
+        A forward that was interrupted left its first layers longer than the rest: all go back to the
+        shortest.
         """
         length = min(length, *(layer.length for layer in self.layers))
         for layer in self.layers:
             layer.length = length
 
     def reserve(self, capacity: int) -> None:
+        """Make room for `capacity` positions in every layer."""
         for layer in self.layers:
             layer.reserve(capacity)
 
     @property
     def size_bytes(self) -> int:
+        """Bytes of the buffers of all layers."""
         return sum(layer.size_bytes for layer in self.layers)

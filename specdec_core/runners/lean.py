@@ -1,6 +1,6 @@
-"""The lean runner: the lean forward on the CPU, in float32, over a session's own cache.
+"""The lean runner: the lean forward on the CPU, in float32, over a preallocated cache.
 
-A runner that does not reproduce the modules' logits is never made. Knows nothing of text, sampling or
+Its constructor fails unless it reproduces the modules' logits. Knows nothing of text, sampling or
 speculation.
 """
 
@@ -29,7 +29,7 @@ _PROJECTIONS = (
 
 
 class LeanRunner(ModelRunner):
-    """Raises UnsupportedError where the model must be left to transformers' own modules."""
+    """A runner for the families that LeanForward supports. Raises UnsupportedError for other models."""
 
     name = "lean"
 
@@ -66,10 +66,11 @@ class LeanRunner(ModelRunner):
         return self._lean(ids, cos, sin, cache.layers, masks, last_rows)
 
     def _mask(self, rows: int, end: int, attention: str) -> Tensor | None:
-        """LeanForward's, for the last `rows` of `end` positions. Those for few rows are the ends of longer
-        ones that are kept.
+        """The mask of the last `rows` of `end` positions, None if one row sees all. Masks for few rows are
+        slices of longer ones that are kept.
         """
-        sees_all = attention == "full_attention" or end <= self._lean.window
+        window = self._lean.window
+        sees_all = attention == "full_attention" or window is None or end <= window
         if rows == 1 and sees_all:
             return None
         if rows > MOST_FEW_ROWS:
@@ -84,7 +85,7 @@ class LeanRunner(ModelRunner):
 
     @torch.inference_mode()
     def _require_same_logits(self) -> None:
-        """Prefill, one row and several rows, against the modules' own forward over the whole."""
+        """Compare prefill, one row and several rows with the modules' forward over all of them."""
         ids = torch.arange(1, 13) * 7919 % self.vocab_size
         cache = self.new_cache()
         got = torch.cat([self.forward(cache, part) for part in ids.split([9, 1, 2])])
@@ -95,11 +96,12 @@ class LeanRunner(ModelRunner):
 
 
 def copied_bytes(model: PreTrainedModel) -> int:
-    """What a lean runner of this model will hold beside its weights. The model may be on the meta device."""
+    """Bytes that a lean runner of this model adds to its weights. The model may be on the meta device."""
     if model.config.model_type not in FAMILIES:
         return 0
     weights = {name: tensor.nbytes for name, tensor in model.named_parameters(remove_duplicate=False)}
-    total = packed_bytes(model.get_output_embeddings().weight.nbytes)
+    head: Any = model.get_output_embeddings()
+    total = packed_bytes(head.weight.nbytes)
     for at in range(model.config.num_hidden_layers):
         for names in _PROJECTIONS:
             total += packed_bytes(sum(weights[f"model.layers.{at}.{name}.weight"] for name in names))

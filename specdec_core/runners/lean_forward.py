@@ -1,9 +1,9 @@
-"""The forward of the Llama, Qwen and Gemma families in as few operations as it takes, over any cache.
+"""The forward of the Llama, Qwen and Gemma families with few operations per layer, over any cache.
 
 At batch size 1 a step is many small operations around a few products: on a CPU half of it is Python in
 transformers' modules, on a GPU each small kernel takes as long as reading some megabytes of weights. The
-weights stay the model's own (query, key and value, and gate and up, become views of one tensor each). Whoever
-runs it compares its logits with the modules' first. Knows nothing of text, sampling or speculation.
+weights stay the model's own (query, key and value, and gate and up, become views of one tensor each). Runners
+compare its logits with the modules' before they use it. Knows nothing of text, sampling or speculation.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear, rms_norm, scaled_dot_product_attention
+from transformers import PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
 from .few_rows import FewRowsLinear, Projection
-from .short_head import ShortHead
 
 FAMILIES = {"llama", "qwen2", "qwen3", "gemma", "gemma2"}
 MOST_FEW_ROWS = 17
@@ -30,7 +31,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 class UnsupportedError(Exception):
-    """This model is not one that the lean forward computes; `str` says why."""
+    """The lean forward does not support this model, for the reason in `str(error)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,16 @@ class _Layer:
 
 
 class LeanForward:
-    """Raises UnsupportedError where the model must be left to transformers' own modules.
+    """A model's forward over its own weights. Raises UnsupportedError for models outside of the families.
 
-    `attentions` are the kinds of mask it asks for, `window` is what a sliding one sees.
+    `attentions` are the kinds of mask that a call needs, `window` the positions that a sliding one sees.
     """
 
-    def __init__(self, model: torch.nn.Module, vocab_size: int) -> None:
+    def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
         _require_supported(model)
-        config, body = model.config, model.model
+        # Attributes of transformers' modules are dynamic.
+        config: Any = model.config
+        body: Any = model.model
         attention = body.layers[0].self_attn
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
@@ -83,18 +86,18 @@ class LeanForward:
         self._rotary = body.rotary_emb
 
     def rope(self, length: int) -> tuple[Tensor, Tensor]:
-        """cos and sin [length, head_dim] as the model computes them, the sign of the rotation in sin."""
+        """Return cos and sin [length, head_dim] as the model computes them, the rotation's sign in sin."""
         positions = torch.arange(length, device=self.embedding.device)[None]
         cos, sin = self._rotary(self.embedding[:1], positions)
         half = self.head_dim // 2
         return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
 
-    def mask(self, queries: Tensor, held: Tensor, attention: str) -> Tensor:
-        """What is added to the scores [group * queries, held]: 0, or -inf where a query at its position must
-        not see a key at its own. The query heads that share a key head are rows of one product.
+    def mask(self, queries: Tensor, keys: Tensor, attention: str) -> Tensor:
+        """Return the additive mask [group * queries, keys] for positions `queries` and `keys`: 0 or -inf. The
+        query heads that share a key head are rows of one product.
         """
-        seen = visible(queries, held, self.window if attention == "sliding_attention" else None)
-        added = self.embedding.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)
+        allowed = visible(queries, keys, self.window if attention == "sliding_attention" else None)
+        added = self.embedding.new_zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
         return added.repeat(self.group, 1)
 
     def __call__(
@@ -102,18 +105,18 @@ class LeanForward:
         ids: Tensor,
         cos: Tensor,
         sin: Tensor,
-        held: Sequence[CacheLayerMixin],
+        cache_layers: Sequence[CacheLayerMixin],
         masks: Mapping[str, Tensor | None],
         last_rows: int = 0,
     ) -> Tensor:
         """ids [rows], cos and sin [rows, 1, head_dim] of their positions, the cache's layers, and a mask for
-        each kind of attention (None where one row sees all that is held) → logits [rows or last_rows, vocab].
+        each kind of attention (None where one row sees every key) → logits [rows or last_rows, vocab].
         """
         x = self.embedding.index_select(0, ids)  # [rows, hidden]
         if self.embedding_scale is not None:
             x = x * self.embedding_scale
-        for layer, layer_held in zip(self.layers, held, strict=True):
-            mixed = self._attention(layer, layer_held, layer.norm(x), cos, sin, masks[layer.attention])
+        for layer, cache_layer in zip(self.layers, cache_layers, strict=True):
+            mixed = self._attention(layer, cache_layer, layer.norm(x), cos, sin, masks[layer.attention])
             x = x + _normed(layer.output(mixed), layer.output_norm)
             gate, up = layer.gate_up(layer.mlp_norm(x))
             x = x + _normed(layer.down((self.activation(gate) * up).contiguous()), layer.down_norm)
@@ -123,17 +126,23 @@ class LeanForward:
         return logits
 
     def _attention(
-        self, layer: _Layer, held: CacheLayerMixin, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None
+        self,
+        layer: _Layer,
+        cache_layer: CacheLayerMixin,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
     ) -> Tensor:
         """[rows, hidden] → [rows, heads * head_dim]."""
         heads, kv_heads, head_dim = self.heads, self.kv_heads, self.head_dim
         qkv = layer.qkv(x).view(-1, heads + 2 * kv_heads, head_dim)
         qk, v = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
-        if layer.q_norm is not None:
+        if layer.q_norm is not None and layer.k_norm is not None:
             qk = torch.cat([layer.q_norm(qk[:, :heads]), layer.k_norm(qk[:, heads:])], 1)
         # Rotation of the halves (Su et al. 2021 as Llama lays it out).
         qk = torch.addcmul(qk * cos, qk.roll(head_dim // 2, -1), sin).transpose(0, 1)[None]
-        k, v = held.update(qk[:, heads:], v.transpose(0, 1)[None])
+        k, v = cache_layer.update(qk[:, heads:], v.transpose(0, 1)[None])
         folded = qk[:, :heads].reshape(kv_heads, -1, head_dim)  # [kv_heads, group * rows, head_dim]
         if self.softcap is not None:
             scores = torch.bmm(folded, k[0].transpose(1, 2)).float()
@@ -154,40 +163,41 @@ def softcapped(x: Tensor, cap: float, scale: float = 1.0) -> Tensor:
     return torch.tanh(x * (scale / cap)) * cap
 
 
-def visible(queries: Tensor, held: Tensor, window: int | None) -> Tensor:
-    """Which keys at positions `held` a query at each position sees [queries, held]: none that come later, and
-    with a window none that lie as far back.
+def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Boolean mask [queries, keys] for two vectors of positions: causal, optionally limited to a sliding
+    window.
     """
-    seen = held <= queries[:, None]
-    return seen if window is None else seen & (held > queries[:, None] - window)
+    allowed = keys <= queries[:, None]
+    return allowed if window is None else allowed & (keys > queries[:, None] - window)
 
 
-def _require_supported(model: torch.nn.Module) -> None:
-    config = model.config
+def _require_supported(model: PreTrainedModel) -> None:
+    config: Any = model.config
     if config.model_type not in FAMILIES:
         raise UnsupportedError(f"{config.model_type} is not of the Llama, Qwen or Gemma family")
     if unknown := sorted(set(getattr(config, "layer_types", None) or ()) - _ATTENTION):
         raise UnsupportedError(f"it has layers of {', '.join(unknown)}")
-    if model.model.rotary_emb.rope_type not in _ROPE_TYPES:
-        raise UnsupportedError(f"its rotary embedding is of type {model.model.rotary_emb.rope_type}")
+    body: Any = model.model
+    if body.rotary_emb.rope_type not in _ROPE_TYPES:
+        raise UnsupportedError(f"its rotary embedding is of type {body.rotary_emb.rope_type}")
 
 
-def _lean_layer(layer: torch.nn.Module, attention: str, norm: Callable[[Tensor], Function]) -> _Layer:
-    of, mlp = layer.self_attn, layer.mlp
+def _lean_layer(layer: Any, attention: str, norm: Callable[[Tensor], Function]) -> _Layer:
+    projections, mlp = layer.self_attn, layer.mlp
 
     def norm_of(module: torch.nn.Module, name: str) -> Function | None:
         return norm(getattr(module, name).weight) if hasattr(module, name) else None
 
-    # Gemma 2 norms what it adds, too, and its names shift.
+    # Gemma 2 normalizes what a block adds, too, and its names shift.
     adds_normed = hasattr(layer, "pre_feedforward_layernorm")
     before_mlp = "pre_feedforward_layernorm" if adds_normed else "post_attention_layernorm"
     return _Layer(
         attention=attention,
         norm=norm(layer.input_layernorm.weight),
-        qkv=_side_by_side(of.q_proj, of.k_proj, of.v_proj),
-        q_norm=norm_of(of, "q_norm"),
-        k_norm=norm_of(of, "k_norm"),
-        output=_side_by_side(of.o_proj),
+        qkv=_side_by_side(projections.q_proj, projections.k_proj, projections.v_proj),
+        q_norm=norm_of(projections, "q_norm"),
+        k_norm=norm_of(projections, "k_norm"),
+        output=_side_by_side(projections.o_proj),
         output_norm=norm_of(layer, "post_attention_layernorm") if adds_normed else None,
         mlp_norm=norm(getattr(layer, before_mlp).weight),
         gate_up=_both(mlp.gate_proj, mlp.up_proj),
@@ -204,8 +214,8 @@ def _norm(weight: Tensor, eps: float, plus_one: bool) -> Function:
     """RMSNorm with this weight; Gemma's counts from 1 and is multiplied before the result is rounded."""
     shape = weight.shape
     if weight.is_cpu and weight.dtype == torch.float32:
-        # A LayerNorm over (x, −x), whose mean is 0 and whose variance is x's mean square: two kernels on the
-        # CPU, where torch's own takes six. Nothing of −x is wanted.
+        # A LayerNorm over (x, −x), whose mean is 0 and whose variance is x's mean square, is two kernels on
+        # the CPU, where torch's RMSNorm is six. The half of −x is dropped.
         doubled = torch.cat([weight.data + plus_one, torch.zeros_like(weight.data)])
 
         def normed(x: Tensor) -> Tensor:
@@ -219,11 +229,10 @@ def _norm(weight: Tensor, eps: float, plus_one: bool) -> Function:
 
 
 def _side_by_side(*modules: torch.nn.Module) -> Function:
-    """x [rows, in] → the outputs of all of them [rows, out], in one product where their weights are not
-    quantized.
-    """
-    if all(_is_plain(module) for module in modules):
-        return _product(*_joined(modules))
+    """x [rows, in] → the concatenated outputs [rows, out]; one product unless the weights are quantized."""
+    plain = [module for module in modules if _is_plain(module)]
+    if len(plain) == len(modules):
+        return _product(*_joined(plain))
     if len(modules) == 1:
         return modules[0]
     return lambda x: torch.cat([module(x) for module in modules], -1)
@@ -236,7 +245,8 @@ def _both(first: torch.nn.Module, second: torch.nn.Module) -> Callable[[Tensor],
     return lambda x: (first(x), second(x))
 
 
-def _is_plain(module: torch.nn.Module) -> bool:
+def _is_plain(module: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
+    """Whether a layer computes with its weight as it is; bitsandbytes' layers are subclasses of nn.Linear."""
     return type(module) in (torch.nn.Linear, FewRowsLinear)
 
 
@@ -247,7 +257,7 @@ def _product(weight: Tensor, bias: Tensor | None) -> Function:
 
 
 def _joined(modules: Sequence[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    """One weight of all rows; the layers' own become views of it, so that nothing is held twice."""
+    """One weight with the rows of all layers, whose own become views of it, so that memory is not doubled."""
     bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
     if len(modules) == 1:
         return modules[0].weight.data, bias
@@ -258,8 +268,8 @@ def _joined(modules: Sequence[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
 
 
 def _head(head: torch.nn.Module, vocab_size: int) -> Function:
-    """The output layer, cut to the tokenizer's ids where it can be."""
-    if isinstance(head, ShortHead) or not _is_plain(head):
+    """The output layer, cut to the tokenizer's ids if it is a plain product."""
+    if not _is_plain(head):
         return head
     bias = None if head.bias is None else head.bias.data[:vocab_size]
     return _product(head.weight.data[:vocab_size], bias)

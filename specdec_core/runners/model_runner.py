@@ -64,7 +64,8 @@ class ModelRunner(ABC):
                 "(max_position_embeddings). Choose another model."
             )
         self.context_length: int = positions
-        self.device: torch.device = device or model.get_input_embeddings().weight.device
+        embedding: Any = model.get_input_embeddings()
+        self.device: torch.device = device or embedding.weight.device
         self.clock: Clock = clock_for(self.device)
 
     @property

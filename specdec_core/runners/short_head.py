@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from .few_rows import few_rows_linear
 
 
 class ShortHead(torch.nn.Module):
-    """Rows `ids` [N] of an output layer, whose logits are spread over the full width."""
+    """An output layer with the rows `ids` [N] only; its logits have the full width, -inf elsewhere."""
+
+    ids: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None, ids: Tensor, width: int) -> None:
         super().__init__()
@@ -39,16 +43,16 @@ class ShortHead(torch.nn.Module):
         return logits.view(*hidden.shape[:-1], self.width)
 
 
-def shorten_head(model: torch.nn.Module, ids: Iterable[int]) -> None:
-    """Gives the model, in place, an output layer that knows only `ids`."""
-    head = model.get_output_embeddings()
+def shorten_head(model: PreTrainedModel, ids: Iterable[int]) -> None:
+    """Replace the model's output layer by one with the rows `ids` only."""
+    head: Any = model.get_output_embeddings()
     kept = torch.tensor(sorted(set(ids)), device=head.weight.device)
     model.set_output_embeddings(ShortHead(head.weight.data, head.bias, kept, head.weight.shape[0]))
 
 
 def frequent_ids(size: int, width: int, always: Collection[int], counted: Iterable[int] = ()) -> list[int]:
-    """The `size` ids to keep: `always` (what ends an answer), then the most frequent of `counted`, then
-    the lowest, since a BPE numbers its tokens in the order of how often their parts were seen.
+    """Return the `size` ids to keep: `always` (those that end an answer), then the most frequent of
+    `counted`, then the lowest, since BPE ids are roughly in the order of frequency.
     """
     by_count = [token_id for token_id, _ in Counter(counted).most_common()]
     ordered = dict.fromkeys([*always, *by_count, *range(width)])

@@ -1,9 +1,9 @@
-"""A forward of fixed shapes over buffers that never move: what a CUDA graph can capture.
+"""The static runner: a forward of fixed shapes over buffers that never move, as a CUDA graph needs it.
 
 Keys and values are written at positions read from a device buffer, attention runs over the first `bucket`
 positions under a mask, and grouped query heads are folded into rows, so that K and V are not expanded.
-Families that the lean forward knows go through it, others through transformers' own modules. Knows nothing of
-graphs: it runs on any device, and is tested on the CPU.
+Families that the lean forward supports go through it, others through transformers' own modules. Knows nothing
+of graphs: it runs on any device, and is tested on the CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .model_runner import ModelRunner
 
 ATTENTION = "specdec_folded"
 FIRST_BUCKET = 512
-"""Most conversations stay below; a larger one reads more of an empty cache in every step."""
+"""Positions. Most conversations stay below; a larger bucket reads more of an empty cache in every step."""
 
 
 class StaticLayer(CacheLayerMixin):
@@ -31,20 +31,24 @@ class StaticLayer(CacheLayerMixin):
 
     is_sliding = False
     is_compileable = True
+    keys: Tensor  # None, as transformers has it, until `is_initialized`
+    values: Tensor
 
     def __init__(self, window: Window) -> None:
         super().__init__()
         self._window = window
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate the buffers with the dtype, device and heads of the first states."""
         batch, heads, _, head_dim = key_states.shape
         shape = (batch, heads, self._window.capacity, head_dim)
-        # Zeros, for a masked position takes part with weight 0, and 0 times a stray NaN is NaN.
+        # Zeros, since a masked position has weight 0, and 0 times a stray NaN is NaN.
         self.keys = key_states.new_zeros(shape)
         self.values = value_states.new_zeros((*shape[:3], value_states.shape[-1]))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """Write states [1, kv_heads, rows, head_dim] at the window's positions; return the bucket's views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys.index_copy_(2, self._window.positions, key_states)
@@ -53,22 +57,25 @@ class StaticLayer(CacheLayerMixin):
         return self.keys[:, :, :bucket], self.values[:, :, :bucket]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys that a mask covers."""
         return self._window.bucket, 0
 
     def get_seq_length(self) -> int:
+        """0: positions are passed in."""
         return 0
 
     def get_max_length(self) -> int:
+        """Positions that the buffers have room for."""
         return self._window.capacity
 
 
 class Window:
-    """Which positions the next forward writes, and how many of the first ones it attends to."""
+    """Positions [rows] that the next forward writes, and the number of first ones that it attends to."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.bucket = capacity
-        self.positions: Tensor | None = None
+        self.positions = torch.empty(0, dtype=torch.int64)
 
 
 class ParkedCache:
@@ -82,27 +89,32 @@ class ParkedCache:
 
     @property
     def length(self) -> int:
+        """Positions stored."""
         return self._length
 
     def advance(self, rows: int) -> None:
+        """Count `rows` more positions, which a forward has written."""
         self._length += rows
 
     def rewind(self, length: int) -> None:
+        """Forget every position from `length` on. Nothing happens if fewer are stored."""
         self._length = min(self._length, length)
 
     def reserve(self, capacity: int) -> None:
-        """The runner's buffers grow by themselves."""
+        """Do nothing: the runner's buffers grow by themselves."""
 
     @property
     def size_bytes(self) -> int:
+        """Bytes of the parked copy."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.parked)
 
 
 class StaticRunner(ModelRunner):
-    """Buffers for one conversation at a time; another one's are parked and brought back (a copy of what
-    it holds, once for each change of conversation).
+    """A runner with buffers for one conversation at a time; the others are parked, by one copy of their
+    positions for each change of conversation.
 
-    The modules compute where the lean forward cannot, or where `why_modules` already says why it must not.
+    The modules compute if the lean forward does not support the model, or if `why_modules` is a reason
+    against it.
     """
 
     name = "static"
@@ -129,6 +141,7 @@ class StaticRunner(ModelRunner):
         self._allocate(FIRST_BUCKET)
 
     def new_cache(self) -> ParkedCache:
+        """See Runner.new_cache."""
         return ParkedCache()
 
     @torch.inference_mode()
@@ -143,25 +156,25 @@ class StaticRunner(ModelRunner):
         bucket = FIRST_BUCKET
         while bucket < end:
             bucket *= 2
-        # Last rows alone, with nothing made of them, are a prompt's, whose length hardly comes again.
+        # Last rows alone, without a function of them, are a prompt's, whose length rarely comes again.
         prefills = last_rows > 0 and then is None
         if rows <= MOST_FEW_ROWS and not prefills:
-            found = self._decode(ids, cache.length, bucket, last_rows, then)
+            result = self._decode(ids, cache.length, bucket, last_rows, then)
         else:
-            found = self._compute(ids, self._positions(cache.length, end), bucket, last_rows, then)
+            result = self._compute(ids, self._positions(cache.length, end), bucket, last_rows, then)
         cache.advance(rows)
-        return found
+        return result
 
     def _decode(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Any:
-        """Few rows; where a graph would be replayed."""
+        """The forward of few rows, which a subclass may replay from a graph."""
         return self._compute(ids, self._positions(start, start + ids.shape[0]), bucket, last_rows, then)
 
     def _positions(self, start: int, end: int) -> Tensor:
         return torch.arange(start, end, device=self.device)
 
     def _compute(self, ids: Tensor, positions: Tensor, bucket: int, last_rows: int, then: Then | None) -> Any:
-        """ids [rows] at positions [rows] → logits [rows or last_rows, vocab], or what `then` makes of them.
-        Fixed shapes, no wait.
+        """ids [rows] at positions [rows] → logits [rows or last_rows, vocab], or `then` of them. Has fixed
+        shapes and does not synchronize.
         """
         self._window.positions, self._window.bucket = positions, bucket
         if self._lean is not None:
@@ -180,23 +193,23 @@ class StaticRunner(ModelRunner):
         self, lean: LeanForward, ids: Tensor, positions: Tensor, bucket: int, last_rows: int
     ) -> Tensor:
         cos, sin = (table.index_select(0, positions)[:, None] for table in self._rope)
-        held = torch.arange(bucket, device=self.device)
-        masks = {attention: lean.mask(positions, held, attention) for attention in lean.attentions}
-        return lean(ids, cos, sin, self._buffers.layers, masks, last_rows)
+        keys = torch.arange(bucket, device=self.device)
+        masks = {attention: lean.mask(positions, keys, attention) for attention in lean.attentions}
+        return lean(ids, cos, sin, self._layers, masks, last_rows)
 
     def _masks(self, positions: Tensor, bucket: int) -> Tensor | dict[str, Tensor]:
-        """Masks [1, 1, group * rows, bucket], as `folded_attention` reads them; for models whose layers
-        differ, one for each type of layer.
+        """Boolean masks [1, 1, group * rows, bucket] for `folded_attention`; one for each type of layer if
+        the model has several.
         """
-        held = torch.arange(bucket, device=self.device)
-        full = visible(positions, held, None).repeat(self._group, 1)[None, None]
+        keys = torch.arange(bucket, device=self.device)
+        full = visible(positions, keys, None).repeat(self._group, 1)[None, None]
         if "sliding_attention" not in self._layer_types:
             return full
-        near = visible(positions, held, self._sliding_window).repeat(self._group, 1)[None, None]
+        near = visible(positions, keys, self._sliding_window).repeat(self._group, 1)[None, None]
         return {"full_attention": full, "sliding_attention": near}
 
     def _bring_in(self, cache: ParkedCache, end: int) -> None:
-        """Makes `cache` the resident one, with room for `end` positions."""
+        """Make `cache` the resident one, with room for `end` positions."""
         resident = self._resident() if self._resident is not None else None
         if resident is not cache:
             if resident is not None:
@@ -209,7 +222,7 @@ class StaticRunner(ModelRunner):
             while capacity < end:
                 capacity *= 2
             self._allocate(capacity)
-        for layer, (keys, values) in zip(self._buffers.layers, cache.parked, strict=False):
+        for layer, (keys, values) in zip(self._layers, cache.parked, strict=False):
             if not layer.is_initialized:
                 layer.lazy_initialization(keys, values)
             layer.keys[:, :, : keys.shape[2]] = keys
@@ -217,16 +230,17 @@ class StaticRunner(ModelRunner):
         cache.parked = []
 
     def _park(self, cache: ParkedCache) -> None:
-        held = slice(0, cache.length)
+        valid = slice(0, cache.length)
         cache.parked = [
-            (layer.keys[:, :, held].clone(), layer.values[:, :, held].clone())
-            for layer in self._buffers.layers
+            (layer.keys[:, :, valid].clone(), layer.values[:, :, valid].clone())
+            for layer in self._layers
             if layer.is_initialized and cache.length
         ]
 
     def _allocate(self, capacity: int) -> None:
         self._window = Window(capacity)
-        self._buffers = Cache(layers=[StaticLayer(self._window) for _ in range(self.layer_count)])
+        self._layers = [StaticLayer(self._window) for _ in range(self.layer_count)]
+        self._buffers = Cache(layers=[*self._layers])
         if self._lean is not None:
             self._rope = self._lean.rope(capacity)
 
@@ -242,18 +256,19 @@ def folded_attention(
     **kwargs,
 ) -> tuple[Tensor, None]:
     """query [1, heads, rows, d], key and value [1, kv_heads, bucket, d], mask [1, 1, group * rows, bucket] →
-    [1, rows, heads, d]. The query heads that share a kv head become rows of one product.
+    [1, rows, heads, d]. The query heads that share a kv head become rows of one product (attention function
+    in the shape of transformers' AttentionInterface).
     """
     _, heads, rows, head_dim = query.shape
     kv_heads = key.shape[1]
     folded = query.reshape(1, kv_heads, -1, head_dim)
-    scaling = head_dim**-0.5 if scaling is None else scaling
+    scale = head_dim**-0.5 if scaling is None else scaling
     if softcap is None and rows > MOST_FEW_ROWS:
-        mixed = scaled_dot_product_attention(folded, key, value, attention_mask, scale=scaling)
+        mixed = scaled_dot_product_attention(folded, key, value, attention_mask, scale=scale)
     else:
-        # For few rows the fused kernels keep most of a GPU idle, and none of them caps logits.
+        # The fused kernels leave most of a GPU idle for few rows, and none of them caps logits.
         scores = (folded @ key.transpose(-1, -2)).float()
-        scores = scores * scaling if softcap is None else softcapped(scores, softcap, scaling)
+        scores = scores * scale if softcap is None else softcapped(scores, softcap, scale)
         weights = scores.masked_fill(~attention_mask, -torch.inf).softmax(-1)
         mixed = weights.to(value.dtype) @ value
     return mixed.reshape(1, heads, rows, -1).transpose(1, 2).contiguous(), None

@@ -27,7 +27,7 @@ def _run(
     chosen, tokens, time = [], 0.0, 0.0
     real, missing = StepCosts(c, dict(v), policy._costs.catch_up), 1
     for _ in range(rounds):
-        gamma, _ = policy.choose(missing)
+        gamma = policy.choose(missing).gamma
         accepted = 0
         while accepted < gamma and rng.random() < alpha:
             accepted += 1
@@ -69,7 +69,7 @@ def test_what_it_loses_to_probes_does_not_depend_on_what_catching_up_costs(catch
 
 def test_a_long_prompt_is_not_read_for_a_probe():
     costs = StepCosts(0.15, dict(CHEAP), (0.3, 0.01), first_rate=0.0, plain_rounds=150)
-    assert [AdaptiveGamma(costs).choose(missing)[0] for missing in (20, 4000)] == [1, 0]
+    assert [AdaptiveGamma(costs).choose(missing).gamma for missing in (20, 4000)] == [1, 0]
 
 
 def test_where_verification_is_dear_it_does_not_draft():
@@ -86,13 +86,13 @@ def test_it_probes_and_comes_back_when_drafts_stand_again():
 
 def test_a_new_conversation_expects_what_the_pair_had_so_far():
     costs = StepCosts(0.15, dict(CHEAP))
-    assert AdaptiveGamma(costs).choose(0)[0] > 0
+    assert AdaptiveGamma(costs).choose(0).gamma > 0
     for _ in range(10):
         _run(AdaptiveGamma(costs), 0.0, 100)
-    gamma, why = AdaptiveGamma(costs).choose(0)
-    assert gamma == 0 or "probe" in why
+    choice = AdaptiveGamma(costs).choose(0)
+    assert choice.gamma == 0 or choice.reason == "probe"
     _run(AdaptiveGamma(costs), 0.95, 3000)
-    assert AdaptiveGamma(costs).choose(0)[0] > 2
+    assert AdaptiveGamma(costs).choose(0).gamma > 2
 
 
 def test_wrong_costs_are_corrected_by_what_is_measured():
@@ -135,6 +135,8 @@ def test_costs_between_measured_rows_lie_on_a_line():
 
 
 def test_it_says_why():
-    assert "expected" in AdaptiveGamma(StepCosts(0.1, dict(CHEAP))).choose(0)[1]
+    expected = AdaptiveGamma(StepCosts(0.1, dict(CHEAP))).choose(0)
+    assert expected.reason == "auto"
+    assert expected.gain > 1
     dear = AdaptiveGamma(StepCosts(3.0, dict(CHEAP)))
-    assert "no draft" in dear.choose(0)[1]
+    assert dear.choose(0).reason == "unprofitable"
