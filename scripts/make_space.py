@@ -1,4 +1,4 @@
-"""Assembles a Hugging Face Space: a folder with exactly the files that it needs, to be pushed as it is.
+"""Assembly of a Hugging Face Space: a folder with exactly the files that it needs, to be pushed as it is.
 
     python scripts/make_space.py FOLDER                     # the embedded pair, on a free CPU
     python scripts/make_space.py FOLDER --preset smollm2    # a pair from the Hub
@@ -142,7 +142,7 @@ def _readme(preset: sd.Preset, hardware: str | None, login: bool) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Assemble a Hugging Face Space in a folder.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--preset", default="stories", help="the pair that the Space is for")
     parser.add_argument(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .decoding import DecodedRound, Decoding, Limits
-from .drafting import Drafter, ModelDrafter, NgramDrafter
+from .drafting import MODEL_FREE, Drafter, ModelDrafter
 from .drafting.length import AdaptiveGamma, FixedGamma, GammaPolicy
 from .errors import LoadError, PromptError
 from .metrics import summarize
@@ -190,8 +190,8 @@ class Session:
 def _drafter(caches: _Caches, settings: Settings) -> Drafter | None:
     if settings.gamma == 0:
         return None
-    if settings.drafting == "ngram":
-        return NgramDrafter()
+    if settings.drafting in MODEL_FREE:
+        return MODEL_FREE[settings.drafting]()
     runner = caches.pair.require_drafter()
     if caches.drafter is None:
         caches.drafter = runner.new_cache()

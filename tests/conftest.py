@@ -15,6 +15,13 @@ from tests.support.hub_server import HubServer, running_hub
 from tests.support.tiny_pair import save_pair
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as fast whatever is not marked as needing time, a browser or a GPU."""
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("slow", "browser", "gpu")):
+            item.add_marker(pytest.mark.fast)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

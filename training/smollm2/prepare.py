@@ -18,7 +18,7 @@ from .layers import Shape
 from .shards import HEAD_IDS, read_shards
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader
+    from gguf import GGUFReader  # pyright: ignore[reportMissingImports]
 
 HERE = Path(__file__).parent
 PREFIX = (
@@ -96,7 +96,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        from gguf import GGUFReader
+        from gguf import GGUFReader  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise SystemExit("prepare reads GGUF with the package gguf: pip install gguf") from None
 

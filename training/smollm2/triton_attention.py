@@ -5,8 +5,8 @@ import it only where CUDA is used.
 """
 
 import torch
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 BLOCK = 64
@@ -63,7 +63,7 @@ def triton_attention(query: Tensor, keys: Tensor, values: Tensor, positions: Ten
     slots, heads, dim = query.shape
     kv_heads, capacity = keys.shape[1], keys.shape[2]
     out = torch.empty(slots, heads * dim, device=query.device, dtype=query.dtype)
-    _attend[(slots, kv_heads)](
+    _attend[(slots, kv_heads)](  # pyright: ignore[reportIndexIssue]
         query,
         keys,
         values,

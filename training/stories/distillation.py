@@ -1,7 +1,8 @@
-"""What the drafter learns: the target's whole distribution, on the corpus and on the target's own text."""
+"""Distillation: the loss, and documents that the target writes itself."""
 
 import copy
 import random
+from typing import Any
 
 import torch
 from transformers import LlamaForCausalLM
@@ -12,7 +13,8 @@ TEMPERATURE = 0.8  # at which people will mostly sample, so at which drafts are 
 
 
 def overlap(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """The chance that a draft from q stands under p: sum_x min(p(x), q(x)). `[rows, vocab]` -> `[rows]`.
+    """Return the acceptance probability of a draft from q under p, sum_x min(p(x), q(x)):
+    `[rows, vocab]` -> `[rows]`.
 
     Leviathan et al. 2023, Corollary 3.6.
     """
@@ -37,18 +39,19 @@ def distillation_loss(
 def sample_answers(
     target: LlamaForCausalLM, prompts: list[list[int]], temperature: float, most_tokens: int = 320
 ) -> list[Document]:
-    """The target's own answers to `prompts`, all rows at once; temperature 0 is greedy.
+    """Sample the target's answers to `prompts`, all rows at once; temperature 0 is greedy.
 
-    An answer that `most_tokens` cut short is kept as it is.
+    An answer that `most_tokens` cuts short is kept as it is.
     """
-    config = target.config
+    config: Any = target.config
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), config.pad_token_id)
     for row, prompt in zip(ids, prompts, strict=True):
         row[width - len(prompt) :] = torch.tensor(prompt)
     drawing = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
     # In bfloat16 with plain attention many rows at one token a step are four times as fast as otherwise.
-    author = copy.deepcopy(target).to(torch.bfloat16).eval()
+    author: Any = copy.deepcopy(target)
+    author = author.to(torch.bfloat16).eval()
     author.set_attn_implementation("eager")
     mask = ids != config.pad_token_id
     texts = author.generate(ids, attention_mask=mask, max_new_tokens=most_tokens, **drawing)
@@ -61,6 +64,6 @@ def sample_answers(
 
 
 def draw_prompts(writer: DocumentWriter, count: int, rng: random.Random) -> list[list[int]]:
-    """Requests for random stories, up to where the answer begins."""
+    """Draw requests for random stories: ids up to where the answer begins."""
     documents = [writer.conversation([story], rng) for story in rng.choices(writer.stories, k=count)]
     return [document.ids[: document.learned.index(True)] for document in documents]

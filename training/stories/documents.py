@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from .phrases import BARE_REQUESTS, FOLLOW_UPS, OPEN_REQUESTS, REQUESTS, SMALL_TALK
-from .tokenization import ASSISTANT, BEGIN, END, MAX_LENGTH, USER
+from .tokenization import ASSISTANT, BEGIN, END, MAX_LENGTH, USER, token_ids
 from .topics import TopicFinder
 
 IGNORED = -100
@@ -72,9 +72,7 @@ class DocumentWriter:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, stories: list[str], finder: TopicFinder):
         self.finder = finder
         self.tokenizer = tokenizer
-        self.begin, self.end, self.user, self.assistant = tokenizer.convert_tokens_to_ids(
-            [BEGIN, END, USER, ASSISTANT]
-        )
+        self.begin, self.end, self.user, self.assistant = token_ids(tokenizer, BEGIN, END, USER, ASSISTANT)
         encoded = tokenizer(stories, add_special_tokens=False).input_ids
         self.stories = [
             Story(text, ids, self._has_opening(text)) for text, ids in zip(stories, encoded, strict=True)

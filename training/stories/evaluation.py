@@ -1,6 +1,7 @@
-"""What the pair is worth: held-out loss, acceptance, and answers to read."""
+"""Evaluation of the pair: held-out loss, acceptance, and answers to read."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -35,10 +36,11 @@ def learned_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def held_out_loss(model: LlamaForCausalLM, documents: list[Document], rows: int = 16) -> float:
     """Mean cross-entropy in nats over the learned tokens of `documents`, each seen alone, `rows` at once."""
     model.eval()
+    pad: Any = model.config.pad_token_id
     total, count = 0.0, 0
     by_length = sorted(documents, key=lambda document: len(document.ids))
     for at in range(0, len(by_length), rows):
-        ids, labels = stack(by_length[at : at + rows], model.config.pad_token_id)
+        ids, labels = stack(by_length[at : at + rows], pad)
         learned = int((labels != IGNORED).sum())
         total += learned_loss(model(input_ids=ids, use_cache=False).logits, labels).item() * learned
         count += learned
@@ -73,9 +75,12 @@ def request_ids(tokenizer: PreTrainedTokenizerFast, word: str) -> list[int]:
     about = f"an {word}" if word[0] in "aeiou" else f"a {word}"
     about = {"rain": "rain", "snow": "snow", "sun": "the sun", "moon": "the moon"}.get(word, about)
     messages = [{"role": "user", "content": f"Tell me a story about {about}."}]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    return encoded["input_ids"]
 
 
 def answer_text(tokenizer: PreTrainedTokenizerFast, answer: Document) -> str:
     """What was answered, without the request; its end as `<|end|>` where it has one."""
-    return tokenizer.decode([token for token, new in zip(answer.ids, answer.learned, strict=True) if new])
+    return str(
+        tokenizer.decode([token for token, new in zip(answer.ids, answer.learned, strict=True) if new])
+    )

@@ -1,11 +1,12 @@
 """The two models: their shapes, their fresh weights, their folders as transformers reads them."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .tokenization import BEGIN, END, MAX_LENGTH, PAD
+from .tokenization import BEGIN, END, MAX_LENGTH, PAD, token_ids
 
 LAYERS = 8
 HIDDEN = 256
@@ -31,7 +32,7 @@ def make_drafter(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -
 
 def _make(tokenizer: PreTrainedTokenizerFast, layers: int, seed: int) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    begin, end, pad = tokenizer.convert_tokens_to_ids([BEGIN, END, PAD])
+    begin, end, pad = token_ids(tokenizer, BEGIN, END, PAD)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -52,7 +53,7 @@ def _make(tokenizer: PreTrainedTokenizerFast, layers: int, seed: int) -> LlamaFo
 
 def round_weights(model: LlamaForCausalLM) -> LlamaForCausalLM:
     """The model as its export will be: every weight rounded to bfloat16, computed with in float32."""
-    return model.to(torch.bfloat16).float().eval()
+    return cast(LlamaForCausalLM, cast(torch.nn.Module, model).to(torch.bfloat16).float().eval())
 
 
 def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -66,5 +67,6 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
         stale.unlink()
     for key in ("is_local", "local_files_only"):  # how this run found the tokenizer, no property of it
         tokenizer.init_kwargs.pop(key, None)
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    cast(torch.nn.Module, model).to(torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     tokenizer.save_pretrained(folder)

@@ -1,7 +1,7 @@
 """The pair's one tokenizer: a byte-level BPE, the chat's control tokens and the chat template."""
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .phrases import FOLLOW_UPS, OPEN_REQUESTS, REQUESTS, SMALL_TALK
 
@@ -55,3 +55,8 @@ def train_tokenizer(stories: list[str], size: int) -> PreTrainedTokenizerFast:
         model_max_length=MAX_LENGTH,
         clean_up_tokenization_spaces=False,
     )
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> list[int]:
+    """Return the ids of control tokens."""
+    return [tokenizer.get_vocab()[token] for token in tokens]

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -22,7 +23,7 @@ from .distillation import TEMPERATURE, distillation_loss, draw_prompts, sample_a
 from .documents import Document, DocumentWriter, pack, read_stories
 from .evaluation import READ_ALOUD, WORDS, agreement, answer_text, held_out_loss, learned_loss, request_ids
 from .pair import export, make_drafter, make_target, round_weights
-from .tokenization import train_tokenizer
+from .tokenization import PAD, token_ids, train_tokenizer
 from .topics import TopicFinder
 from .training import Batch, Plan, Trainer
 
@@ -59,14 +60,24 @@ def read_corpus(path: Path | None, extra: Path | None) -> Corpus:
 def epochs(
     writer: DocumentWriter, batch_tokens: int, rng: random.Random, also: Sequence[Document] = ()
 ) -> Iterator[Batch]:
-    """Batches without end, every epoch written afresh; the documents `also` are a third of all."""
+    """Yield batches without end, drawing new documents in each epoch; a third of all are `also`.
+
+    Raises ValueError if the documents of an epoch do not fill one batch.
+    """
     share = 2 * len(also) or PACKED_AT_ONCE
+    (pad,) = token_ids(writer.tokenizer, PAD)
     while True:
         documents = list(writer.epoch(rng))
         rng.shuffle(documents)
+        count = 0
         for at in range(0, len(documents), share):
-            yield from pack(
-                [*documents[at : at + share], *also], batch_tokens, writer.tokenizer.pad_token_id, rng
+            for batch in pack([*documents[at : at + share], *also], batch_tokens, pad, rng):
+                count += 1
+                yield batch
+        if count == 0:
+            raise ValueError(
+                f"{len(documents)} documents do not fill a batch of {batch_tokens} tokens. Use a larger "
+                "corpus."
             )
 
 
@@ -155,7 +166,10 @@ def evaluate_pair(options: argparse.Namespace) -> None:
     corpus = read_corpus(options.corpus, options.extra)
     tokenizer = AutoTokenizer.from_pretrained(options.source / "target")
     target, drafter = (
-        AutoModelForCausalLM.from_pretrained(options.source / name, dtype=torch.float32).eval()
+        cast(
+            LlamaForCausalLM,
+            AutoModelForCausalLM.from_pretrained(options.source / name, dtype=torch.float32).eval(),
+        )
         for name in ("target", "drafter")
     )
     held_out = held_out_documents(tokenizer, corpus)
