@@ -1,17 +1,18 @@
-"""From a preset or two names to a loaded pair: the plan, the gate, the weights, in this order.
+"""Assembly of a loaded pair from a plan: gate, memory, download, weights, output layers, runners.
 
-Nothing is given up for a pair that the gate refuses: it speaks before any weight is read.
+The gate comes first, so that a pair it refuses costs nothing: neither a download nor the pair loaded before.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import IncompatiblePairError, LoadError
 from ..gate.check import check_pair
@@ -22,15 +23,14 @@ from ..hub.download import Download, downloaded_folder, fetch, plan_download, re
 from ..hub.errors import first_line
 from ..pair import LoadedPair
 from ..progress import Watch
-from ..runners import runner_for
+from ..runners import Runner, runner_for
 from ..runners.short_head import frequent_ids, shorten_head
 from ..text.chat_template import answer_ends, takes_system_message
 from ..units import gigabytes
-from .placement import place
+from .placement import Placement, plan_placement
 from .plan import PairPlan
 from .weights import (
     ModelSource,
-    Split,
     dtype_for,
     load_model,
     out_of_memory,
@@ -38,16 +38,16 @@ from .weights import (
     require_quantizable,
 )
 
-_WAITING_S = 0.2
-"""Between two looks at whether a load that waits for another was called off."""
+_CANCEL_POLL_S = 0.2
+"""Seconds between two polls for cancellation while a load waits for another one."""
 
-# transformers sets process-wide state while it makes a model, and two loads would count on the same memory.
+# transformers sets process-wide state while it builds a model, and two loads would count on the same memory.
 _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What is loaded, for people to see. `runner_reason` says why the runner is not the faster one."""
+    """Description of a loaded pair for people. `runner_reason` is why no faster runner took the target."""
 
     preset: str | None
     title: str
@@ -66,18 +66,48 @@ class EngineInfo:
     takes_system_message: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _GatePass:
+    """A report without failures, with the tokenizer and its width (highest id + 1) that it vouches for."""
+
+    report: PairReport
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_width: int
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelFiles:
+    """The folder with each model's files (None if the source is one), and the progress `fraction` so far."""
+
+    folders: Mapping[ModelSource, str | None]
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """The models of a pair with their weights; `drafter` is None for a target alone."""
+
+    target: PreTrainedModel
+    drafter: PreTrainedModel | None
+
+    @property
+    def present(self) -> list[PreTrainedModel]:
+        """The target and, if any, the drafter."""
+        return [self.target] if self.drafter is None else [self.target, self.drafter]
+
+
 def load_pair(
     plan: PairPlan, watch: Watch, eager: str | None = None
 ) -> tuple[LoadedPair, EngineInfo, PairReport]:
-    """The gate, then room in memory and on disk, the weights, and the gate's last check on the real output
-    layers. One pair at a time: whoever comes second waits. `eager` is why the runners have to be eager.
+    """Check, place, download and load a pair. A second load waits until the first one is done.
 
-    Raises IncompatiblePairError, PairUncheckableError, LoadError, LoadCancelledError, and whatever the one
-    who watches raises; nothing of the pair is in memory then.
+    `eager` is the reason to use eager runners, None to choose the fastest. Raises IncompatiblePairError,
+    PairUncheckableError, LoadError, LoadCancelledError and any exception of `on_progress`; after an error
+    nothing of the pair is in memory.
     """
     if not _one_at_a_time.acquire(blocking=False):
         watch.say("Waiting until another pair is loaded")
-        while not _one_at_a_time.acquire(timeout=_WAITING_S):
+        while not _one_at_a_time.acquire(timeout=_CANCEL_POLL_S):
             watch.check()
     try:
         loaded = _load_pair(plan, watch, eager)
@@ -93,7 +123,7 @@ def load_pair(
 
 
 def memory_ran_out(plan: PairPlan, error: Exception) -> LoadError:
-    """The error to raise where there was room for the weights, but not for computing with them."""
+    """Return the error to raise if memory sufficed for the weights, but not for computing with them."""
     return LoadError(
         f"{plan.title}: memory ran out on {plan.device} while the pair was made ready ({first_line(error)}). "
         "Choose a smaller quantization or pair, or free memory."
@@ -101,70 +131,53 @@ def memory_ran_out(plan: PairPlan, error: Exception) -> LoadError:
 
 
 def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedPair, EngineInfo, PairReport]:
-    say = watch.say
-    say("Checking configurations and tokenizers", 0.0)
+    gate = _pass_gate(plan, watch)
+    placement = _find_room(plan, watch)
+    files = _download(plan.sources, watch)
+    models = _load_models(plan, placement, files, watch)
+    vocab_size = _checked_vocab_size(plan, gate, models)
+    eos_ids = answer_ends(models.target, gate.tokenizer)
+    _shorten_drafter_head(plan, gate, models, vocab_size, eos_ids)
+    target, drafter = _runners(models, placement, vocab_size, eager)
+    pair = LoadedPair(target=target, drafter=drafter, tokenizer=gate.tokenizer, eos_ids=eos_ids)
+    return pair, _describe(plan, pair, models, placement), gate.report
+
+
+def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:
+    """Check the pair by configurations and tokenizers. Raises IncompatiblePairError, PairUncheckableError."""
+    watch.say("Checking configurations and tokenizers", 0.0)
+    drafter = plan.drafter or plan.target
     report = check_pair(
         plan.target.model,
-        plan.drafter.model if plan.drafter else plan.target.model,
+        drafter.model,
         target_revision=plan.target.revision,
-        drafter_revision=plan.drafter.revision if plan.drafter else plan.target.revision,
+        drafter_revision=drafter.revision,
         vocab_padding=plan.vocab_padding,
     )
-    if not report.ok:
+    if not report.ok or report.tokenizer is None or report.tokenizer_width is None:
         raise IncompatiblePairError(report)
-    sources = [source for source in (plan.target, plan.drafter) if source is not None]
-    for source in sources:
-        require_quantizable(source, plan.device)
-    say("Comparing the memory it needs with what is free", 0.03)
-    place_of = place(sources, plan.device, plan.spread, plan.max_memory)
-    split = place_of if isinstance(place_of, Split) else None
-    device = split.last if split else place_of
-    for source in sources:
-        if source.adapter is not None:
-            require_mergeable(
-                source.adapter, source.quantization, split is not None and source is plan.target
-            )
-    folders, done = _download(sources, watch)
-    say(f"Loading the target, {plan.target.model}", done)
-    target_model = load_model(plan.target, device, folders[plan.target], split)
-    drafter_model = None
-    if plan.drafter is not None:
-        say(f"Loading the drafter, {plan.drafter.model}", done + 0.7 * (0.95 - done))
-        drafter_model = load_model(plan.drafter, device, folders[plan.drafter])
-    models = [model for model in (target_model, drafter_model) if model is not None]
-    widths = [model.get_output_embeddings().weight.shape[0] for model in models]
-    vocab_size = check_logit_width(
-        widths,
-        report.tokenizer_width,
-        plan.vocab_padding,
-        target=plan.target.model,
-        drafter=plan.drafter.model if plan.drafter else plan.target.model,
-    )
-    ends = answer_ends(target_model, report.tokenizer)
-    if drafter_model is not None and plan.drafter_vocabulary is not None:
-        counted = ()
-        if plan.drafter_vocabulary_text is not None:
-            counted = report.tokenizer.encode(Path(plan.drafter_vocabulary_text).read_text(encoding="utf-8"))
-        kept = frequent_ids(plan.drafter_vocabulary, vocab_size, ends, counted)
-        shorten_head(drafter_model, kept)
-    if split is None:
-        target = runner_for(target_model, vocab_size=vocab_size, eager=eager)
-    else:
-        why = f"the target's layers lie on {split.places}"
-        target = runner_for(target_model, vocab_size=vocab_size, eager=why, device=split.last)
-    pair = LoadedPair(
-        target=target,
-        drafter=runner_for(drafter_model, vocab_size=vocab_size, eager=eager) if drafter_model else None,
-        tokenizer=report.tokenizer,
-        eos_ids=ends,
-    )
-    return pair, _describe(plan, pair, target_model, drafter_model, split), report
+    return _GatePass(report, report.tokenizer, report.tokenizer_width)
 
 
-def _download(sources: list[ModelSource], watch: Watch) -> tuple[dict[ModelSource, str | None], float]:
-    """Where each model's files are (None for what is a folder already), and the share of the whole work that
-    is done then. Raises LoadError.
+def _find_room(plan: PairPlan, watch: Watch) -> Placement:
+    """Choose devices with room for the pair.
+
+    Raises LoadError if it fits nowhere, cannot be quantized on the device, or has an adapter that cannot be
+    merged into quantized or split weights.
     """
+    for source in plan.sources:
+        require_quantizable(source, plan.device)
+    watch.say("Comparing the memory it needs with what is free", 0.03)
+    placement = plan_placement(plan.sources, plan.device, plan.spread, plan.max_memory)
+    for source in plan.sources:
+        if source.adapter is not None:
+            is_split = placement.split is not None and source is plan.target
+            require_mergeable(source.adapter, source.quantization, is_split)
+    return placement
+
+
+def _download(sources: list[ModelSource], watch: Watch) -> _ModelFiles:
+    """Download missing files of the models. Raises LoadError."""
     watch.say("Looking for the weights", 0.05)
     plans = {source: plan_download(source.base, source.base_revision) for source in sources}
     downloads = [download for download in plans.values() if download is not None]
@@ -173,7 +186,7 @@ def _download(sources: list[ModelSource], watch: Watch) -> tuple[dict[ModelSourc
     before = 0
     share = 0.55 if total else 0.0
 
-    def arrived(download: Download, count: int) -> None:
+    def report_bytes(download: Download, count: int) -> None:
         count = min(count, download.size_bytes)
         watch.say(
             f"Downloading {download.model}: {gigabytes(count)} of {gigabytes(download.size_bytes)}",
@@ -186,37 +199,93 @@ def _download(sources: list[ModelSource], watch: Watch) -> tuple[dict[ModelSourc
             folders[source] = downloaded_folder(source.base, source.base_revision)
             continue
         if download.missing:
-            arrived(download, 0)
-        folders[source] = fetch(download, partial(arrived, download))
+            report_bytes(download, 0)
+        folders[source] = fetch(download, partial(report_bytes, download))
         before += download.size_bytes
-    return folders, 0.1 + share
+    return _ModelFiles(folders, fraction=0.1 + share)
 
 
-def _describe(
-    plan: PairPlan,
-    pair: LoadedPair,
-    target: PreTrainedModel,
-    drafter: PreTrainedModel | None,
-    split: Split | None,
-) -> EngineInfo:
+def _load_models(plan: PairPlan, placement: Placement, files: _ModelFiles, watch: Watch) -> _Models:
+    """Load the weights of the target and, if any, of the drafter. Raises LoadError."""
+    watch.say(f"Loading the target, {plan.target.model}", files.fraction)
+    target = load_model(plan.target, placement.device, files.folders[plan.target], placement.split)
+    if plan.drafter is None:
+        return _Models(target, None)
+    fraction = files.fraction + 0.7 * (0.95 - files.fraction)
+    watch.say(f"Loading the drafter, {plan.drafter.model}", fraction)
+    return _Models(target, load_model(plan.drafter, placement.device, files.folders[plan.drafter]))
+
+
+def _checked_vocab_size(plan: PairPlan, gate: _GatePass, models: _Models) -> int:
+    """Return the width to cut logits to, checked against the loaded output layers.
+
+    Raises IncompatiblePairError if their widths do not match each other or the tokenizer.
+    """
+    return check_logit_width(
+        [_output_rows(model) for model in models.present],
+        gate.tokenizer_width,
+        plan.vocab_padding,
+        target=plan.target.model,
+        drafter=(plan.drafter or plan.target).model,
+    )
+
+
+def _output_rows(model: PreTrainedModel) -> int:
+    """Return the rows of the output layer. Raises LoadError for a model without one."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise LoadError(f"{type(model).__name__} has no output layer. Choose a decoder-only language model.")
+    return head.weight.shape[0]
+
+
+def _shorten_drafter_head(
+    plan: PairPlan, gate: _GatePass, models: _Models, vocab_size: int, eos_ids: frozenset[int]
+) -> None:
+    """Give the drafter, in place, an output layer for the most frequent tokens only, if the plan wants it."""
+    if models.drafter is None or plan.drafter_vocabulary is None:
+        return
+    sample_ids: list[int] = []
+    if plan.drafter_vocabulary_text is not None:
+        sample_ids = gate.tokenizer.encode(Path(plan.drafter_vocabulary_text).read_text(encoding="utf-8"))
+    shorten_head(models.drafter, frequent_ids(plan.drafter_vocabulary, vocab_size, eos_ids, sample_ids))
+
+
+def _runners(
+    models: _Models, placement: Placement, vocab_size: int, eager: str | None
+) -> tuple[Runner, Runner | None]:
+    """Choose the runners of target and drafter; a split target always has the eager one."""
+    if placement.split is None:
+        target = runner_for(models.target, vocab_size=vocab_size, eager=eager)
+    else:
+        reason = f"the target's layers lie on {placement.split.device_names}"
+        target = runner_for(models.target, vocab_size=vocab_size, eager=reason, device=placement.device)
+    if models.drafter is None:
+        return target, None
+    return target, runner_for(models.drafter, vocab_size=vocab_size, eager=eager)
+
+
+def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Placement) -> EngineInfo:
     on_cuda = pair.target.device.type == "cuda"
     device = torch.cuda.get_device_name(pair.target.device) if on_cuda else "CPU"
+    if placement.split is not None:
+        device = f"{device} (target on {placement.split.device_names})"
+    system_message = plan.takes_system_message
+    if system_message is None:
+        system_message = takes_system_message(pair.tokenizer)
     return EngineInfo(
         preset=plan.preset,
         title=plan.title,
         target=plan.target.model,
         drafter=plan.drafter.model if plan.drafter else None,
-        device=f"{device} (target on {split.places})" if split else device,
+        device=device,
         dtype=str(dtype_for(plan.device)).removeprefix("torch."),
         target_quantization=plan.target.quantization,
         drafter_quantization=plan.drafter.quantization if plan.drafter else None,
         runner=pair.target.name,
         runner_reason=pair.target.reason,
         context_length=pair.context_length,
-        target_parameters=target.num_parameters(),
-        drafter_parameters=drafter.num_parameters() if drafter is not None else None,
-        memory_bytes=sum(m.get_memory_footprint() for m in (target, drafter) if m is not None),
-        takes_system_message=takes_system_message(pair.tokenizer)
-        if plan.takes_system_message is None
-        else plan.takes_system_message,
+        target_parameters=models.target.num_parameters(),
+        drafter_parameters=models.drafter.num_parameters() if models.drafter is not None else None,
+        memory_bytes=sum(model.get_memory_footprint() for model in models.present),
+        takes_system_message=system_message,
     )

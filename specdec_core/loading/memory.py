@@ -1,4 +1,4 @@
-"""How much memory a pair will need, and whether it is there, before anything is downloaded or read.
+"""Estimate of the memory that a pair needs, and comparison with free memory, before any download.
 
 Counts the parameters of models without weights (on the meta device). Knows nothing of presets or the Hub.
 """
@@ -21,11 +21,11 @@ from ..units import gigabytes
 from .weights import ModelSource, dtype_for, skeleton
 
 PLANNED_POSITIONS = 4096
-"""One conversation of this length is planned for, or of the pair's whole context where that is shorter."""
+"""Length of the one conversation that is planned for; the pair's context length if that is shorter."""
 
 _PREFILL_ROWS = 512
 _CUDA_HEAD_ROOM_BYTES = 512 * 2**20
-"""Captured graphs, the libraries' workspaces and what the allocator cannot hand out."""
+"""Captured graphs, the libraries' workspaces and the allocator's fragmentation."""
 
 _NF4_BLOCK, _NF4_SECOND_BLOCK = 64, 256
 _SMALLER: tuple[Quantization, ...] = ("int8", "nf4")
@@ -33,23 +33,24 @@ _SMALLER: tuple[Quantization, ...] = ("int8", "nf4")
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """Bytes that a model, or a pair, will occupy."""
+    """Bytes that a model or a pair will take."""
 
     weights_bytes: int
-    """With the copies that the CPU's faster products need."""
+    """Parameters and buffers, with the packed copies that the CPU's faster products need."""
     cache_bytes: int
-    """Keys and values of one conversation of `positions`."""
+    """Keys and values of one conversation of `positions` tokens."""
     working_bytes: int
-    """The largest intermediate results of a prefill, and what a device keeps for itself."""
+    """The largest intermediate results of a prefill, and the head room of a device."""
     positions: int
 
     @property
     def total_bytes(self) -> int:
+        """Weights, caches and working memory together."""
         return self.weights_bytes + self.cache_bytes + self.working_bytes
 
 
 def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryNeed:
-    """What the models held on one device will need together. Raises LoadError for an unknown architecture."""
+    """Estimate the memory of models on one device. Raises LoadError for an unknown architecture."""
     models = [skeleton(source, device) for source in sources]
     configs = [model.config.get_text_config() for model in models]
     positions = min([PLANNED_POSITIONS, *(config.max_position_embeddings for config in configs)])
@@ -69,7 +70,7 @@ def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryN
 
 
 def weights_bytes(model: PreTrainedModel, quantization: Quantization, size: int) -> int:
-    """Bytes of the parameters and buffers, where those that are not quantized take `size` bytes each.
+    """Return the bytes of parameters and buffers; parameters that are not quantized take `size` bytes each.
 
     bitsandbytes quantizes every nn.Linear but the output layer: to 4 bits with an 8-bit scale for each 64
     weights and a float32 for each 256 scales (Dettmers et al. 2023, double quantization), or to 8 bits with a
@@ -95,16 +96,16 @@ def weights_bytes(model: PreTrainedModel, quantization: Quantization, size: int)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can be had now without swapping; None where the system does not tell."""
+    """Return the bytes available without swapping; None if the system does not report them."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    known = [amount for amount in (_available_bytes(), _container_bytes()) if amount is not None]
+    known = [amount for amount in (_available_bytes(), container_free_bytes()) if amount is not None]
     return min(known) if known else None
 
 
 def require_memory(sources: Sequence[ModelSource], device: torch.device) -> MemoryNeed:
-    """The need, where it fits. Raises LoadError with the numbers and what would fit instead."""
+    """Return the memory need if it fits; else raise LoadError with the numbers and what would fit instead."""
     need = memory_need(sources, device)
     free = free_bytes(device)
     if free is None or need.total_bytes <= free:
@@ -116,13 +117,13 @@ def require_memory(sources: Sequence[ModelSource], device: torch.device) -> Memo
 
 
 def refusal(sources: Sequence[ModelSource], device: torch.device, need: MemoryNeed, free: int) -> str:
-    """The numbers, and what would fit instead."""
-    place = f"on {device}" if device.type == "cuda" else "in this machine's memory"
+    """Return an error message with the numbers and what would fit instead."""
+    location = f"on {device}" if device.type == "cuda" else "in this machine's memory"
     names = " and ".join(source.model for source in sources)
     text = (
-        f"{names} would need about {gigabytes(need.total_bytes)} {place} ({gigabytes(need.weights_bytes)} of "
-        f"weights, {gigabytes(need.cache_bytes)} of caches for {need.positions:,} tokens), and "
-        f"{gigabytes(free)} are free. Nothing was downloaded or read. "
+        f"{names} would need about {gigabytes(need.total_bytes)} {location} "
+        f"({gigabytes(need.weights_bytes)} of weights, {gigabytes(need.cache_bytes)} of caches for "
+        f"{need.positions:,} tokens), and {gigabytes(free)} are free. Nothing was downloaded or read. "
     )
     for quantization in _SMALLER if device.type == "cuda" else ():
         smaller = [replace(source, quantization=quantization) for source in sources]
@@ -139,13 +140,13 @@ def refusal(sources: Sequence[ModelSource], device: torch.device, need: MemoryNe
 
 
 def _cached_values(config) -> int:
-    """Keys and values of one position in all layers."""
+    """Number of cached keys and values of one position in all layers."""
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * _head_dim(config)
 
 
 def _working_values(config) -> int:
-    """Values of one prefill row that live at once: the MLP's two products, the layer's input and sums."""
+    """Number of live values of one prefill row: the MLP's two products, the layer's input and sums."""
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     return 3 * inner + 4 * config.hidden_size
 
@@ -163,16 +164,19 @@ def _available_bytes() -> int | None:
         pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # macOS and Windows do not tell
+    except (AttributeError, OSError, ValueError):  # macOS and Windows do not report it
         return None
 
 
-def _container_bytes(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container's own limit leaves (cgroup 2), page cache that can be given up counted as free."""
+def container_free_bytes(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the bytes left under a container's limit (cgroup 2), inactive page cache included.
+
+    None if there is no limit, or no cgroup 2 at `group`.
+    """
     try:
         limit = int((group / "memory.max").read_text())
         used = int((group / "memory.current").read_text())
-        given_up = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no limit reads "max"
         return None
-    return max(0, limit - used + int(given_up.get("inactive_file", 0)))
+    return max(0, limit - used + int(stat.get("inactive_file", 0)))

@@ -1,7 +1,7 @@
-"""Where a target's layers go that is too large for one device: over all GPUs, memory and disk.
+"""Placement of a pair: one device with room for it, else a target split over GPUs, memory and disk.
 
-accelerate places them, and moves what a layer needs while it computes. Here is decided how much each device
-may take, so that the caches, the drafter and intermediate results still find room.
+accelerate assigns the layers, and moves weights while it computes. This module decides how much each device
+may take, so that the caches, the drafter and intermediate results still have room.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .memory import MemoryNeed, free_bytes, memory_need, refusal, require_memory
 from .weights import ModelSource, Split, skeleton
 
 Spread = Literal["no", "gpus", "anywhere"]
-"""Over what a target may be split: nothing, all GPUs, or memory and disk as well."""
+"""Devices that a target may be split over: none, all GPUs, or GPUs, memory and disk."""
 
 MaxMemory = Mapping[str, int | str]
 """The most that a pair may take of each device: {"cuda:0": "20GiB", "cpu": 8_000_000_000}."""
@@ -30,66 +30,48 @@ _SMALL = {"nf4": CustomDtype.INT4, "int8": torch.int8}
 
 
 @dataclass(frozen=True, slots=True)
-class _Needs:
-    """Bytes that a device has to have free beside the target's weights."""
+class Placement:
+    """The device of both models or, with `split`, of the drafter and the target's last layer."""
 
-    target: int
-    drafter: int
-
-    @classmethod
-    def of(cls, target: MemoryNeed, both: MemoryNeed) -> _Needs:
-        beside = target.total_bytes - target.weights_bytes
-        return cls(target=beside, drafter=both.total_bytes - target.total_bytes)
+    device: torch.device
+    split: Split | None = None
 
 
-def place(
+def plan_placement(
     sources: Sequence[ModelSource], device: torch.device, spread: Spread, max_memory: MaxMemory | None = None
-) -> torch.device | Split:
-    """The device that has room for the pair, else how to split the target, the first of `sources`.
+) -> Placement:
+    """Choose a device with room for the pair, else split the target, the first of `sources`.
 
-    Raises LoadError where it fits nowhere, or would have to be quantized outside of a GPU.
+    Raises LoadError if the pair fits nowhere, or only with quantized layers outside a GPU; SettingsError for
+    a `max_memory` that names no device here or no size.
     """
     if spread == "no":
         require_memory(sources, device)
-        return device
+        return Placement(device)
     room = room_by_device(device, spread, max_memory)
     both = memory_need(sources, device)
-    for name in sorted(room, key=lambda name: name != _name(device)):
+    for name in sorted(room, key=lambda name: name != _device_name(device)):
         if name.startswith(device.type) and both.total_bytes <= room[name]:
-            return torch.device(name)
-    needs = _Needs.of(memory_need(sources[:1], device), both)
-    gpus = [name for name in room if name.startswith("cuda")]
-    model = skeleton(sources[0], device)
-    for count in range(1, len(gpus) + 1):
-        used = {name: room[name] - needs.target for name in gpus[:count]}
-        used[gpus[count - 1]] -= needs.drafter
-        devices = _inferred(model, sources[0], used)
-        if "disk" not in devices.values():
-            return _split(devices)
-    if spread == "gpus":
-        raise LoadError(
-            f"{refusal(sources, device, both, sum(room.values()))} With device auto, layers that find no "
-            "room on the GPUs stay in memory or on disk: slow, but it works."
-        )
-    if sources[0].quantization != "none":
-        raise LoadError(
-            f"{sources[0].model} does not fit on the GPUs here in {sources[0].quantization}, and "
-            "bitsandbytes computes nothing that lies in memory or on disk. Use quantization none, or choose "
-            "a smaller pair."
-        )
-    # Layers in memory and on disk are computed on the first device, so the drafter is there too.
-    first = gpus[0] if gpus else "cpu"
-    used = {name: room[name] - (needs.target if name in gpus else 0) for name in room}
-    used[first] = room.get(first, 0) - needs.target - needs.drafter
-    if used[first] < 0:
-        raise LoadError(refusal(sources, device, both, room.get(first, 0)))
-    return _split(_inferred(model, sources[0], used))
+            return Placement(torch.device(name))
+    splitter = _Splitter(sources, device, room, both)
+    split = splitter.over_gpus()
+    if split is None:
+        if spread == "gpus":
+            raise LoadError(
+                f"{refusal(sources, device, both, sum(room.values()))} With device auto, layers that find no "
+                "room on the GPUs stay in memory or on disk: slow, but it works."
+            )
+        split = splitter.with_offload()
+    return Placement(split.last, split)
 
 
 def room_by_device(
     device: torch.device, spread: Spread, max_memory: MaxMemory | None = None
 ) -> dict[str, int]:
-    """Bytes that may be used, the GPUs first. Raises SettingsError for a device or a size that is none."""
+    """Return the usable bytes of each device, the GPUs first.
+
+    Raises SettingsError if `max_memory` names a device that is not here or a size that cannot be parsed.
+    """
     free = {"cpu": _free(torch.device("cpu"))} if spread == "anywhere" else {}
     if device.type == "cuda":
         gpus = {f"cuda:{at}": torch.device("cuda", at) for at in range(torch.cuda.device_count())}
@@ -101,12 +83,96 @@ def room_by_device(
     return {name: min(room, _bytes(max_memory[name])) for name, room in free.items() if name in max_memory}
 
 
-def _name(device: torch.device) -> str:
+class _Splitter:
+    """Search for a split of the target, the first of `sources`, that leaves room for the rest of the pair.
+
+    The rest is the target's caches and intermediate results, on each of its GPUs, and the drafter, on one
+    device. `room` is the usable bytes of each device, the GPUs first; `both` is the need of the whole pair.
+    """
+
+    def __init__(
+        self, sources: Sequence[ModelSource], device: torch.device, room: Mapping[str, int], both: MemoryNeed
+    ) -> None:
+        target = memory_need(sources[:1], device)
+        self._sources = sources
+        self._device = device
+        self._room = room
+        self._both = both
+        self._gpus = [name for name in room if name.startswith("cuda")]
+        self._beside_weights = target.total_bytes - target.weights_bytes
+        self._drafter_bytes = both.total_bytes - target.total_bytes
+        self._model = skeleton(sources[0], device)
+
+    def over_gpus(self) -> Split | None:
+        """Split over as few GPUs as possible, the drafter on the last; None if all together are too small."""
+        for count in range(1, len(self._gpus) + 1):
+            usable = {name: self._room[name] - self._beside_weights for name in self._gpus[:count]}
+            usable[self._gpus[count - 1]] -= self._drafter_bytes
+            devices = _assign_modules(self._model, self._sources[0], usable)
+            if "disk" not in devices.values():
+                return _split(devices)
+        return None
+
+    def with_offload(self) -> Split:
+        """Split over GPUs, then memory, then disk.
+
+        Raises LoadError for a quantized target, or if the first device has no room for the drafter.
+        """
+        target = self._sources[0]
+        if target.quantization != "none":
+            raise LoadError(
+                f"{target.model} does not fit on the GPUs here in {target.quantization}, and bitsandbytes "
+                "computes nothing that lies in memory or on disk. Use quantization none, or choose a smaller "
+                "pair."
+            )
+        # Layers in memory and on disk are computed on the first device, so the drafter is there too.
+        first = self._gpus[0] if self._gpus else "cpu"
+        usable = {
+            name: room - (self._beside_weights if name in self._gpus else 0)
+            for name, room in self._room.items()
+        }
+        usable[first] = self._room.get(first, 0) - self._beside_weights - self._drafter_bytes
+        if usable[first] < 0:
+            raise LoadError(refusal(self._sources, self._device, self._both, self._room.get(first, 0)))
+        return _split(_assign_modules(self._model, target, usable))
+
+
+def _assign_modules(model: PreTrainedModel, source: ModelSource, room: Mapping[str, int]) -> dict[str, str]:
+    """Assign modules to devices within the bytes of `room`, and to "disk" the modules that do not fit."""
+    head = model.get_output_embeddings()
+    small = _SMALL.get(source.quantization)
+    special = {
+        f"{name}.weight": small
+        for name, module in model.named_modules()
+        if small is not None and isinstance(module, torch.nn.Linear) and module is not head
+    }
+    max_memory: dict[int | str, int | str] = {
+        int(name.removeprefix("cuda:")) if ":" in name else name: max(0, n) for name, n in room.items()
+    }
+    assigned = infer_auto_device_map(
+        model,
+        max_memory=max_memory,
+        no_split_module_classes=sorted(model._no_split_modules or ()),
+        dtype=model.dtype,
+        special_dtypes=special,
+    )
+    return {module: f"cuda:{at}" if isinstance(at, int) else str(at) for module, at in assigned.items()}
+
+
+def _split(devices: dict[str, str]) -> Split:
+    """Layers in memory or on disk are computed on the first GPU, or on the CPU if there is none."""
+    gpus = [name for name in devices.values() if name.startswith("cuda")]
+    first = torch.device(gpus[0]) if gpus else torch.device("cpu")
+    last = list(devices.values())[-1]
+    return Split(devices, torch.device(last) if last.startswith("cuda") else first)
+
+
+def _device_name(device: torch.device) -> str:
     return f"cuda:{device.index or 0}" if device.type == "cuda" else "cpu"
 
 
 def _free(device: torch.device) -> int:
-    """Without a limit where the system does not tell."""
+    """Free bytes; unlimited if the system does not report them."""
     free = free_bytes(device)
     return sys.maxsize if free is None else free
 
@@ -118,33 +184,3 @@ def _bytes(size: int | str) -> int:
         raise SettingsError(
             f"max_memory must be bytes or a size like 20GiB or 500MB, not {size!r}."
         ) from error
-
-
-def _inferred(model: PreTrainedModel, source: ModelSource, room: Mapping[str, int]) -> dict[str, str]:
-    """Module → device, "disk" for what finds no room."""
-    head = model.get_output_embeddings()
-    small = _SMALL.get(source.quantization)
-    special = {
-        f"{name}.weight": small
-        for name, module in model.named_modules()
-        if small is not None and isinstance(module, torch.nn.Linear) and module is not head
-    }
-    numbered = {
-        int(name.removeprefix("cuda:")) if ":" in name else name: max(0, n) for name, n in room.items()
-    }
-    found = infer_auto_device_map(
-        model,
-        max_memory=numbered,
-        no_split_module_classes=sorted(model._no_split_modules or ()),
-        dtype=model.dtype,
-        special_dtypes=special,
-    )
-    return {module: f"cuda:{at}" if isinstance(at, int) else at for module, at in found.items()}
-
-
-def _split(devices: dict[str, str]) -> Split:
-    """What lies in memory or on disk is computed on the first GPU, or on the CPU where there is none."""
-    gpus = [at for at in devices.values() if at.startswith("cuda")]
-    first = torch.device(gpus[0]) if gpus else torch.device("cpu")
-    last = list(devices.values())[-1]
-    return Split(devices, torch.device(last) if last.startswith("cuda") else first)

@@ -1,6 +1,6 @@
-"""What is to be loaded: a preset's facts, or two names, with what the caller asks for on top.
+"""Plan of a load: a preset, or a target with or without a drafter, with the caller's choices applied.
 
-Reads no model; of an adapter what it is for.
+Reads no model files, except for the configuration of an adapter.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from .weights import ModelSource, resolve_device
 
 @dataclass(frozen=True, slots=True)
 class PairPlan:
-    """`device` is where everything goes that is not split, `spread` over what the target may be.
-    `takes_system_message` is None where the chat template has to tell.
+    """The resolved choices of a load.
+
+    `device` takes everything that is not split; `spread` bounds the devices of a split target.
+    `takes_system_message` is None if the chat template decides.
     """
 
     preset: str | None
@@ -36,13 +38,18 @@ class PairPlan:
     takes_system_message: bool | None
     settings: Settings
 
+    @property
+    def sources(self) -> list[ModelSource]:
+        """The target and, if any, the drafter."""
+        return [self.target] if self.drafter is None else [self.target, self.drafter]
+
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What a caller asks to load: a preset, or a target with or without a drafter, and choices on top.
+    """A caller's choices: a preset, or a target with or without a drafter, and options.
 
-    `revision` is the target's. `quantization` is for both models where `drafter_quantization` does not say
-    otherwise; None leaves both to the preset. `max_memory` bounds what device "auto" may use.
+    `revision` is the target's. `quantization` applies to both models unless `drafter_quantization` is given;
+    None leaves it to the preset. `max_memory` bounds the memory that device "auto" may use.
     """
 
     preset: str | Preset | None = None
@@ -58,11 +65,11 @@ class LoadOptions:
 
 
 def plan_pair(options: LoadOptions) -> PairPlan:
-    """Resolve what is to be loaded, and onto what.
+    """Resolve models, revisions, quantizations and devices of a load.
 
-    Raises SettingsError where both or neither of preset and target are given, or something for a drafter that
-    is not, PresetError for an unknown preset, LoadError for a device that is not there,
-    PairUncheckableError for an adapter of no use.
+    Raises SettingsError if both or neither of preset and target are given, or options of a drafter without a
+    drafter; PresetError for an unknown preset; LoadError for a device that is not available;
+    PairUncheckableError for an adapter that cannot be used.
     """
     device = resolve_device(options.device)
     _require_quantization("quantization", options.quantization)
@@ -134,7 +141,7 @@ def _source(model: str, revision: str | None, quantization: Quantization) -> Mod
 
 
 def _spread(device: str | None, resolved: torch.device, max_memory: MaxMemory | None) -> Spread:
-    """A device that is named is kept to."""
+    """Devices that the target may be split over; none if the caller names one device."""
     if device == "auto":
         return "anywhere"
     if max_memory is not None:

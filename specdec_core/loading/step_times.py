@@ -1,4 +1,4 @@
-"""How long bare forwards take, measured with nothing sampled: the drafter's, and the target's by rows."""
+"""Measurement of bare forwards, without sampling: the drafter's, and the target's by number of rows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from dataclasses import dataclass
 import torch
 
 from ..pair import LoadedPair
-from ..runners import Runner
+from ..runners import RewindableCache, Runner
+
+ANY_ID = 5
+"""The token id that measurements feed; the time of a forward does not depend on it."""
 
 _FEWEST_REPETITIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """Median seconds of bare forwards in the middle of an answer, nothing sampled."""
+    """Median seconds of bare forwards in the middle of an answer, without sampling."""
 
     drafter_s: float
     target_s: dict[int, float]
@@ -26,57 +29,80 @@ class StepTimes:
 
     @property
     def c(self) -> float:
+        """Cost coefficient: a drafter step in one-row target steps."""
         return self.drafter_s / self.target_s[1]
 
     def v(self, rows: int) -> float:
+        """Return the verify cost: a target forward over `rows` in one-row target steps."""
         return self.target_s[rows] / self.target_s[1]
 
 
-class StepTimer:
-    """Bare forwards after `context` tokens: the drafter's over one row, the target's over each of `rows`.
+@dataclass(frozen=True, slots=True)
+class CachedRunner:
+    """A runner with a cache of its own."""
 
-    What is timed may be spread over a longer measurement, a few repetitions at a time.
+    runner: Runner
+    cache: RewindableCache
+
+    @classmethod
+    def of(cls, runner: Runner) -> CachedRunner:
+        """Return the runner with an empty cache."""
+        return cls(runner, runner.new_cache())
+
+
+class StepTimer:
+    """Timer of bare forwards after `context` tokens.
+
+    Times the drafter's over one row and the target's over each number in `rows`. `measure` may be called many
+    times, to spread the repetitions over a longer measurement.
     """
 
     def __init__(self, pair: LoadedPair, context: int, rows: Sequence[int]) -> None:
         self.context = context
-        self._target, self._drafter = pair.target, pair.drafter
-        self._caches = [runner.new_cache() for runner in (pair.target, pair.drafter) if runner is not None]
+        self._target = CachedRunner.of(pair.target)
+        self._drafter = None if pair.drafter is None else CachedRunner.of(pair.drafter)
         self._target_s: dict[int, list[float]] = {count: [] for count in sorted({1, *rows})}
         self._drafter_s: list[float] = []
 
     @torch.inference_mode()
     def measure(self, repetitions: int) -> None:
-        """All kinds take turns within a repetition, so that they meet the same machine. As in a round, as
-        many steps of the drafter come before a forward of the target as that has drafts: one after the other
-        they find their weights in the processor's cache.
+        """Time every kind of forward `repetitions` times.
+
+        The kinds take turns within a repetition, so that all meet the same load on the machine. As in a
+        round, a target forward over gamma + 1 rows comes after gamma drafter steps: in a row, these find
+        their weights in the CPU cache.
         """
-        for runner, cache in zip((self._target, self._drafter), self._caches, strict=False):
-            if cache.length == 0:
-                runner.prefill(cache, [5] * self.context)
+        self._prefill(self._target)
+        if self._drafter is not None:
+            self._prefill(self._drafter)
         for _ in range(repetitions):
             for count, seconds in self._target_s.items():
                 if self._drafter is not None:
-                    self._drafter_s += [
-                        self._forward_s(self._drafter, self._caches[1], 1) for _ in range(count - 1)
-                    ]
+                    self._drafter_s += [self._forward_s(self._drafter, 1) for _ in range(count - 1)]
                 if count == 1:
-                    # Plain decoding runs nothing else in between, which leaves its weights in the cache.
-                    self._forward_s(self._target, self._caches[0], 1)
-                seconds.append(self._forward_s(self._target, self._caches[0], count))
+                    # Plain decoding runs no drafter between, which leaves the target's weights in the cache.
+                    self._forward_s(self._target, 1)
+                seconds.append(self._forward_s(self._target, count))
 
     @property
     def times(self) -> StepTimes:
-        """Medians of everything measured so far."""
+        """Medians of all measurements so far."""
         medians = {count: statistics.median(seconds) for count, seconds in self._target_s.items()}
         return StepTimes(statistics.median(self._drafter_s) if self._drafter_s else 0.0, medians)
 
-    def _forward_s(self, runner: Runner, cache, rows: int) -> float:
-        ids = torch.full((rows,), 5, device=runner.device)
+    def _prefill(self, lane: CachedRunner) -> None:
+        """Fill an empty cache with the context."""
+        if lane.cache.length == 0:
+            lane.runner.prefill(lane.cache, [ANY_ID] * self.context)
+
+    def _forward_s(self, lane: CachedRunner, rows: int) -> float:
+        """Return the seconds of one forward, and rewind the cache to the context."""
+        runner = lane.runner
+        ids = torch.full((rows,), ANY_ID, device=runner.device)
         start = runner.clock.mark()
-        runner.forward(cache, ids)
+        runner.forward(lane.cache, ids)
         end = runner.clock.mark()
-        cache.rewind(self.context)
+        lane.cache.rewind(self.context)
         return runner.clock.seconds(start, end)
 
 
@@ -87,14 +113,15 @@ def step_times(
     repetitions: int = 25,
     within_s: float = math.inf,
 ) -> StepTimes:
-    """Median times of bare forwards; a first repetition warms up and is not kept. After `within_s` seconds
-    no further repetition is begun, three at least being kept.
+    """Measure the median times of bare forwards, after one repetition of warm-up.
+
+    No repetition starts after `within_s` seconds, except for the first three.
     """
     StepTimer(pair, context, rows).measure(1)
     timer = StepTimer(pair, context, rows)
-    ends = time.perf_counter() + within_s
-    for kept in range(repetitions):
-        if kept >= _FEWEST_REPETITIONS and time.perf_counter() >= ends:
+    deadline = time.perf_counter() + within_s
+    for repetition in range(repetitions):
+        if repetition >= _FEWEST_REPETITIONS and time.perf_counter() >= deadline:
             break
         timer.measure(1)
     return timer.times
@@ -102,12 +129,12 @@ def step_times(
 
 @torch.inference_mode()
 def prefill_s(runner: Runner, tokens: int) -> float:
-    """The shortest of a few prefills of so many tokens, in seconds; a first one warms up."""
+    """Return the shortest time of three prefills of `tokens` tokens, in seconds, after one of warm-up."""
     seconds = []
     for _ in range(1 + _FEWEST_REPETITIONS):
         cache = runner.new_cache()
         start = runner.clock.mark()
-        runner.prefill(cache, [5] * tokens)
+        runner.prefill(cache, [ANY_ID] * tokens)
         end = runner.clock.mark()
         seconds.append(runner.clock.seconds(start, end))
     return min(seconds[1:])

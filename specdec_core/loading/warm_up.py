@@ -1,6 +1,6 @@
-"""What a pair does before it answers: steps are timed, and the forwards that rounds are made of run once.
+"""Warm-up of a loaded pair: measurement of its step costs, and one run of every forward that rounds use.
 
-Without the latter, rounds with a new number of rows would pause on a runner that captures a graph of each.
+Without the latter, the first round with a new number of rows would pause on a runner that captures graphs.
 """
 
 from __future__ import annotations
@@ -11,37 +11,42 @@ from itertools import accumulate
 
 import torch
 
+from ..drafting import MODEL_FREE
 from ..drafting.length import LONGEST_AUTO, StepCosts
 from ..pair import LoadedPair
 from ..runners import Runner
 from ..sampling import Sampler, sampler_for
 from ..sampling.noise import KeyedNoise
 from ..settings import Drafting, Settings
-from .step_times import prefill_s, step_times
+from .step_times import ANY_ID, CachedRunner, prefill_s, step_times
 
 _MEASURED_ROWS = (1, 2, 3, 5, 9)
 _MEASURED_REPETITIONS = 15
 _MEASURED_WITHIN_S = 1.0
-_ANY_ID = 5
 
 
 def measured_costs(pair: LoadedPair) -> dict[Drafting, StepCosts]:
-    """What steps cost, for gamma="auto"."""
+    """Measure the step costs that gamma="auto" needs."""
     context = min(64, pair.context_length - max(_MEASURED_ROWS))
     times = step_times(pair, context, _MEASURED_ROWS, _MEASURED_REPETITIONS, _MEASURED_WITHIN_S)
-    # More rows never cost less; where it looks so, the machine was busy with something else.
-    costs = accumulate((times.v(rows) for rows in sorted(times.target_s)), max)
-    verify = dict(zip(sorted(times.target_s), costs, strict=True))
+    # More rows never cost less; a measurement that says so was disturbed by another process.
+    rising = accumulate((times.v(rows) for rows in sorted(times.target_s)), max)
+    verify = dict(zip(sorted(times.target_s), rising, strict=True))
     catch_up = (0.0, 0.0)
     if pair.drafter is not None:
         few, many = (prefill_s(pair.drafter, tokens) / times.target_s[1] for tokens in (3, context))
         each = max(0.0, many - few) / max(1, context - 3)
         catch_up = (few, each)
-    return {"model": StepCosts(times.c, verify, catch_up), "ngram": StepCosts(0.0, verify)}
+    costs: dict[Drafting, StepCosts] = {name: StepCosts(0.0, verify) for name in MODEL_FREE}
+    costs["model"] = StepCosts(times.c, verify, catch_up)
+    return costs
 
 
 def rehearse(pair: LoadedPair, own: Settings) -> None:
-    """Captures what answers with the pair's own settings and greedy ones need, where its runner captures."""
+    """Capture the graphs for answers with the pair's own settings and with greedy ones.
+
+    Nothing happens if no runner of the pair captures graphs.
+    """
     if not any(runner.captures for runner in (pair.target, pair.drafter) if runner is not None):
         return
     longest = LONGEST_AUTO if own.gamma == "auto" else own.gamma
@@ -52,18 +57,26 @@ def rehearse(pair: LoadedPair, own: Settings) -> None:
 
 @torch.inference_mode()
 def rehearse_rounds(target: Runner, drafter: Runner | None, sampler: Sampler, gammas: Iterable[int]) -> None:
-    """Rounds of these gammas in caches of their own, with a first draft step of one row and of two."""
+    """Run a round of each gamma, in caches that are dropped afterwards.
+
+    With a drafter, each also runs with a first draft step over two rows, as after a fully accepted round.
+    """
     cache = target.new_cache()
-    draft_cache = drafter.new_cache() if drafter is not None else None
+    draft_lane = None if drafter is None else CachedRunner.of(drafter)
     for gamma in gammas:
-        for missing in (1, 2) if drafter is not None and gamma else (1,):
-            sampler.start_round([_ANY_ID], gamma)
-            if drafter is None:
-                sampler.take([_ANY_ID] * gamma)
+        for missing in (1, 2) if draft_lane is not None and gamma else (1,):
+            sampler.start_round([ANY_ID], gamma)
+            if draft_lane is None:
+                sampler.take([ANY_ID] * gamma)
             else:
-                fed = drafter.ids([_ANY_ID] * missing)
-                for step in range(gamma):
-                    fed = drafter.forward(draft_cache, fed, last_rows=1, then=sampler.draft(step))
-                draft_cache.rewind(0)
+                _rehearse_drafts(draft_lane, sampler, gamma, missing)
             sampler.read(target.forward(cache, sampler.rows, then=sampler.verify))
             cache.rewind(0)
+
+
+def _rehearse_drafts(lane: CachedRunner, sampler: Sampler, gamma: int, missing: int) -> None:
+    """Draft `gamma` tokens, the first step over `missing` rows, and empty the cache again."""
+    ids = lane.runner.ids([ANY_ID] * missing)
+    for step in range(gamma):
+        ids = lane.runner.forward(lane.cache, ids, last_rows=1, then=sampler.draft(step))
+    lane.cache.rewind(0)

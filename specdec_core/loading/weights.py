@@ -1,6 +1,6 @@
-"""Weights onto a device: precision, quantization, and errors that say what to do.
+"""Loading of one model's weights onto devices: precision, quantization, errors that say what to do.
 
-Knows nothing of pairs: the gate has spoken before anything here is called.
+Knows nothing of pairs; the gate's checks are done before.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ..settings import Quantization
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from (Hub id or local folder) and how its weights are held.
+    """A model's origin (Hub id or local folder) and the quantization to load it in.
 
-    Where `model` is the folder of an `adapter`, most weights come from that one's base.
+    If `model` is the folder of an `adapter`, configuration and most weights come from the adapter's base.
     """
 
     model: str
@@ -41,32 +41,36 @@ class ModelSource:
 
     @property
     def base(self) -> str:
-        """Where configuration and weights are."""
+        """Hub id or folder of the configuration and the weights."""
         return self.adapter.base if self.adapter else self.model
 
     @property
     def base_revision(self) -> str | None:
+        """Revision of `base`; None for the default one."""
         return self.adapter.revision if self.adapter else self.revision
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A model over several devices. `devices` says where each module is ("disk" among the answers), `last`
-    where the last layer is computed.
+    """A model over several devices: `devices` maps modules to devices or "disk".
+
+    `last` is the device that computes the last layer.
     """
 
     devices: Mapping[str, str]
     last: torch.device
 
     @property
-    def places(self) -> str:
+    def device_names(self) -> str:
+        """The devices in a form for people: "cuda:0, cuda:1 and disk"."""
         *others, last = dict.fromkeys(self.devices.values())
         return f"{', '.join(others)} and {last}" if others else last
 
 
 def resolve_device(device: str | None) -> torch.device:
-    """The device asked for; for None and "auto" CUDA where there is one, else the CPU. Raises LoadError if it
-    is not there.
+    """Return the device of that name; for None and "auto" CUDA if available, else the CPU.
+
+    Raises LoadError for a device that is unknown or not available.
     """
     if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -82,12 +86,12 @@ def resolve_device(device: str | None) -> torch.device:
 
 
 def dtype_for(device: torch.device) -> torch.dtype:
-    """float32 on the CPU, where half precision is slow; bfloat16 on CUDA."""
+    """Return float32 for the CPU, where half precision is slow, and bfloat16 for CUDA."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def require_quantizable(source: ModelSource, device: torch.device) -> None:
-    """Raises LoadError where the device cannot hold the model as `source` asks for."""
+    """Raise LoadError if the quantization of `source` needs another device."""
     if source.quantization != "none" and device.type != "cuda":
         raise LoadError(
             f"{source.quantization} quantization needs a CUDA device: on the CPU bitsandbytes is 20 to 100 "
@@ -96,9 +100,9 @@ def require_quantizable(source: ModelSource, device: torch.device) -> None:
 
 
 def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
-    """The model without its weights, on the meta device, made from its configuration alone.
+    """Build the model without weights, on the meta device, from its configuration alone.
 
-    Raises LoadError for an architecture that cannot be made.
+    Raises LoadError if the configuration describes no model that transformers can build.
     """
     try:
         config = AutoConfig.from_pretrained(
@@ -106,7 +110,7 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
         )
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, dtype=dtype_for(device))
-    except Exception as error:  # whatever a configuration that nobody has checked may lead to
+    except Exception as error:  # an unchecked configuration may raise anything
         raise LoadError(
             f"{source.model}: its configuration describes no model that can be made here "
             f"({type(error).__name__}: {first_line(error)}). Choose another model or version of transformers."
@@ -116,11 +120,12 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
 def load_model(
     source: ModelSource, device: torch.device, folder: str | None = None, split: Split | None = None
 ) -> PreTrainedModel:
-    """The model in evaluation mode on `device`, in `dtype_for(device)` where it is not quantized.
+    """Load the model in evaluation mode onto `device`, in `dtype_for(device)` unless quantized.
 
-    With `split` it is over several, with a folder on disk that goes when the model does. `folder` holds its
-    files where `source` names a model on the Hub. safetensors only, no remote code, no network. Raises
-    LoadError when weights are missing, corrupt or do not fit; nothing of the model is left in memory then.
+    With `split` it is loaded over several devices, with an offload folder that is deleted with the model.
+    `folder` has the files of a model on the Hub; None if `source` is a folder. Only safetensors are read; no
+    remote code is run, no network used. Raises LoadError if weights are missing, corrupt or do not fit; then
+    nothing of the model stays in memory.
     """
     require_quantizable(source, device)
     try:
@@ -135,12 +140,12 @@ def load_model(
     except Exception as error:
         logging.getLogger(__name__).debug("loading %s failed", source.model, exc_info=error)
         failure = _explain(source, device, error)
-    # Outside of the except clauses, so that the error's frames, and the weights in them, are let go.
+    # Raised outside the except clauses: as its context, the first error would keep the weights in its frames.
     raise LoadError(failure)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; on the CPU torch says so in a plain RuntimeError."""
+    """True if the error means that memory ran out; on the CPU, torch raises a plain RuntimeError for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError | OSError) and any(
@@ -168,7 +173,8 @@ def _read(
     offload_folder: str | None = None,
 ) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model, info = AutoModelForCausalLM.from_pretrained(
+    # transformers' annotation leaves out the tuple that output_loading_info=True returns.
+    model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
         folder,
         local_files_only=True,
         trust_remote_code=False,
@@ -178,7 +184,7 @@ def _read(
         device_map=dict(devices) if devices else {"": device},
         offload_folder=offload_folder,
         quantization_config=_quantization_config(source.quantization),
-        ignore_mismatched_sizes=True,  # what does not fit is refused below, by name
+        ignore_mismatched_sizes=True,  # refused below, by name
         output_loading_info=True,
     )
     if missing := sorted(info["missing_keys"]):
@@ -196,21 +202,21 @@ def _read(
 
 
 def release_memory(error: BaseException | None = None) -> None:
-    """Frees what nothing refers to any more; of a failed load, also what only the error's frames hold."""
+    """Free unreferenced memory; after a failed load, also what only the frames of `error` refer to."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    # glibc keeps freed blocks of up to 32 MB for itself: hundreds of megabytes after a pair.
-    with suppress(OSError, AttributeError, TypeError):  # another libc, another system
+    # glibc does not return freed blocks of up to 32 MB to the system: hundreds of megabytes after a pair.
+    with suppress(OSError, AttributeError, TypeError):  # another libc or system
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _quantization_config(quantization: Quantization) -> BitsAndBytesConfig | None:
     if quantization == "nf4":
-        # The default compute dtype, float32, has no fast kernel.
+        # bitsandbytes has no fast kernel for its default compute dtype, float32.
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -218,15 +224,15 @@ def _quantization_config(quantization: Quantization) -> BitsAndBytesConfig | Non
             bnb_4bit_use_double_quant=True,
         )
     if quantization == "int8":
-        # It says in every layer of every forward that it casts bfloat16 to float16.
+        # It logs in every layer of every forward that it casts bfloat16 to float16.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        # With outlier columns found over all rows, later drafts would change earlier probabilities.
+        # With a threshold, outlier columns are found over all rows, so later drafts would change earlier p.
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return None
 
 
 def _attention_for(config) -> str:
-    """SDPA, but eager where logits are soft-capped (Gemma 2), which SDPA cannot do."""
+    """Return "sdpa", or "eager" for soft-capped attention logits (Gemma 2), which SDPA cannot compute."""
     return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
 
 

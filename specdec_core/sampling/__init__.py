@@ -1,4 +1,4 @@
-"""How a round draws its drafts and verifies them: greedy, rejection or coupled, on the host or on a device.
+"""Drafting and verification of a round: greedy, rejection or coupled, on the host or on a device.
 
 A sampler lives for one answer. It sees logits and ids, never a model.
 """
@@ -16,7 +16,10 @@ __all__ = ["DeviceSampling", "Sampler", "Verdict", "sampler_for"]
 
 
 def sampler_for(settings: Settings, noise: KeyedNoise, sampling: DeviceSampling | None = None) -> Sampler:
-    """On a device with `sampling`, its buffers there; on the host without."""
+    """Return the sampler for an answer with these settings.
+
+    It computes in the buffers of `sampling`, on their device; with None on the host.
+    """
     params = SamplingParams.from_settings(settings)
     if sampling is not None:
         return DeviceSampler(sampling, params, settings.verification, noise)

@@ -1,4 +1,7 @@
-"""What the round loop asks of every sampler, and what it gets back."""
+"""The interface of a sampler, and the outcome of a round.
+
+Knows nothing of models or text.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,23 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A round's outcome on the host. The first `accepted` of `drafts` stand, then comes `token`.
-
-    `target_probs` and `drafter_probs` are p and q of each draft, the `token_` ones those of `token`; q is
-    None after a round in which every draft stood, where no drafter spoke of that position.
-    """
+    """The outcome of a round, on the host: the first `accepted` of `drafts`, then `token` from the target."""
 
     drafts: list[int]
     accepted: int
     token: int
+    """The correction after a rejection, the bonus after a fully accepted round."""
     target_probs: list[float]
+    """p of each draft."""
     drafter_probs: list[float]
+    """q of each draft."""
     token_target_prob: float
+    """p of `token`."""
     token_drafter_prob: float | None
+    """q of `token`; None for a bonus, since no drafter proposed for its position."""
 
     def cut_to(self, drafts: int) -> Verdict:
-        """The same outcome with nothing after the first `drafts` drafts, all of which stand."""
+        """Return the outcome with only the first `drafts` drafts, all of them accepted."""
         return replace(
             self,
             drafts=self.drafts[:drafts],
@@ -37,27 +41,35 @@ class Verdict:
 
 
 class Sampler(Protocol):
-    """A round: `start_round`, a `draft` for each step or all of them with `take`, `verify`, `read`.
+    """Drafting and verification for one answer.
 
-    What `draft` returns, and `verify`, are handed to a runner, which calls them with the logits or captures
-    them with the forward.
+    Calls of a round: `start_round`, then `draft` for each step or `take` for all drafts at once, then
+    `verify`, then `read`. The functions that `draft` and `verify` return go to a runner, which calls them
+    with a forward's logits or captures them in its graph.
     """
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
-        """Prepares for up to gamma drafts after `context`, and the token after them."""
+        """Prepare for up to `gamma` drafts after `context`, and for the target's token after them."""
+        ...
 
     def draft(self, step: int) -> Callable[[Tensor], Tensor]:
-        """For draft `step`: the drafter's logits [1, vocab] → its token [1], which the sampler keeps."""
+        """Return a function that draws and stores draft `step`: logits [1, vocab] → its id [1], int64."""
+        ...
 
     def take(self, ids: Sequence[int]) -> None:
-        """Drafts that were not drawn from a distribution: their q is one-hot."""
+        """Store drafts that were not drawn from a distribution; their q is one-hot."""
+        ...
 
     @property
     def rows(self) -> Tensor:
-        """What the target verifies: the last id of the context and the drafts, [1 + drafts]."""
+        """Ids that the target verifies: the last of the context, then the drafts [1 + drafts], int64."""
+        ...
 
-    def verify(self, logits: Tensor) -> Any:
-        """The target's logits [1 + drafts, vocab] → what `read` takes."""
+    @property
+    def verify(self) -> Callable[[Tensor], Any]:
+        """Function of the target's logits [1 + drafts, vocab] that returns the argument of `read`."""
+        ...
 
     def read(self, outcome: Any) -> Verdict:
-        """The round's one wait for the device."""
+        """Return the round's outcome. The only call of a round that synchronizes with the device."""
+        ...

@@ -1,4 +1,4 @@
-"""Logits → the distribution that a token is drawn from: temperature, top-k, top-p, min-p.
+"""Conversion of logits to the distribution that a token is drawn from: temperature, top-k, top-p, min-p.
 
 Knows nothing of models, rounds or randomness.
 """
@@ -13,11 +13,12 @@ from torch import Tensor
 from ..settings import Settings
 
 _NUCLEUS_FIRST = 256
+"""Tokens that are sorted first; a nucleus is rarely larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """The part of the settings that shapes a distribution."""
+    """The settings that shape a distribution."""
 
     temperature: float
     top_k: int
@@ -26,20 +27,23 @@ class SamplingParams:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SamplingParams:
+        """Return the parameters of an answer with these settings."""
         return cls(float(settings.temperature), settings.top_k, float(settings.top_p), float(settings.min_p))
 
     @property
     def greedy(self) -> bool:
-        # Below this float32 cannot tell the best logit from infinitely better than the rest.
+        """True if the distribution is one-hot at the argmax."""
+        # At a lower temperature, float32 softmax gives the best logit a probability of 1 anyway.
         return self.temperature < 1e-6
 
 
 def filtered_logits(logits: Tensor, params: SamplingParams) -> Tensor:
-    """Temperature → top-k → top-p → min-p on logits [rows, vocab], in float32; filtered entries are -inf.
+    """Apply temperature, top-k, top-p and min-p, in this order, to logits [rows, vocab].
 
-    `params.temperature` must be above 0. The most probable token always survives. top-p keeps the
-    smallest set whose mass reaches p (Holtzman et al. 2020); min-p keeps what has at least min_p times
-    the probability of the best (Nguyen et al. 2024), both measured on what the filters before them left.
+    Returns float32 [rows, vocab] with filtered entries at -inf. `params.temperature` must be above 0. The
+    most probable token is always kept. top-p keeps the smallest set whose mass reaches p (Holtzman et al.
+    2020); min-p keeps tokens with at least min_p times the highest probability (Nguyen et al. 2024). Both
+    measure the distribution that the filters before them leave.
     """
     logits = logits.float() * (1 / params.temperature)
     if 0 < params.top_k < logits.shape[-1]:
@@ -54,10 +58,10 @@ def filtered_logits(logits: Tensor, params: SamplingParams) -> Tensor:
 
 
 def _nucleus(logits: Tensor, top_p: float) -> Tensor:
-    """The smallest set of tokens whose mass reaches top_p [rows, vocab]; of equals, the first ones.
+    """Boolean mask [rows, vocab]: the smallest set whose mass reaches top_p, the lower ids among equals.
 
-    Sorting a whole vocabulary takes longer than a small model's forward, and a nucleus is seldom large: the
-    best few hundred are ordered first, and all only where their mass does not reach it.
+    Sorting a whole vocabulary takes longer than a small model's forward, and a nucleus is rarely large. So
+    the best few hundred are sorted first, and the whole vocabulary only if their mass does not reach top_p.
     """
     vocab, total = logits.shape[-1], logits.logsumexp(-1, keepdim=True)
     for size in (min(_NUCLEUS_FIRST, vocab), vocab):
@@ -66,15 +70,15 @@ def _nucleus(logits: Tensor, top_p: float) -> Tensor:
         mass = probs.cumsum(-1)
         if size == vocab or bool((mass[..., -1] >= top_p).all()):
             break
-    # Each is kept whose better ones have not reached it yet; the best has none.
-    kept = (mass - probs < top_p).sum(-1, keepdim=True).clamp(min=1)
-    threshold = best.gather(-1, kept - 1)
+    # A token is kept if the mass of the better ones is below top_p; the best is always kept.
+    kept_count = (mass - probs < top_p).sum(-1, keepdim=True).clamp(min=1)
+    threshold = best.gather(-1, kept_count - 1)
     better, equal = logits > threshold, logits == threshold
-    return better | (equal & (equal.cumsum(-1) <= kept - better.sum(-1, keepdim=True)))
+    return better | (equal & (equal.cumsum(-1) <= kept_count - better.sum(-1, keepdim=True)))
 
 
 def probabilities(logits: Tensor, params: SamplingParams) -> Tensor:
-    """The distribution [rows, vocab], float32, that a token is drawn from; one-hot at temperature 0."""
+    """Return the distribution to draw from: float32 like logits [rows, vocab], one-hot if greedy."""
     if params.greedy:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
     return filtered_logits(logits, params).softmax(-1)

@@ -1,9 +1,9 @@
-"""Sampling where the logits are in the host's own memory (CPU).
+"""Sampling on the host (CPU), over numpy views of the logits.
 
-Nothing has to be waited for there, so a round walks its drafts one by one, on numpy's views of the tensors,
-and computes only the residual that it draws from. A forward leaves nothing else in the processor's caches, so
-that an operation here costs five times what it does in a loop of its own: few matter more than fast ones. The
-functions it must agree with are in `verification`.
+Nothing has to be synchronized here, so a round verifies its drafts one by one and computes only the residual
+that it draws from. After a forward the CPU caches are cold, which makes an operation here five times slower
+than in a loop of its own: the number of operations matters more than their speed. The results must equal
+those of the tensor functions in `verification`.
 """
 
 from __future__ import annotations
@@ -22,36 +22,45 @@ from .verification import walk_match, walk_rejection
 
 
 class _HostSampler(ABC):
-    """Keeps the drafts of a round, and what each was drawn from [1, vocab] where that is not one-hot."""
+    """Base of the samplers on the host: a round's drafts and, unless one-hot, the q [1, vocab] of each."""
 
     def __init__(self) -> None:
         self._fed = torch.zeros(1, dtype=torch.int64)
         self._fed_on_host = self._fed.numpy()
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
+        """See Sampler.start_round."""
         self._last = context[-1]
         self._drafts: list[int] = []
         self._q: list[Tensor] = []
 
     def draft(self, step: int) -> Callable[[Tensor], Tensor]:
+        """See Sampler.draft."""
         return self._draft
 
     @abstractmethod
     def _draft(self, logits: Tensor) -> Tensor:
-        """The drafter's logits [1, vocab] → its token [1]."""
+        """Draw and store a draft: the drafter's logits [1, vocab] → its id [1]."""
+
+    @abstractmethod
+    def verify(self, logits: Tensor) -> Verdict:
+        """See Sampler.verify: the target's logits [1 + drafts, vocab] → the round's outcome."""
 
     def take(self, ids: Sequence[int]) -> None:
+        """See Sampler.take."""
         self._drafts += ids
 
     @property
     def rows(self) -> Tensor:
+        """See Sampler.rows."""
         return torch.from_numpy(np.array([self._last, *self._drafts]))
 
     def read(self, outcome: Verdict) -> Verdict:
+        """See Sampler.read."""
         return outcome
 
     def _keep(self, draft: int, q: Tensor | None) -> Tensor:
-        """Its token [1], in a tensor that the next forward reads and the next draft overwrites."""
+        """Store a draft. Returns its id [1] in a tensor that the next draft overwrites."""
         self._drafts.append(draft)
         if q is not None:
             self._q.append(q)
@@ -59,10 +68,11 @@ class _HostSampler(ABC):
         return self._fed
 
     def _rows_of_q(self) -> list[np.ndarray]:
+        """A row [vocab] for each draft; an empty list where all are one-hot."""
         return [row.numpy()[0] for row in self._q]
 
     def _verdict(self, accepted: int, token: int, p: np.ndarray, q: Sequence[np.ndarray]) -> Verdict:
-        """p [gamma + 1, vocab]; q a row [vocab] for each draft, or none where all are one-hot."""
+        """Build a Verdict from p [gamma + 1, vocab] and q: a row [vocab] for each draft, none if one-hot."""
         drafts, gamma = self._drafts, len(self._drafts)
         token_q = None
         if accepted < gamma:
@@ -79,12 +89,13 @@ class _HostSampler(ABC):
 
 
 class GreedySampler(_HostSampler):
-    """Temperature 0: both models take the argmax, p and q are one-hot, no noise is needed."""
+    """Temperature 0: both models take the argmax, so p and q are one-hot."""
 
     def _draft(self, logits: Tensor) -> Tensor:
         return self._keep(_argmax(logits)[0], None)
 
     def verify(self, logits: Tensor) -> Verdict:
+        """See Sampler.verify."""
         drafts, choices = self._drafts, _argmax(logits)
         accepted, token = walk_match(choices, drafts)
         return Verdict(
@@ -99,7 +110,7 @@ class GreedySampler(_HostSampler):
 
 
 class RejectionSampler(_HostSampler):
-    """Speculative sampling with independent keyed draws for drafting, accepting and the residual."""
+    """Speculative sampling with independent keyed draws for drafting, acceptance and the residual."""
 
     def __init__(self, params: SamplingParams, noise: KeyedNoise) -> None:
         super().__init__()
@@ -107,26 +118,29 @@ class RejectionSampler(_HostSampler):
         self.noise = noise
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
+        """See Sampler.start_round."""
         super().start_round(context, gamma)
         position = len(context)
-        self._uniforms: Uniforms = self.noise.uniforms(range(position, position + gamma + 1))
+        self.uniforms: Uniforms = self.noise.uniforms(range(position, position + gamma + 1))
 
     def _draft(self, logits: Tensor) -> Tensor:
         q = probabilities(logits, self.params)
-        return self._keep(draw_on_host(q, self._uniforms.draft[len(self._drafts)]), q)
+        return self._keep(draw_on_host(q, self.uniforms.draft[len(self._drafts)]), q)
 
     def verify(self, logits: Tensor) -> Verdict:
+        """See Sampler.verify."""
         p, q = probabilities(logits, self.params).numpy(), self._rows_of_q()
         accepted, token = walk_rejection(
-            p, q or None, self._drafts, self._uniforms.accept, self._uniforms.residual
+            p, q or None, self._drafts, self.uniforms.accept, self.uniforms.residual
         )
         return self._verdict(accepted, token, p, q)
 
 
 class CoupledSampler(_HostSampler):
-    """Both models take the argmax of log probability plus the same Gumbel noise, keyed by position.
+    """Argmax of log probability plus Gumbel noise in both models, with the same noise, keyed by position.
 
-    The draw is exact (Gumbel-max), and the same whatever was drafted, so a seed gives the baseline's text.
+    Gumbel-max draws exactly from p. The draw does not depend on the drafts, so a seed gives the baseline's
+    text.
     """
 
     def __init__(self, params: SamplingParams, noise: KeyedNoise) -> None:
@@ -135,6 +149,7 @@ class CoupledSampler(_HostSampler):
         self.noise = noise
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
+        """See Sampler.start_round."""
         super().start_round(context, gamma)
         self._positions = range(len(context), len(context) + gamma + 1)
         self._gumbel: Tensor | None = None
@@ -145,6 +160,7 @@ class CoupledSampler(_HostSampler):
         return self._keep(choice, filtered.softmax(-1))
 
     def verify(self, logits: Tensor) -> Verdict:
+        """See Sampler.verify."""
         filtered = filtered_logits(logits, self.params)
         choices = _argmax(filtered + self._noise(logits.shape[-1])[: logits.shape[0]])
         accepted, token = walk_match(choices, self._drafts)
@@ -157,5 +173,5 @@ class CoupledSampler(_HostSampler):
 
 
 def _argmax(scores: Tensor) -> list[int]:
-    """scores [rows, vocab] → the first of the best in each row [rows]."""
+    """Return the index of the highest score in each row [rows, vocab], the lowest index of equal ones."""
     return scores.float().numpy().argmax(-1).tolist()

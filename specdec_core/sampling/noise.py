@@ -1,6 +1,6 @@
-"""Draws from a distribution, and the keyed noise that makes an answer repeatable.
+"""Draws from a distribution, and keyed noise that makes an answer reproducible.
 
-Knows nothing of models or rounds. `draw` works on the device of its tensors without synchronizing; the other
+Knows nothing of models or rounds. `draw` runs on the device of its tensors without synchronizing; the other
 functions may synchronize.
 """
 
@@ -16,13 +16,13 @@ from torch import Tensor
 
 _MASK32 = 0xFFFFFFFF
 _HASHED_AT_ONCE = 16
-"""Positions hashed ahead: between two forwards a single hash would run with cold caches."""
+"""Positions hashed at a time: single hashes between forwards would each run with cold CPU caches."""
 
 
 def draw(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse-CDF draw: weights [vocab], not necessarily normalized, and uniform [1] in (0, 1) → id [1].
+    """Draw an id [1] by the inverse CDF of weights [vocab], normalized or not, with uniform [1] in (0, 1).
 
-    Summed in float64, so that the tail of a large vocabulary keeps its mass; an entry of weight 0 is
+    The sum is in float64, so that the tail of a large vocabulary keeps its mass. Entries of weight 0 are
     never drawn.
     """
     cdf = weights.cumsum(-1, dtype=torch.float64)
@@ -31,14 +31,14 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 def draw_on_host(weights: Tensor, uniform: float) -> int:
-    """`draw` for weights [vocab] or [1, vocab] in the host's memory, where the result is there at once."""
+    """`draw` on the host, for weights [vocab] or [1, vocab] and a uniform in (0, 1)."""
     cdf = weights.cumsum(-1, dtype=torch.float64).numpy().reshape(-1)
     return min(int(cdf.searchsorted(uniform * cdf[-1], side="right")), len(cdf) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Uniforms:
-    """For each position a number in (0, 1) of each stream; the streams are independent."""
+    """Uniform numbers in (0, 1) for a range of positions, in three independent streams."""
 
     draft: list[float]
     accept: list[float]
@@ -46,13 +46,12 @@ class Uniforms:
 
 
 class KeyedNoise:
-    """Randomness as a function of (seed, absolute position, purpose), so that no draw depends on which
-    other draws were made. The hash is BLAKE2b on the host, and for the Gumbel rows a 32-bit mixer
-    (MurmurHash3's finalizer) over token ids on the device.
+    """Randomness as a function of (seed, absolute position, purpose): no draw depends on earlier draws.
 
-    The three uniforms of a position are three parts of one digest: BLAKE2b keyed with the seed is a
-    pseudorandom function, whose bits are as good as independent of each other, so that the part of the digest
-    can be the purpose, at a third of the cost.
+    The hash is BLAKE2b on the host; for Gumbel rows its digest keys a 32-bit mixer (MurmurHash3's finalizer)
+    over token ids on the device. The three uniforms of a position are three parts of one digest, at a third
+    of the cost of three: BLAKE2b keyed with the seed is a pseudorandom function, so its output bits can be
+    treated as independent.
     """
 
     def __init__(self, seed: int | None, device: torch.device | str = "cpu") -> None:
@@ -63,7 +62,7 @@ class KeyedNoise:
         self._hashed = range(0)
 
     def uniforms(self, positions: range) -> Uniforms:
-        """Three numbers for each of one or more positions, of 48 bits each."""
+        """Return three uniforms of 48 bits for each of one or more positions."""
         first, end = positions.start, positions.stop
         if not self._hashed.start <= first < end <= self._hashed.stop:
             self._hashed = range(first, max(end, first + _HASHED_AT_ONCE))
@@ -71,11 +70,11 @@ class KeyedNoise:
             self._streams = [
                 [((part >> 16) + 0.5) / 2**48 for part in stream] for stream in zip(*parts, strict=True)
             ]
-        asked = slice(first - self._hashed.start, end - self._hashed.start)
-        return Uniforms(*(stream[asked] for stream in self._streams))
+        window = slice(first - self._hashed.start, end - self._hashed.start)
+        return Uniforms(*(stream[window] for stream in self._streams))
 
     def gumbel(self, positions: range, vocab: int) -> Tensor:
-        """Standard Gumbel noise [positions, vocab], float32, indexed by position and token id."""
+        """Return standard Gumbel noise [positions, vocab], float32, keyed by seed, position and token id."""
         if self._ids is None or self._ids.shape[0] != vocab:
             self._ids = torch.arange(vocab, device=self.device)
         keys = [struct.unpack("<Q", self._digest(p, b"gumbel", 8))[0] for p in positions]
@@ -91,6 +90,7 @@ class KeyedNoise:
 
 
 def _mix32(x: Tensor) -> Tensor:
+    """MurmurHash3's 32-bit finalizer, on int64 in [0, 2^32)."""
     x = x ^ (x >> 16)
     x = (x * 0x85EBCA6B) & _MASK32
     x = x ^ (x >> 13)

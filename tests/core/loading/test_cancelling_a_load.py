@@ -1,4 +1,4 @@
-"""A load that is called off: it ends where it stands, leaves nothing in memory, and can be taken up again."""
+"""Cancellation of loads: the load ends at once, leaves nothing in memory, and can be repeated."""
 
 import gc
 import threading
@@ -11,8 +11,8 @@ import specdec_core as sd
 HI = [{"role": "user", "content": "Once upon a time"}]
 
 
-class CalledOffError(Exception):
-    """What a caller's own progress function may raise."""
+class CallerError(Exception):
+    """An error of a caller's own progress function."""
 
 
 def models_in_memory() -> int:
@@ -31,28 +31,28 @@ def load(pair_folders):
     ["Checking", "Comparing", "Looking", "Loading the target", "Loading the drafter", "Warming", "Ready"],
 )
 def test_a_load_can_be_cancelled_at_every_step_and_leaves_nothing(load, words):
-    cancel, said = threading.Event(), []
+    cancel, messages = threading.Event(), []
 
     def on_progress(message: str, share: float | None) -> None:
-        said.append(message)
+        messages.append(message)
         if message.startswith(words):
             cancel.set()
 
     before = models_in_memory()
     with pytest.raises(sd.LoadCancelledError, match="Loading was cancelled"):
         load(on_progress=on_progress, cancel=cancel)
-    assert said[-1].startswith(words)
+    assert messages[-1].startswith(words)
     assert models_in_memory() == before
 
 
 @pytest.mark.parametrize("words", ["Checking", "Loading the drafter", "Warming", "Ready"])
-def test_what_a_progress_function_raises_ends_the_load_and_comes_out_as_it_is(load, words):
+def test_an_error_of_a_progress_function_ends_the_load_and_is_raised_unchanged(load, words):
     def on_progress(message: str, share: float | None) -> None:
         if message.startswith(words):
-            raise CalledOffError(message)
+            raise CallerError(message)
 
     before = models_in_memory()
-    with pytest.raises(CalledOffError, match=words):
+    with pytest.raises(CallerError, match=words):
         load(on_progress=on_progress)
     assert models_in_memory() == before
     load().unload()
@@ -61,26 +61,26 @@ def test_what_a_progress_function_raises_ends_the_load_and_comes_out_as_it_is(lo
 def test_a_load_cancelled_beforehand_reads_nothing(load):
     cancel = threading.Event()
     cancel.set()
-    said = []
+    messages = []
     with pytest.raises(sd.LoadCancelledError):
-        load(on_progress=lambda message, share: said.append(message), cancel=cancel)
-    assert said == []
+        load(on_progress=lambda message, share: messages.append(message), cancel=cancel)
+    assert messages == []
 
 
 def test_a_load_that_waits_for_another_can_be_cancelled(load):
-    first_is_at_work, go_on, cancel = threading.Event(), threading.Event(), threading.Event()
+    first_loads, go_on, cancel = threading.Event(), threading.Event(), threading.Event()
 
     def hold(message: str, share: float | None) -> None:
-        first_is_at_work.set()
+        first_loads.set()
         assert go_on.wait(60)
 
     first = threading.Thread(target=lambda: load(on_progress=hold).unload())
     first.start()
-    assert first_is_at_work.wait(60)
-    said = []
+    assert first_loads.wait(60)
+    messages = []
 
     def wait(message: str, share: float | None) -> None:
-        said.append(message)
+        messages.append(message)
         cancel.set()
 
     try:
@@ -89,14 +89,14 @@ def test_a_load_that_waits_for_another_can_be_cancelled(load):
     finally:
         go_on.set()
         first.join(60)
-    assert said == ["Waiting until another pair is loaded"]
+    assert messages == ["Waiting until another pair is loaded"]
     assert not first.is_alive()
 
 
 def test_a_cancelled_load_leaves_the_pair_before_it_serving(load, engine):
     settings = sd.Settings(max_new_tokens=8, seed=1)
-    wanted = engine.generate(HI, settings).token_ids
+    expected = engine.generate(HI, settings).token_ids
     cancel = threading.Event()
     with pytest.raises(sd.LoadCancelledError):
         load(on_progress=lambda message, share: cancel.set(), cancel=cancel)
-    assert engine.generate(HI, settings).token_ids == wanted
+    assert engine.generate(HI, settings).token_ids == expected

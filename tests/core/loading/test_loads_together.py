@@ -1,49 +1,65 @@
-"""Loads beside each other, after each other, and beside answers: nobody is in anybody's way."""
+"""Loads at the same time, one after another, and beside answers."""
 
 import threading
 
 import specdec_core as sd
 
 HI = [{"role": "user", "content": "Once upon a time"}]
+TIMEOUT_S = 60
 
 
-def test_two_loads_at_once_take_turns_and_both_serve(pair_folders):
+def test_loads_at_once_take_turns_and_all_serve(pair_folders):
+    """The first load goes on only when both others wait for it."""
     target, drafter = pair_folders
-    said, engines = [], []
+    first_loads, other_waits = threading.Event(), threading.Semaphore(0)
+    waits, engines = [], []
 
-    def load() -> None:
-        engines.append(
-            sd.Engine.load(
-                target=target, drafter=drafter, device="cpu", on_progress=lambda text, _: said.append(text)
-            )
-        )
+    def hold(message: str, share: float | None) -> None:
+        if not first_loads.is_set():
+            first_loads.set()
+            waits.extend(other_waits.acquire(timeout=TIMEOUT_S) for _ in range(2))
 
-    threads = [threading.Thread(target=load) for _ in range(3)]
-    for thread in threads:
+    def announce(message: str, share: float | None) -> None:
+        if message == "Waiting until another pair is loaded":
+            other_waits.release()
+
+    def load(on_progress: sd.Progress) -> None:
+        engines.append(sd.Engine.load(target=target, drafter=drafter, device="cpu", on_progress=on_progress))
+
+    first, *others = [threading.Thread(target=load, args=[report]) for report in (hold, announce, announce)]
+    first.start()
+    assert first_loads.wait(TIMEOUT_S)
+    for thread in others:
         thread.start()
-    for thread in threads:
-        thread.join()
-    settings = sd.Settings(max_new_tokens=12, seed=1)
-    answers = {engine.generate(HI, settings).text for engine in engines}
+    for thread in (first, *others):
+        thread.join(TIMEOUT_S)
+    assert waits == [True, True]
     assert len(engines) == 3
-    assert len(answers) == 1
-    assert "Waiting until another pair is loaded" in said
+    settings = sd.Settings(max_new_tokens=12, seed=1)
+    assert len({engine.generate(HI, settings).text for engine in engines}) == 1
 
 
 def test_an_answer_goes_on_while_another_pair_is_loaded(engine, pair_folders):
     settings = sd.Settings(max_new_tokens=120, seed=3)
-    wanted = engine.generate(HI, settings).token_ids
+    expected = engine.generate(HI, settings).token_ids
     target, drafter = pair_folders
-    loading = threading.Thread(
-        target=lambda: sd.Engine.load(target=target, drafter=drafter, device="cpu").unload()
-    )
+    loads, go_on = threading.Event(), threading.Event()
+
+    def hold(message: str, share: float | None) -> None:
+        loads.set()
+        go_on.wait(TIMEOUT_S)
+
+    def load() -> None:
+        sd.Engine.load(target=target, drafter=drafter, device="cpu", on_progress=hold).unload()
+
+    loading = threading.Thread(target=load)
     loading.start()
-    got = []
+    assert loads.wait(TIMEOUT_S)
+    answers = [engine.generate(HI, settings).token_ids]
+    go_on.set()
     while loading.is_alive():
-        got.append(engine.generate(HI, settings).token_ids)
-    loading.join()
-    assert got
-    assert all(ids == wanted for ids in got)
+        answers.append(engine.generate(HI, settings).token_ids)
+    assert all(ids == expected for ids in answers)
 
 
 def test_loading_the_same_pair_twice_in_a_row_gives_the_same_answers(pair_folders):
@@ -51,9 +67,9 @@ def test_loading_the_same_pair_twice_in_a_row_gives_the_same_answers(pair_folder
     settings = sd.Settings(max_new_tokens=24, seed=2)
     answers = []
     for _ in range(2):
-        loaded = sd.Engine.load(target=target, drafter=drafter, device="cpu")
-        answers.append(loaded.generate(HI, settings).token_ids)
-        loaded.unload()
+        engine = sd.Engine.load(target=target, drafter=drafter, device="cpu")
+        answers.append(engine.generate(HI, settings).token_ids)
+        engine.unload()
     assert answers[0] == answers[1]
 
 

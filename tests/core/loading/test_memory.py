@@ -1,4 +1,4 @@
-"""How much memory a pair is said to need, what it takes, and what happens where it is not there."""
+"""The estimate of a pair's memory, the memory it takes, and errors where there is too little."""
 
 import gc
 import json
@@ -19,8 +19,13 @@ from transformers import (
 )
 
 import specdec_core as sd
-from specdec_core.loading import memory
-from specdec_core.loading.memory import free_bytes, memory_need, require_memory, weights_bytes
+from specdec_core.loading.memory import (
+    container_free_bytes,
+    free_bytes,
+    memory_need,
+    require_memory,
+    weights_bytes,
+)
 from specdec_core.loading.weights import ModelSource, skeleton
 from tests.support.measure_memory import measured_apart
 from tests.support.tiny_pair import save_pair
@@ -36,7 +41,7 @@ def _folder(tmp_path, config) -> str:
 
 
 def _live_tensors() -> int:
-    """Bytes of the parameters of models that are still referred to."""
+    """Bytes of the parameters of all models that are alive."""
     gc.collect()
     models = [thing for thing in gc.get_objects() if issubclass(type(thing), PreTrainedModel)]
     return sum(p.nbytes for model in models for p in model.parameters() if not p.is_meta)
@@ -98,10 +103,10 @@ def test_a_skeleton_holds_no_weights(pair_folders):
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 
-# What is free
+# Free memory
 
 
-def test_what_is_free_is_less_than_what_the_machine_has():
+def test_free_memory_is_less_than_all_memory():
     assert 0 < free_bytes(CPU) < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -109,12 +114,12 @@ def test_a_containers_limit_counts(tmp_path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 100\n")
-    assert memory._container_bytes(tmp_path) == 400
+    assert container_free_bytes(tmp_path) == 400
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._container_bytes(tmp_path) is None
+    assert container_free_bytes(tmp_path) is None
 
 
-# Too much
+# Pairs that do not fit
 
 
 def _large_pair(tmp_path) -> tuple[str, str]:
@@ -131,7 +136,7 @@ def _large_pair(tmp_path) -> tuple[str, str]:
     return paths
 
 
-def test_what_does_not_fit_is_refused_with_the_numbers_before_a_weight_is_looked_for(tmp_path):
+def test_a_pair_that_does_not_fit_is_refused_with_the_numbers_before_any_download(tmp_path):
     target, drafter = _large_pair(tmp_path)
     with pytest.raises(sd.LoadError) as refusal:
         sd.Engine.load(target=target, drafter=drafter, device="cpu")
@@ -141,7 +146,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers_before_a_weight_is_looked
     assert "a smaller pair, or free memory" in message
 
 
-def test_where_the_target_alone_would_fit_that_is_said(tmp_path, pair_folders):
+def test_a_refusal_says_if_the_target_alone_would_fit(tmp_path, pair_folders):
     _, drafter = _large_pair(tmp_path)
     with pytest.raises(sd.LoadError, match="The target alone would fit"):
         require_memory([ModelSource(pair_folders[0]), ModelSource(drafter)], CPU)
@@ -155,7 +160,7 @@ def test_a_configuration_that_describes_no_model_is_named(tmp_path, pair_folders
         sd.Engine.load(target=target, drafter=pair_folders[1], device="cpu")
 
 
-# Nothing left behind
+# Memory after a failed load
 
 
 @pytest.mark.parametrize("what", ["corrupt", "incomplete"])
@@ -171,11 +176,11 @@ def test_a_drafter_that_cannot_be_loaded_leaves_no_target_in_memory(tmp_path, wh
     before = _live_tensors()
     with pytest.raises(sd.LoadError) as kept:
         sd.Engine.load(target=target, drafter=drafter, device="cpu")
-    assert kept.value is not None  # the error is still held, as a page may hold it
+    assert kept.value is not None  # the error is still referenced, as by a page that shows it
     assert _live_tensors() == before
 
 
-def test_memory_that_runs_out_while_loading_is_told_and_leaves_only_the_pair_before(tmp_path):
+def test_running_out_of_memory_while_loading_is_reported_and_leaves_only_the_pair_before(tmp_path):
     """The process's address space is limited, so that torch's own allocator fails half-way."""
     script = tmp_path / "limited.py"
     script.write_text(LIMITED)

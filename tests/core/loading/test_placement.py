@@ -1,4 +1,4 @@
-"""A target that is split: over memory and disk here, over GPUs by the same path where there are several."""
+"""Splits of a target: over memory and disk here, over GPUs by the same path on machines with several."""
 
 import gc
 import json
@@ -11,7 +11,7 @@ import torch
 import specdec_core as sd
 from specdec_core.loading import placement
 from specdec_core.loading.memory import memory_need
-from specdec_core.loading.placement import place, room_by_device
+from specdec_core.loading.placement import MaxMemory, Placement, Spread, plan_placement, room_by_device
 from specdec_core.loading.weights import ModelSource, Split
 from tests.support.families import FAMILIES, save_family
 from tests.support.tiny_pair import save_pair
@@ -21,7 +21,7 @@ HI = [{"role": "user", "content": "Once upon a time"}]
 
 
 def half_of_the_target(target: str, drafter: str) -> dict[str, int]:
-    """Room for everything but half of the target's weights."""
+    """A bound on memory that leaves room for all but half of the target's weights."""
     both = memory_need([ModelSource(target), ModelSource(drafter)], CPU)
     alone = memory_need([ModelSource(target)], CPU)
     return {"cpu": both.total_bytes - alone.weights_bytes + _stored_bytes(target) // 2}
@@ -33,7 +33,7 @@ def _stored_bytes(folder: str) -> int:
 
 @pytest.fixture
 def offload_folders(tmp_path, monkeypatch):
-    """The folders that loads have made for layers on disk."""
+    """A function that lists the offload folders of all loads."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return lambda: list(tmp_path.glob("specdec-offload-*"))
 
@@ -80,7 +80,9 @@ def test_a_conversation_with_a_split_target_keeps_its_caches(pair_folders, offlo
     split.unload()
 
 
-def test_what_is_split_and_why_the_runner_is_eager_is_told(pair_folders, offload_folders):
+def test_the_info_names_the_devices_of_a_split_and_the_reason_for_the_eager_runner(
+    pair_folders, offload_folders
+):
     target, drafter = pair_folders
     room = half_of_the_target(target, drafter)
     split = sd.Engine.load(target=target, drafter=drafter, device="auto", max_memory=room)
@@ -107,15 +109,15 @@ def test_a_split_target_that_cannot_be_loaded_leaves_no_folder(tmp_path, offload
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"device": "auto", "max_memory": {"cuda:7": "1GiB"}}, "names 'cuda:7'; the devices here are cpu"),
         ({"device": "auto", "max_memory": {"cpu": "a lot"}}, "a size like 20GiB or 500MB, not 'a lot'"),
         ({"device": "cpu", "max_memory": {"cpu": "1GiB"}}, "give it with device auto"),
     ],
 )
-def test_a_bound_that_makes_no_sense_is_refused(pair_folders, options, said):
-    with pytest.raises(sd.SettingsError, match=said):
+def test_an_invalid_bound_on_memory_is_refused(pair_folders, options, message):
+    with pytest.raises(sd.SettingsError, match=message):
         sd.Engine.load(target=pair_folders[0], **options)
 
 
@@ -126,12 +128,12 @@ def test_a_bound_that_leaves_no_room_for_the_drafter_is_refused_with_the_numbers
         )
 
 
-# What several GPUs would be given: the decision alone, made from configurations
+# Placement on several GPUs: the decision alone, from configurations
 
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """As many GPUs as given, each with so many GiB free, and 64 GiB of memory."""
+    """A function that fakes GPUs with the given free GiB, beside 64 GiB of memory."""
 
     def present(*free_gib: float) -> None:
         free = {torch.device("cuda", at): int(gib * 2**30) for at, gib in enumerate(free_gib)}
@@ -157,24 +159,31 @@ def sources(tmp_path) -> list[ModelSource]:
     return [ModelSource(str(tmp_path / name)) for name in shapes]
 
 
+def split_of(sources: list[ModelSource], spread: Spread, max_memory: MaxMemory | None = None) -> Split:
+    """The split of a pair that no GPU has room for."""
+    split = plan_placement(sources, CUDA, spread, max_memory).split
+    assert split is not None
+    return split
+
+
 def modules_by_device(split: Split) -> dict[str, int]:
     return {name: list(split.devices.values()).count(name) for name in dict.fromkeys(split.devices.values())}
 
 
 def test_one_gpu_with_room_is_used_alone(gpus, sources):
     gpus(24, 24)
-    assert place(sources, CUDA, "gpus") == torch.device("cuda:0")
+    assert plan_placement(sources, CUDA, "gpus") == Placement(torch.device("cuda:0"))
 
 
 def test_another_gpu_with_room_is_used_alone_rather_than_both(gpus, sources):
     gpus(4, 24)
-    assert place(sources, CUDA, "gpus") == torch.device("cuda:1")
+    assert plan_placement(sources, CUDA, "gpus") == Placement(torch.device("cuda:1"))
 
 
 def test_two_gpus_share_what_one_cannot_hold_and_the_last_has_the_drafter(gpus, sources):
     gpus(16, 12)
-    split = place(sources, CUDA, "gpus")
-    assert split.places == "cuda:0 and cuda:1"
+    split = split_of(sources, "gpus")
+    assert split.device_names == "cuda:0 and cuda:1"
     assert split.last == torch.device("cuda:1")
     # 12 GiB less head room, caches and drafter: not even half of the 32 layers.
     assert 0 < modules_by_device(split)["cuda:1"] < 16
@@ -182,35 +191,35 @@ def test_two_gpus_share_what_one_cannot_hold_and_the_last_has_the_drafter(gpus, 
 
 def test_a_third_gpu_is_left_alone_where_two_are_enough(gpus, sources):
     gpus(16, 12, 17)
-    assert place(sources, CUDA, "gpus").places == "cuda:0 and cuda:1"
+    assert split_of(sources, "gpus").device_names == "cuda:0 and cuda:1"
 
 
 def test_without_auto_nothing_goes_into_memory_or_on_disk(gpus, sources):
     gpus(8, 4)
     with pytest.raises(sd.LoadError, match="With device auto, layers that find no room on the GPUs stay in"):
-        place(sources, CUDA, "gpus")
+        plan_placement(sources, CUDA, "gpus")
 
 
 def test_with_auto_the_rest_goes_into_memory_and_the_drafter_to_the_first_gpu(gpus, sources):
     gpus(8, 4)
-    split = place(sources, CUDA, "anywhere")
-    assert split.places == "cuda:0, cuda:1 and cpu"
+    split = split_of(sources, "anywhere")
+    assert split.device_names == "cuda:0, cuda:1 and cpu"
     assert split.last == torch.device("cuda:0")
 
 
 def test_a_bound_on_memory_leaves_the_rest_on_disk(gpus, sources):
     gpus(8, 4)
-    split = place(sources, CUDA, "anywhere", {"cuda:0": "7GiB", "cpu": "2GiB"})
-    assert split.places == "cuda:0, cpu and disk"
+    split = split_of(sources, "anywhere", {"cuda:0": "7GiB", "cpu": "2GiB"})
+    assert split.device_names == "cuda:0, cpu and disk"
 
 
 def test_quantized_layers_stay_on_gpus(gpus, sources):
     small = [ModelSource(source.model, quantization="nf4") for source in sources]
     gpus(5, 5)
-    assert place(small, CUDA, "anywhere").places == "cuda:0 and cuda:1"
+    assert split_of(small, "anywhere").device_names == "cuda:0 and cuda:1"
     gpus(4, 3)
     with pytest.raises(sd.LoadError, match="bitsandbytes computes nothing that lies in memory"):
-        place(small, CUDA, "anywhere")
+        split_of(small, "anywhere")
 
 
 def test_the_devices_that_may_be_used_are_the_gpus_then_memory(gpus):

@@ -1,4 +1,4 @@
-"""What is to be loaded, from a preset or two names: revisions, and how each model is held."""
+"""Plans of loads from a preset or from two names: revisions, quantization and devices."""
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ TWO = {"target": "owner/large", "drafter": "owner/small"}
 
 @pytest.fixture
 def on_cuda(monkeypatch):
-    """A machine with one GPU, as far as a plan asks."""
+    """Fakes a machine with one GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
 
-def held_as(plan) -> tuple[str, str]:
+def quantizations(plan) -> tuple[str, str]:
     return plan.target.quantization, plan.drafter.quantization
 
 
@@ -27,7 +27,7 @@ def test_each_model_has_a_revision_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "expected"),
     [
         ({}, ("none", "none")),
         ({"quantization": "int8"}, ("int8", "int8")),
@@ -35,12 +35,12 @@ def test_each_model_has_a_revision_of_its_own():
         ({"quantization": "nf4", "drafter_quantization": "none"}, ("nf4", "none")),
     ],
 )
-def test_two_names_are_held_as_asked_for_the_drafter_on_its_own_if_that_is_said(on_cuda, options, wanted):
-    assert held_as(plan_pair(LoadOptions(**TWO, **options))) == wanted
+def test_a_quantization_applies_to_both_models_unless_the_drafter_has_its_own(on_cuda, options, expected):
+    assert quantizations(plan_pair(LoadOptions(**TWO, **options))) == expected
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "expected"),
     [
         ({}, ("nf4", "nf4")),
         ({"quantization": "none"}, ("none", "none")),
@@ -48,16 +48,16 @@ def test_two_names_are_held_as_asked_for_the_drafter_on_its_own_if_that_is_said(
         ({"quantization": "none", "drafter_quantization": "nf4"}, ("none", "nf4")),
     ],
 )
-def test_what_is_asked_for_goes_before_what_a_preset_says(on_cuda, options, wanted):
-    assert held_as(plan_pair(LoadOptions("qwen3", **options))) == wanted
+def test_a_callers_quantization_overrides_the_presets(on_cuda, options, expected):
+    assert quantizations(plan_pair(LoadOptions("qwen3", **options))) == expected
 
 
-def test_on_a_cpu_a_preset_is_held_as_it_says_for_one():
-    assert held_as(plan_pair(LoadOptions("qwen3", device="cpu"))) == ("none", "none")
+def test_on_a_cpu_a_preset_uses_its_quantization_for_cpus():
+    assert quantizations(plan_pair(LoadOptions("qwen3", device="cpu"))) == ("none", "none")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"target": "owner/large", "drafter_revision": "v2"}, "no drafter. Name one"),
         ({"target": "owner/large", "drafter_quantization": "nf4"}, "no drafter. Name one"),
@@ -66,8 +66,8 @@ def test_on_a_cpu_a_preset_is_held_as_it_says_for_one():
         ({"preset": "qwen3", "drafter_revision": "v2"}, "names its own drafter and revisions"),
     ],
 )
-def test_what_does_not_go_together_is_refused(options, said):
-    with pytest.raises(sd.SettingsError, match=said):
+def test_contradictory_options_are_refused(options, message):
+    with pytest.raises(sd.SettingsError, match=message):
         sd.Engine.load(**options, device="cpu")
 
 
@@ -79,5 +79,5 @@ def test_a_target_may_be_split_where_no_single_device_was_named(monkeypatch, on_
     assert plan_pair(LoadOptions(**TWO, device=device)).spread == spread
 
 
-def test_one_gpu_is_not_split_unless_that_is_asked_for(on_cuda):
+def test_with_one_gpu_a_target_is_not_split_unless_the_device_is_auto(on_cuda):
     assert plan_pair(LoadOptions(**TWO)).spread == "no"

@@ -1,6 +1,6 @@
-"""Each family that a preset names, small and random, through the whole path: gate, load, three turns, unload.
+"""Small random pairs of every family that a preset names, through gate, load, three turns and unload.
 
-The presets' own facts (trimmed padding, system messages, settings) are used, on models of the same kind.
+Padding, system messages and settings are those of the presets.
 """
 
 import gc
@@ -34,14 +34,14 @@ GREEDY = {"max_new_tokens": 24, "temperature": 0}
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Target and drafter of each family."""
-    place = tmp_path_factory.mktemp("families")
-    return {name: save_family(place / name, family) for name, family in FAMILIES.items()}
+    """Folders of target and drafter by family."""
+    root = tmp_path_factory.mktemp("families")
+    return {name: save_family(root / name, family) for name, family in FAMILIES.items()}
 
 
 @pytest.fixture(scope="module")
 def load(folders):
-    """Loads a preset, once, with its family's small pair in place of its own models."""
+    """A cached function that loads a preset with its family's small pair in place of its own models."""
 
     @cache
     def of(name: str) -> sd.Engine:
@@ -90,7 +90,7 @@ def test_drafts_change_no_turn_of_a_conversation(preset, load):
 
 
 @pytest.mark.parametrize("preset", FAMILY_OF)
-def test_a_system_message_goes_where_the_preset_says_that_it_goes(preset, load):
+def test_a_system_message_is_taken_or_refused_as_the_preset_says(preset, load):
     engine = load(preset)
     messages = [SYSTEM, {"role": "user", "content": "Who are you?"}]
     assert engine.info.takes_system_message == get_preset(preset).takes_system_message
@@ -112,20 +112,20 @@ def test_a_prompt_is_what_the_template_makes_of_the_messages(preset, load):
         {"role": "assistant", "content": "A dog."},
         {"role": "user", "content": "Where?"},
     ]
-    wanted = engine.pair.tokenizer.apply_chat_template(
+    expected = engine.pair.tokenizer.apply_chat_template(
         messages, tokenize=True, add_generation_prompt=True, return_dict=False
     )
-    assert engine.generate(messages, sd.Settings(**GREEDY)).prompt_token_ids == wanted
+    assert engine.generate(messages, sd.Settings(**GREEDY)).prompt_token_ids == expected
 
 
 @pytest.mark.parametrize("preset", ["gemma", "gemma-2"])
-def test_gemma_wants_the_roles_to_alternate(preset, load):
+def test_gemma_refuses_roles_that_do_not_alternate(preset, load):
     twice = [{"role": "user", "content": "Who?"}, {"role": "user", "content": "Where?"}]
     with pytest.raises(sd.PromptError, match="roles must alternate"):
         load(preset).generate(twice, sd.Settings(**GREEDY))
 
 
-def test_qwen3_forgets_what_it_thought_before_the_last_question(load):
+def test_qwen3_drops_thinking_before_the_last_question(load):
     engine = load("qwen3")
     messages = [
         {"role": "user", "content": "Who are you?"},

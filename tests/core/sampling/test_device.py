@@ -1,5 +1,5 @@
-"""Sampling in fixed buffers, as CUDA graphs capture it: the host's results, no wait, no new capture for new
-settings, and an answer that a failing graph does not break. Capture is stood in for by plain calls here.
+"""Sampling in fixed buffers, as CUDA graphs capture it: results equal to the host's, no synchronization, no
+new capture for new settings, a fallback when a graph fails. Plain calls replace capture here.
 """
 
 import gc
@@ -40,7 +40,7 @@ FILTERS = {
 
 
 class Calls:
-    """Stands in for capture: a replay calls the function again. Call number `failing`, if any, raises."""
+    """Replacement of capture: a replay calls the function again. Call number `failing`, if any, raises."""
 
     def __init__(self, failing: int | None = None) -> None:
         self.captures = self.calls = 0
@@ -59,7 +59,7 @@ class Calls:
 
 
 class Pair:
-    """A target and a drafter on runners for fixed shapes, and buffers for sampling."""
+    """A target and a drafter on runners for fixed shapes, with buffers for sampling."""
 
     def __init__(self, capture: Calls | None = None, noise: float = 0.05) -> None:
         model = tiny_model("llama")
@@ -84,8 +84,8 @@ class Pair:
         return context, list(rounds)
 
 
-def _assert_same_rounds(got: list[DecodedRound], wanted: list[DecodedRound]) -> None:
-    for a, b in zip(got, wanted, strict=True):
+def _assert_same_rounds(got: list[DecodedRound], expected: list[DecodedRound]) -> None:
+    for a, b in zip(got, expected, strict=True):
         a, b = a.verdict, b.verdict
         assert (a.drafts, a.accepted, a.token) == (b.drafts, b.accepted, b.token)
         assert (a.token_drafter_prob is None) == (b.token_drafter_prob is None)
@@ -100,24 +100,24 @@ def _probs(verdict: Verdict) -> list[float]:
 @pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize("rule", RULES)
 def test_replayed_steps_equal_the_host_s_sampling_token_for_token_with_p_and_q(rule, filters):
-    asked = RULES[rule] | FILTERS[filters]
-    replayed, wanted = Pair(Calls()).answer(True, **asked), Pair().answer(False, **asked)
-    assert replayed[0] == wanted[0]
-    _assert_same_rounds(replayed[1], wanted[1])
-    stood = {rnd.verdict.accepted for rnd in wanted[1][1:]}
-    assert 3 in stood, "the next round's first draft step has two rows"
-    assert stood - {3}, "it has one row"
+    settings = RULES[rule] | FILTERS[filters]
+    replayed, expected = Pair(Calls()).answer(True, **settings), Pair().answer(False, **settings)
+    assert replayed[0] == expected[0]
+    _assert_same_rounds(replayed[1], expected[1])
+    accepted = {rnd.verdict.accepted for rnd in expected[1][1:]}
+    assert 3 in accepted, "the next round's first draft step has two rows"
+    assert accepted - {3}, "it has one row"
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_drafts_of_no_model_equal_the_host_s_too(rule):
+def test_ngram_drafts_equal_the_host_s_too(rule):
     # A low temperature repeats itself, so that there is something to draft.
-    asked = {**RULES[rule], "drafting": "ngram", "max_new_tokens": 60}
-    asked["temperature"] *= 0.2
-    replayed, wanted = Pair(Calls()).answer(True, **asked), Pair().answer(False, **asked)
-    assert replayed[0] == wanted[0]
-    _assert_same_rounds(replayed[1], wanted[1])
-    assert any(rnd.verdict.drafts for rnd in wanted[1])
+    settings = {**RULES[rule], "drafting": "ngram", "max_new_tokens": 60}
+    settings["temperature"] *= 0.2
+    replayed, expected = Pair(Calls()).answer(True, **settings), Pair().answer(False, **settings)
+    assert replayed[0] == expected[0]
+    _assert_same_rounds(replayed[1], expected[1])
+    assert any(rnd.verdict.drafts for rnd in expected[1])
 
 
 def test_changed_settings_capture_nothing_anew():
@@ -126,21 +126,21 @@ def test_changed_settings_capture_nothing_anew():
     pair.answer(True, temperature=1.0)
     pair.answer(True, temperature=1.0, top_p=0.9)
     captured = capture.captures
-    for asked in ({"temperature": 0.3}, {"temperature": 1.7, "top_k": 5}, {"min_p": 0.2, "seed": 9}):
-        context, rounds = pair.answer(True, **asked)
-        wanted, host_rounds = Pair().answer(False, **asked)
-        assert context == wanted
+    for settings in ({"temperature": 0.3}, {"temperature": 1.7, "top_k": 5}, {"min_p": 0.2, "seed": 9}):
+        context, rounds = pair.answer(True, **settings)
+        expected, host_rounds = Pair().answer(False, **settings)
+        assert context == expected
         _assert_same_rounds(rounds, host_rounds)
     assert capture.captures == captured
 
 
 def test_answers_that_take_turns_keep_their_own_settings():
     pair = Pair(Calls())
-    asked = [{"temperature": 0.4, "seed": 1}, {"temperature": 1.5, "top_k": 9, "seed": 2}]
-    alone = [pair.answer(True, **one)[0] for one in asked]
+    lanes = [{"temperature": 0.4, "seed": 1}, {"temperature": 1.5, "top_k": 9, "seed": 2}]
+    alone = [pair.answer(True, **lane)[0] for lane in lanes]
     generators, contexts = [], []
-    for one in asked:
-        settings = Settings(max_new_tokens=40, gamma=3, **one)
+    for lane in lanes:
+        settings = Settings(max_new_tokens=40, gamma=3, **lane)
         contexts.append(list(PROMPT))
         generators.append(
             Decoding(
@@ -161,14 +161,14 @@ def test_answers_that_take_turns_keep_their_own_settings():
 
 @pytest.mark.parametrize("failing", [5, 20, 60, 61, 62])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_graph_that_fails_in_an_answer_gives_way_to_the_same_function_uncaptured(rule, failing):
+def test_a_graph_that_fails_in_an_answer_is_replaced_by_the_same_function_uncaptured(rule, failing):
     checked = Calls()
     Pair(checked)
     capture = Calls(failing=checked.calls + failing)
     pair = Pair(capture)
     context, rounds = pair.answer(True, **RULES[rule], max_new_tokens=60)
-    wanted, _ = Pair().answer(True, **RULES[rule], max_new_tokens=60)
-    assert context == wanted
+    expected, _ = Pair().answer(True, **RULES[rule], max_new_tokens=60)
+    assert context == expected
     assert rounds[-1].finish_reason == "length"
     reasons = [runner.reason for runner in (pair.target, pair.drafter) if runner.reason is not None]
     assert len(reasons) == 1
@@ -186,15 +186,15 @@ def test_filters_with_settings_on_the_device_equal_those_with_numbers(filters):
     sampling.upload(sampling.params, [[value] for value in values])
     logits = 3 * torch.randn(50, VOCAB, generator=torch.Generator().manual_seed(2))
     logits[:, 4] = logits[:, 5]  # equal ones stay or go together under top-k
-    wanted = filtered_logits(logits, params)
-    torch.testing.assert_close(sampling.filtered_logits(logits, filtered=True), wanted, atol=0, rtol=1e-6)
+    expected = filtered_logits(logits, params)
+    torch.testing.assert_close(sampling.filtered_logits(logits, filtered=True), expected, atol=0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("kind", [GreedyRule, RejectionRule, CoupledRule])
 @torch.inference_mode()
-def test_a_step_never_asks_for_a_value_on_the_host(kind, filtered):
-    """Fake tensors have shapes but no values: whatever reads one raises."""
+def test_a_step_never_reads_a_value_on_the_host(kind, filtered):
+    """Fake tensors have shapes but no values: reading one raises."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         rule = kind(DeviceSampling(CPU, VOCAB), filtered)
         assert rule.draft(torch.randn(1, VOCAB)).shape == (1,)
@@ -203,7 +203,7 @@ def test_a_step_never_asks_for_a_value_on_the_host(kind, filtered):
 
 
 @torch.inference_mode()
-def test_the_forward_with_its_step_never_asks_for_a_value_on_the_host():
+def test_the_forward_with_its_step_never_reads_a_value_on_the_host():
     runner = StaticRunner(tiny_model("llama"))
     runner.forward(runner.new_cache(), torch.tensor([3, 4]))
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -217,8 +217,8 @@ def test_the_forward_with_its_step_never_asks_for_a_value_on_the_host():
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch built with CUDA, but no GPU")
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_no_step_on_a_gpu_mixes_devices_or_asks_for_a_value_on_the_host(architecture):
-    """Tensors that say they are on a GPU, with the operations that a GPU would run, and no values."""
+def test_no_step_on_a_gpu_mixes_devices_or_reads_a_value_on_the_host(architecture):
+    """Fake tensors on a GPU run the operations that a GPU would, without values."""
     config = tiny_model(architecture).config
     with FakeTensorMode():
         with torch.device("cuda"):
@@ -268,7 +268,7 @@ def test_an_unloaded_pair_leaves_no_buffers_behind():
     sampling = DeviceSampling(CPU, VOCAB)
     assert sampling.rule(CoupledRule, False) is sampling.rule(CoupledRule, False)
     assert sampling.gumbel.shape[1] == VOCAB
-    held = weakref.ref(sampling)
+    reference = weakref.ref(sampling)
     del sampling
     gc.collect()
-    assert held() is None
+    assert reference() is None

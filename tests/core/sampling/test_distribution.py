@@ -1,4 +1,4 @@
-"""The output's distribution is the target's: a chi-squared test that two wrong samplers must fail."""
+"""Chi-squared test of the output's distribution against the target's, which two wrong samplers must fail."""
 
 from collections import Counter
 from dataclasses import replace
@@ -76,7 +76,7 @@ def _enumerated(settings: Settings) -> dict[tuple[int, ...], float]:
 
 
 def _p_value(joint: Counter, expected: dict[tuple[int, ...], float]) -> float:
-    """Of a chi-squared test, with the cells that expect fewer than 5 pooled into one."""
+    """The p-value of a chi-squared test, with the cells that expect fewer than 5 pooled into one."""
     impossible = sum(count for cell, count in joint.items() if expected[cell] == 0)
     assert impossible == 0, "a filtered token was drawn"
     observed_cells, expected_cells = [], []
@@ -97,7 +97,7 @@ def _p_value(joint: Counter, expected: dict[tuple[int, ...], float]) -> float:
 
 CASES = [
     *product(["on the host"], ["rejection", "coupled"], FILTERS, [1, 2, 5]),
-    # Elsewhere shown to be the host's, token for token.
+    # test_device.py shows that the others equal the host's, token for token.
     *product(["in device buffers"], ["rejection"], FILTERS, [2]),
 ]
 
@@ -114,20 +114,22 @@ def test_the_first_three_tokens_follow_the_target(where, verification, filters, 
 
 
 class _AcceptsAlways(RejectionSampler):
+    """It accepts every draft."""
+
     def start_round(self, context, gamma: int) -> None:
         super().start_round(context, gamma)
-        self._uniforms = replace(self._uniforms, accept=[-1.0] * (gamma + 1))
+        self.uniforms = replace(self.uniforms, accept=[-1.0] * (gamma + 1))
 
 
 class _DrawsFromTheTarget(RejectionSampler):
-    """After a rejection it draws from p where it should draw from what p has more than q."""
+    """After a rejection it draws from p instead of the residual."""
 
     def verify(self, logits) -> Verdict:
         verdict = super().verify(logits)
         if verdict.accepted == len(verdict.drafts):
             return verdict
         p = probabilities(logits, self.params)[verdict.accepted]
-        return replace(verdict, token=draw_on_host(p, self._uniforms.residual[verdict.accepted]))
+        return replace(verdict, token=draw_on_host(p, self.uniforms.residual[verdict.accepted]))
 
 
 @pytest.mark.parametrize("wrong", [_AcceptsAlways, _DrawsFromTheTarget])
@@ -137,7 +139,7 @@ def test_a_wrong_sampler_fails_the_same_test(wrong):
     assert _p_value(joint, _enumerated(settings)) < LOWEST_P
 
 
-def test_where_p_and_q_agree_every_draft_stands_and_the_bonus_follows_p():
+def test_where_p_and_q_agree_every_draft_is_accepted_and_the_bonus_follows_p():
     p = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     accepted, token = verify_rejection(
         p, p[:1], torch.tensor([0]), torch.tensor([0.999]), torch.tensor([0.3, 0.3])

@@ -1,4 +1,4 @@
-"""Logits to probabilities to token, and noise that is a function of seed, position and purpose."""
+"""Filters, draws, and noise as a function of seed, position and purpose."""
 
 import pytest
 import torch
@@ -52,10 +52,10 @@ def test_a_nucleus_is_found_whatever_its_size_and_however_many_are_equal(top_p):
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probs = ordered.softmax(-1)
     kept = probs.cumsum(-1) - probs < top_p
-    wanted = torch.zeros_like(kept).scatter(-1, order, kept)
-    found = probabilities(logits, SamplingParams(**{**PLAIN, "top_p": top_p})) > 0
+    expected = torch.zeros_like(kept).scatter(-1, order, kept)
+    nucleus = probabilities(logits, SamplingParams(**{**PLAIN, "top_p": top_p})) > 0
     # Where the mass reaches p only up to rounding, one token more or less may be kept.
-    assert ((found != wanted).sum(-1) <= 1).all()
+    assert ((nucleus != expected).sum(-1) <= 1).all()
 
 
 def test_top_p_measures_what_top_k_left():
@@ -102,7 +102,7 @@ def test_uniforms_are_uniform_and_repeat_for_the_same_key():
     assert values == KeyedNoise(3).uniforms(range(5000))
 
 
-def test_noise_of_a_position_does_not_depend_on_what_was_asked_for_before():
+def test_noise_of_a_position_does_not_depend_on_earlier_calls():
     noise = KeyedNoise(3)
     for positions in (range(100, 105), range(103, 170), range(90, 92), range(160, 161)):
         assert noise.uniforms(positions) == KeyedNoise(3).uniforms(positions)
