@@ -9,7 +9,7 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from .settings import Settings
+from .settings import Drafting, Settings
 from .trace import Round
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ChatEngine(Protocol):
     def default_settings(self) -> Settings: ...
 
     @property
-    def costs(self) -> Mapping[str, MeasuredCosts]:
+    def costs(self) -> Mapping[Drafting, MeasuredCosts]:
         """Step costs by way of drafting ("model", "ngram"), as measured so far."""
         ...
 

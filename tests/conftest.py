@@ -74,6 +74,5 @@ def on_the_hub(hub: HubServer, pair_folders, tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """A client that neither waits long for an answer nor between its own retries."""
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    """A client that does not wait between its own retries."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)

@@ -1,5 +1,4 @@
-"""The measurements: ours, the theory's and the peers', and what only a GPU can show.
+"""Measurements: speed, exactness and memory, with transformers' own generation and theory for comparison.
 
-Everything here stands on the engine's public side and on bare forwards of its runners; nothing in the engine
-knows of it.
+Built on the engine's public interface and on bare forwards of its runners. The engine knows nothing of it.
 """

@@ -1,13 +1,16 @@
-"""Is speculative output the baseline's, token for token? Counted over many prompts, divergences explained."""
+"""Comparison of speculative output with the baseline's, token for token, over many prompts."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..engine import Engine
 from ..pair import token_margin
 from ..peers import peer_ids
 from ..settings import Settings
+from ..text.prompting import Message
 from ..trace import first_difference
 from .prompts import topic_request
 
@@ -16,58 +19,82 @@ EXCUSED_MARGIN = 1e-3
 """Below this, in float32, one-row and several-row kernels may order the two best logits differently."""
 
 
-def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> dict:
-    """Greedy answers for every gamma and transformers' own against the baseline; coupled ones at
-    temperature 1 against the baseline with the same seed. Each divergence has the margin between the two
-    best scores where it began, in logits.
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first token at which an answer differs from the baseline's.
+
+    `margin` is the difference between the two best scores there: logits, or log probability plus noise.
     """
-    compared, divergences = 0, []
+
+    prompt: int
+    rule: str
+    lane: str
+    token: int
+    margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExactnessReport:
+    """Answers compared and their divergences; `unexcused` have a margin of EXCUSED_MARGIN or more."""
+
+    prompts: int
+    max_new_tokens: int
+    compared: int
+    divergences: list[Divergence]
+    unexcused: int
+
+
+def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> ExactnessReport:
+    """Compare greedy and coupled answers (temperature 1, same seed) with the baseline's.
+
+    Greedy ones for every gamma of GAMMAS and from transformers' own generate, coupled ones for every gamma.
+    """
+    compared = 0
+    divergences: list[Divergence] = []
     for n in range(prompts):
         messages = topic_request(n)
-        common = {"max_new_tokens": max_new_tokens, "gamma": 0, "seed": n}
-        for name, settings in (
-            ("greedy", Settings(temperature=0, **common)),
-            ("coupled", Settings(temperature=1, verification="coupled", **common)),
-        ):
+        for rule, settings in _rules(max_new_tokens, seed=n).items():
             baseline = engine.generate(messages, settings)
             answers = _speculative(engine, messages, settings)
-            if name == "greedy":
+            if rule == "greedy":
                 answers["transformers generate"] = peer_ids(
                     engine.pair, baseline.prompt_token_ids, settings, assisted=False
                 )
+            compared += len(answers)
             for lane, ids in answers.items():
-                compared += 1
                 at = first_difference(ids, baseline.token_ids)
                 if at is not None:
                     before = baseline.prompt_token_ids + baseline.token_ids[:at]
                     margin = token_margin(engine.pair, before, settings)
-                    divergences.append(
-                        {"prompt": n, "rule": name, "lane": lane, "token": at, "margin": margin}
-                    )
+                    divergences.append(Divergence(n, rule, lane, at, margin))
+    unexcused = sum(divergence.margin >= EXCUSED_MARGIN for divergence in divergences)
+    return ExactnessReport(prompts, max_new_tokens, compared, divergences, unexcused)
+
+
+def exactness_lines(report: ExactnessReport) -> list[str]:
+    """Return the report as lines of text: totals, then one line for each divergence."""
+    return [
+        f"{report.compared} answers of up to {report.max_new_tokens} tokens to {report.prompts} "
+        f"prompts compared with the baseline's: {len(report.divergences)} diverge, "
+        f"{report.unexcused} of them with a margin of {EXCUSED_MARGIN:g} or more",
+        *(
+            f"  prompt {divergence.prompt}, {divergence.rule}, {divergence.lane}: from token "
+            f"{divergence.token}, margin {divergence.margin:.1e}"
+            for divergence in report.divergences
+        ),
+    ]
+
+
+def _rules(max_new_tokens: int, seed: int) -> dict[str, Settings]:
+    """The baseline's settings under which answers are deterministic, by name of the rule."""
+    greedy = Settings(max_new_tokens=max_new_tokens, temperature=0, gamma=0, seed=seed)
     return {
-        "prompts": prompts,
-        "max_new_tokens": max_new_tokens,
-        "compared": compared,
-        "divergences": divergences,
-        "unexcused": sum(d["margin"] >= EXCUSED_MARGIN for d in divergences),
+        "greedy": greedy,
+        "coupled": dataclasses.replace(greedy, temperature=1, verification="coupled"),
     }
 
 
-def exactness_lines(report: dict) -> list[str]:
-    lines = [
-        f"{report['compared']} answers of up to {report['max_new_tokens']} tokens to {report['prompts']} "
-        f"prompts compared with the baseline's: {len(report['divergences'])} diverge, "
-        f"{report['unexcused']} of them with a margin of {EXCUSED_MARGIN:g} or more",
-    ]
-    for d in report["divergences"]:
-        lines.append(
-            f"  prompt {d['prompt']}, {d['rule']}, {d['lane']}: from token {d['token']}, "
-            f"margin {d['margin']:.1e}"
-        )
-    return lines
-
-
-def _speculative(engine: Engine, messages: list[dict], settings: Settings) -> dict[str, list[int]]:
+def _speculative(engine: Engine, messages: Sequence[Message], settings: Settings) -> dict[str, list[int]]:
     if engine.pair.drafter is None:
         return {}
     return {

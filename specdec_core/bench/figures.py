@@ -1,4 +1,4 @@
-"""From samples to the figures that are reported: plain data, and the arithmetic between lanes and theory."""
+"""Figures of a bench report: rates, acceptance, and measured against predicted speedups, from samples."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ ASSISTED = "transformers assisted"
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """What became of a lane's drafts, over all of its rounds."""
+    """Acceptance of a lane's drafts over all rounds: rates from 0 to 1, None where no draft was tested."""
 
     alpha: float | None
     accepted_per_drafted: float | None
     alpha_by_position: list[float | None]
     tau: float
-    """Tokens per round, the correction or bonus included."""
+    """Block efficiency: tokens per round, correction or bonus included."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictedSpeedup:
-    """A fixed gamma's speedup over the baseline in theory: tau ÷ (γc + v), and how the lane came out."""
+    """Theoretical speedup of a fixed gamma over the baseline, tau ÷ (γc + v), beside the measured one."""
 
     v: float
     speedup: float
@@ -42,14 +42,14 @@ class PredictedSpeedup:
 
 @dataclass(frozen=True, slots=True)
 class LaneFigures:
-    """One lane of a table. Rates in tokens per second; None where a lane has no such figure."""
+    """One lane of a table. Rates in tokens per second; None for figures that the lane does not have."""
 
     lane: str
     gamma: int | Literal["auto"]
     decode_rate: float | None
-    """Prefill apart."""
+    """Decoding only, prefill excluded."""
     answer_rate: float
-    """Prefill included, which is what is compared with the peers."""
+    """The whole answer, prefill included; the rate that is compared with peers."""
     time_to_first_token_s: float | None
     vs_baseline: Ratio | None
     vs_transformers: Ratio | None
@@ -57,12 +57,12 @@ class LaneFigures:
     drafts: Drafts | None
     prediction: PredictedSpeedup | None
     overhead_share: float | None
-    """Of the rounds' time, what the bare forwards do not explain; the median over answers."""
+    """Share of the rounds' time that bare forwards do not account for; the median over answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class AutoFigures:
-    """The adaptive gamma against the best fixed one of the same table (the baseline's 0 among them)."""
+    """The adaptive gamma compared with the table's best fixed gamma, 0 (the baseline) included."""
 
     best_fixed: str
     vs_best_fixed: Ratio
@@ -71,20 +71,26 @@ class AutoFigures:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One temperature's lanes. Step times are of bare forwards after `context` tokens."""
+    """The lanes at one temperature, with times in seconds of bare forwards after `context` tokens."""
 
     temperature: float
     context: int
     drafter_step_s: float
     verify_s: dict[int, float]
-    """By number of rows."""
+    """Target forwards by number of rows."""
     c: float
+    """One drafter step, in one-row target steps."""
     v: dict[int, float]
+    """Target forwards by number of rows, in one-row target steps."""
     lanes: list[LaneFigures]
     auto: AutoFigures | None
 
 
 def table(temperature: float, context: int, lanes: Sequence[Lane], steps: StepTimes) -> Table:
+    """Compute the figures of measured lanes, one of which is the baseline.
+
+    `steps` are times of bare forwards after `context` tokens.
+    """
     by_name = {lane.name: lane for lane in lanes}
     return Table(
         temperature=temperature,
@@ -102,22 +108,18 @@ def _lane_figures(lane: Lane, lanes: dict[str, Lane], steps: StepTimes) -> LaneF
     vs_baseline = None
     if lane.is_ours:
         vs_baseline = paired_ratio(lane, lanes[BASELINE], _decoding)
-    rounds = [rnd for sample in lane.samples for rnd in counted_rounds(sample.rounds)]
-    drafts = _drafts(rounds) if any(rnd.drafted for rnd in rounds) else None
-    prediction = None
-    if drafts is not None and drafts.alpha is not None and lane.drafting == "model" and lane.gamma != "auto":
-        prediction = _prediction(lane.gamma, drafts, steps, vs_baseline)
+    drafts = _drafts([rnd for sample in lane.samples for rnd in counted_rounds(sample.rounds)])
     return LaneFigures(
         lane=lane.name,
         gamma=lane.gamma,
         decode_rate=lane.median(_decoding),
-        answer_rate=lane.median(_answering),
+        answer_rate=statistics.median(sample.answer_rate for sample in lane.samples),
         time_to_first_token_s=lane.median(_first_token_s),
         vs_baseline=vs_baseline,
         vs_transformers=_against(lane, lanes.get(PEER)),
         vs_assisted=_against(lane, lanes.get(f"{ASSISTED}, gamma {lane.gamma}")),
         drafts=drafts,
-        prediction=prediction,
+        prediction=_prediction(lane, drafts, steps, vs_baseline) if drafts is not None else None,
         overhead_share=_overhead_share(lane, steps),
     )
 
@@ -138,8 +140,10 @@ def _against(lane: Lane, peer: Lane | None) -> Ratio | None:
     return paired_ratio(lane, peer, _answering) if peer is not None else None
 
 
-def _drafts(rounds: Sequence[Round]) -> Drafts:
+def _drafts(rounds: Sequence[Round]) -> Drafts | None:
     stats = summarize(rounds, time_to_first_token_s=0.0, prompt_tokens=0)
+    if not stats.drafted or stats.block_efficiency is None:
+        return None
     return Drafts(
         alpha=stats.acceptance_rate,
         accepted_per_drafted=stats.accepted_per_drafted,
@@ -148,7 +152,13 @@ def _drafts(rounds: Sequence[Round]) -> Drafts:
     )
 
 
-def _prediction(gamma: int, drafts: Drafts, steps: StepTimes, measured: Ratio | None) -> PredictedSpeedup:
+def _prediction(
+    lane: Lane, drafts: Drafts, steps: StepTimes, measured: Ratio | None
+) -> PredictedSpeedup | None:
+    """None for lanes that theory does not cover: n-gram drafting, adaptive gamma, no tested draft."""
+    gamma = lane.gamma
+    if drafts.alpha is None or lane.drafting != "model" or gamma == "auto":
+        return None
     v = [steps.v(rows) for rows in range(1, gamma + 2)]
     predicted = predict(drafts.alpha, drafts.alpha_by_position, steps.c, v)
     speedup = predicted.by_position[gamma]
@@ -157,7 +167,7 @@ def _prediction(gamma: int, drafts: Drafts, steps: StepTimes, measured: Ratio | 
 
 
 def _overhead_share(lane: Lane, steps: StepTimes) -> float | None:
-    """1 − the bare forwards' time ÷ the rounds' time, the median over answers."""
+    """1 − (time of bare forwards ÷ time of the rounds), the median over answers."""
     draft_step_s = steps.drafter_s if lane.drafting == "model" else 0.0
     shares = []
     for sample in lane.samples:
@@ -173,11 +183,15 @@ def _auto_figures(lanes: Sequence[Lane], baseline: Lane) -> AutoFigures | None:
     auto = next((lane for lane in lanes if lane.drafting == "model" and lane.gamma == "auto"), None)
     if auto is None or auto.median(_decoding) is None:
         return None
-    fixed = [lane for lane in lanes if lane.drafting == "model" and lane.gamma != "auto"]
-    ratios = [(paired_ratio(lane, baseline, _decoding), lane) for lane in fixed]
-    best = max(ratios, key=lambda item: item[0].median)[1]
-    return AutoFigures(
-        best_fixed=best.name,
-        vs_best_fixed=paired_ratio(auto, best, _decoding),
-        vs_baseline=paired_ratio(auto, baseline, _decoding),
-    )
+    speedups = {
+        lane.name: ratio.median
+        for lane in lanes
+        if lane.drafting == "model" and lane.gamma != "auto"
+        if (ratio := paired_ratio(lane, baseline, _decoding)) is not None
+    }
+    best = max((lane for lane in lanes if lane.name in speedups), key=lambda lane: speedups[lane.name])
+    vs_best_fixed = paired_ratio(auto, best, _decoding)
+    vs_baseline = paired_ratio(auto, baseline, _decoding)
+    if vs_best_fixed is None or vs_baseline is None:
+        return None
+    return AutoFigures(best.name, vs_best_fixed, vs_baseline)

@@ -1,15 +1,17 @@
-"""Does the second turn of a conversation wait for its new message only, or for the whole conversation?"""
+"""Time to the first token of a conversation's second turn, with and without the session's caches.
+
+With caches only the new message is prefilled, so the time should not grow with the conversation.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..engine import Engine
 from ..settings import Settings
-from ..text.prompting import Prompt
+from ..text.prompting import Message, Prompt
 
 HISTORIES = (100, 400, 1600)
 _FIRST_ANSWER = 8
@@ -19,7 +21,8 @@ _FOLLOW_UP = "And what did the dog do then?"
 
 @dataclass(frozen=True, slots=True)
 class SecondTurn:
-    """Medians of the time to the first token after `history_tokens`, with the session's caches and without;
+    """Median times to the first token after `history_tokens`, with the session's caches and without them.
+
     `new_tokens` of the prompt were not in the caches.
     """
 
@@ -29,48 +32,62 @@ class SecondTurn:
     uncached_s: float
 
 
-def history(engine: Engine, lengths: Sequence[int], repetitions: int) -> dict:
-    """Conversations of each length take turns within a repetition; a first repetition is not kept."""
+@dataclass(frozen=True, slots=True)
+class HistoryReport:
+    """Second turns by length of the conversation; lengths that exceed the context are `skipped`."""
+
+    repetitions: int
+    turns: list[SecondTurn]
+    skipped: list[int]
+    context_length: int
+
+
+def history(engine: Engine, lengths: Sequence[int], repetitions: int) -> HistoryReport:
+    """Measure second turns after conversations of these lengths, in tokens.
+
+    All lengths take turns within a repetition. A first repetition warms up and is not counted.
+    """
     room = engine.pair.context_length - 64
     fitting = [length for length in lengths if length <= room]
-    found: dict[int, list[SecondTurn]] = {length: [] for length in fitting}
+    turns: dict[int, list[SecondTurn]] = {length: [] for length in fitting}
     for repetition in range(-1, repetitions):
         for length in fitting:
             turn = _second_turn(engine, length)
             if repetition >= 0:
-                found[length].append(turn)
-    return {
-        "repetitions": repetitions,
-        "turns": [dataclasses.asdict(_medians(turns)) for turns in found.values()],
-        "skipped": [length for length in lengths if length > room],
-        "context_length": engine.pair.context_length,
-    }
+                turns[length].append(turn)
+    return HistoryReport(
+        repetitions=repetitions,
+        turns=[_medians(samples) for samples in turns.values()],
+        skipped=[length for length in lengths if length > room],
+        context_length=engine.pair.context_length,
+    )
 
 
-def history_lines(report: dict) -> list[str]:
+def history_lines(report: HistoryReport) -> list[str]:
+    """Return the report as a table of text lines, times in milliseconds."""
     lines = [
-        f"time to the first token of a second turn, median of {report['repetitions']}",
+        f"time to the first token of a second turn, median of {report.repetitions}",
         f"{'history':>8}  {'new':>5}  {'with caches':>11}  {'without':>9}",
         f"{'tokens':>8}  {'':>5}  {'ms':>11}  {'ms':>9}",
     ]
-    for turn in report["turns"]:
+    for turn in report.turns:
         lines.append(
-            f"{turn['history_tokens']:>8}  {turn['new_tokens']:>5}  {1000 * turn['cached_s']:>11.1f}  "
-            f"{1000 * turn['uncached_s']:>9.1f}"
+            f"{turn.history_tokens:>8}  {turn.new_tokens:>5}  {1000 * turn.cached_s:>11.1f}  "
+            f"{1000 * turn.uncached_s:>9.1f}"
         )
-    if report["skipped"]:
-        skipped = ", ".join(map(str, report["skipped"]))
-        lines.append(f"skipped, longer than the context of {report['context_length']}: {skipped}")
+    if report.skipped:
+        skipped = ", ".join(map(str, report.skipped))
+        lines.append(f"skipped, longer than the context of {report.context_length}: {skipped}")
     return lines
 
 
 def _second_turn(engine: Engine, length: int) -> SecondTurn:
     settings = Settings(max_new_tokens=_FIRST_ANSWER, temperature=0, gamma=0)
-    chats = engine.pair.tokenizer.chat_template is not None
     session = engine.session()
-    first = _first_turn(engine, length - _FIRST_ANSWER, chats)
+    question = _question(engine, length - _FIRST_ANSWER)
+    first = _prompt(engine, question)
     answer = engine.generate(first, settings, session).text
-    follow_up = _followed_up(first, answer, chats)
+    follow_up = _follow_up(engine, question, answer)
     cached = engine.generate(follow_up, settings, session).stats
     uncached = engine.generate(follow_up, settings).stats
     return SecondTurn(
@@ -81,27 +98,32 @@ def _second_turn(engine: Engine, length: int) -> SecondTurn:
     )
 
 
-def _first_turn(engine: Engine, tokens: int, chats: bool) -> Prompt:
-    """A first message of about `tokens` tokens, template included."""
-    prompter = engine.pair.prompter
+def _question(engine: Engine, tokens: int) -> str:
+    """The longest text whose prompt has at most `tokens` tokens, template included; at least one word."""
     words = (_FILLER * (tokens // 8 + 1)).split()
     low, high = 1, len(words)
     while low < high:
         middle = (low + high + 1) // 2
-        text = " ".join(words[:middle])
-        ids = prompter.encode_chat(_user(text)) if chats else prompter.encode_raw(text)
+        ids = engine.pair.prompter.encode(_prompt(engine, " ".join(words[:middle])))
         low, high = (middle, high) if len(ids) <= tokens else (low, middle - 1)
-    text = " ".join(words[:low])
-    return _user(text) if chats else text
+    return " ".join(words[:low])
 
 
-def _followed_up(first: Prompt, answer: str, chats: bool) -> Prompt:
-    if not chats:
-        return f"{first}{answer} {_FOLLOW_UP}"
-    return [*first, {"role": "assistant", "content": answer or "…"}, *_user(_FOLLOW_UP)]
+def _prompt(engine: Engine, text: str) -> Prompt:
+    return _user(text) if _chats(engine) else text
 
 
-def _user(text: str) -> list[dict[str, str]]:
+def _follow_up(engine: Engine, question: str, answer: str) -> Prompt:
+    if not _chats(engine):
+        return f"{question}{answer} {_FOLLOW_UP}"
+    return [*_user(question), {"role": "assistant", "content": answer or "…"}, *_user(_FOLLOW_UP)]
+
+
+def _chats(engine: Engine) -> bool:
+    return engine.pair.tokenizer.chat_template is not None
+
+
+def _user(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 

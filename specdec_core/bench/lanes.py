@@ -1,7 +1,7 @@
-"""Lanes that answer the same prompts in rotating order, compared pair by pair.
+"""Lanes: ways of decoding that answer the same prompts in rotating order, compared answer by answer.
 
-A lane is one way of decoding. Every repetition runs each lane once on the same prompt, so that a slow moment
-of the machine meets them all; ratios are medians of paired ratios, never ratios of medians.
+Every repetition runs each lane once on the same prompt, so that slow moments of the machine meet all of them.
+Ratios are medians of paired ratios, never ratios of medians.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from ..text.prompting import Prompt
 from ..trace import Round, Stats
 
 Answer = Callable[[Prompt, int], "Sample"]
-"""Answers a prompt with a seed."""
+"""Function from a prompt and a seed to a measured answer."""
 
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer of one lane. `answer_s` is the whole of it, prefill included; `stats` is None for a peer,
-    which keeps no trace.
+    """One answer of one lane, with its number of `tokens`.
+
+    `answer_s` is the whole time in seconds, prefill included. A peer keeps no trace: its `stats` are None.
     """
 
     tokens: int
@@ -39,21 +40,22 @@ class Sample:
 
     @property
     def decode_rate(self) -> float | None:
-        """Tokens per second of decoding, prefill apart; None where it is not known."""
+        """Tokens per second of decoding, prefill excluded; None for a peer."""
         return self.stats.tokens_per_second if self.stats is not None else None
 
     @property
     def answer_rate(self) -> float:
-        """Tokens per second of the whole answer, since the peers do not tell prefill and decoding apart."""
+        """Tokens per second of the whole answer: peers do not time prefill and decoding separately."""
         return self.tokens / self.answer_s
 
 
 Rate = Callable[[Sample], float | None]
+"""Function from a sample to one of its rates, None where it has none."""
 
 
 @dataclass(slots=True)
 class Lane:
-    """One way of decoding; the samples of all repetitions pile up here. `drafting` is None for a peer."""
+    """One way of decoding, with the samples of all repetitions. `drafting` is None for a peer."""
 
     name: str
     answer: Answer
@@ -63,9 +65,11 @@ class Lane:
 
     @property
     def is_ours(self) -> bool:
+        """True for a lane of our engine, False for a peer."""
         return self.drafting is not None
 
     def median(self, rate: Rate) -> float | None:
+        """Return the median of a rate over the samples that have it; None if none does."""
         known = [value for value in map(rate, self.samples) if value is not None]
         return statistics.median(known) if known else None
 
@@ -81,7 +85,7 @@ class Ratio:
 
 
 def paired_ratio(lane: Lane, other: Lane, rate: Rate) -> Ratio | None:
-    """`lane` ÷ `other`, answer by answer; None where no pair of answers has the rate."""
+    """Return `lane` ÷ `other`, answer by answer; None if no pair of answers has the rate."""
     pairs = [(rate(a), rate(b)) for a, b in zip(lane.samples, other.samples, strict=True)]
     ratios = [a / b for a, b in pairs if a and b]
     if not ratios:
@@ -95,8 +99,8 @@ def paired_ratio(lane: Lane, other: Lane, rate: Rate) -> Ratio | None:
 def measure(
     lanes: Sequence[Lane], prompts: Sequence[Prompt], repetitions: int, between: Callable[[], None]
 ) -> None:
-    """Runs every lane once a repetition on the same prompt and seed, starting with another lane each time,
-    and `between` once a repetition. A first repetition warms up and is not kept.
+    """Run every lane once per repetition on the same prompt and seed, the first lane rotating, and call
+    `between` after each repetition. A first repetition warms up and is not counted.
     """
     for repetition in range(-1, repetitions):
         first = repetition % len(lanes)
@@ -109,8 +113,10 @@ def measure(
 
 
 def our_answer(engine: Engine, settings: Settings) -> Answer:
-    """Answers in a session of their own. Decoding is timed by the decode loop's own trace, the whole answer
-    from outside, as a peer's is: the drafter's prefill is in the latter alone.
+    """Return a lane of our engine, each answer in a session of its own.
+
+    The decode loop's trace times decoding; the whole answer is timed around the call, as a peer's is. Only
+    the latter includes the drafter's prefill.
     """
 
     def answer(prompt: Prompt, seed: int) -> Sample:

@@ -1,4 +1,4 @@
-"""A drafter made worse on purpose, so that "speculation never loses" is tried where drafts fail."""
+"""Noise on a drafter's weights, to measure speculation where drafts fail."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from dataclasses import replace
 
 import torch
 
+from ..drafting.length import StepCosts
 from ..engine import Engine
 from ..errors import SettingsError
 from ..pair import LoadedPair
 from ..runners import runner_for
+from ..settings import Drafting
 
 
 @torch.no_grad()
 def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
-    """The same pair with noise on the drafter's weights, `noise` times each one's spread; it costs the same.
+    """Return an engine over the same target and a copy of the drafter with Gaussian noise on its weights.
 
-    Raises SettingsError where there is no drafter.
+    `noise` is in standard deviations of each weight matrix; the cost of a step stays the same. Raises
+    SettingsError for a target alone.
     """
     pair = engine.pair
     if pair.drafter is None:
@@ -29,7 +32,9 @@ def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
             drawn = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
             weight.add_(drawn * weight.std() * noise)
     drafter = runner_for(model, vocab_size=pair.drafter.vocab_size)
-    costs = {drafting: copy.deepcopy(cost) for drafting, cost in pair.costs.items()}
+    costs: dict[Drafting, StepCosts] = {
+        drafting: copy.deepcopy(cost) for drafting, cost in pair.costs.items()
+    }
     noisy = LoadedPair(pair.target, drafter, pair.tokenizer, pair.eos_ids, costs)
     title = f"{engine.info.title}, noise of {noise:g} on the drafter"
     return Engine(noisy, replace(engine.info, title=title), engine.default_settings)

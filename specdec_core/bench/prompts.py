@@ -1,18 +1,19 @@
-"""What is asked: stories, random letters, passages said twice, or the lines of a file.
+"""Sets of prompts: stories, random letters, repeated passages, or the lines of a file.
 
-Knows nothing of lanes. Messages go through the chat template; a str is continued as it stands.
+Messages go through the chat template; a str is a raw prompt. Knows nothing of lanes.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..engine import Engine
 from ..errors import SettingsError
 from ..presets import get_preset
 from ..settings import Settings
-from ..text.prompting import Prompt
+from ..text.prompting import Message, Prompt
 
 # fmt: off
 TOPICS = [
@@ -36,39 +37,45 @@ _PASSAGES = [
 ]
 
 
-def topic_request(n: int) -> Prompt:
-    """The n-th request for a story, as a conversation."""
-    return _message(f"Tell me a story about a {TOPICS[n % len(TOPICS)]}.")
+def topic_request(n: int) -> list[Message]:
+    """Return the n-th request for a story, as a conversation; n counts modulo the topics."""
+    return _conversation(_topic_text(n))
 
 
 def retold(engine: Engine, prompt: str, max_new_tokens: int) -> str:
-    """A raw prompt, the target's own greedy answer to it, and the prompt once more. Whether the target then
-    says the same again is up to it: one that sees only the last token does.
+    """Return a raw prompt, the target's greedy answer to it, and the prompt again, as one raw prompt.
+
+    A target that sees only the last token repeats the answer; others may not.
     """
     settings = Settings(max_new_tokens=max_new_tokens, temperature=0, gamma=0)
     return f"{prompt} {engine.generate(prompt, settings).text.strip()} {prompt}"
 
 
-def prompt_set(text: str, preset: str | None, chats: bool) -> list[Prompt]:
-    """`text` is stories, random, repeat or a file with one prompt a line. Without a chat template
-    (`chats` False) every prompt is raw. Raises SettingsError for a file that cannot be read or is empty.
+def prompt_set(text: str, preset: str | None, chats: bool) -> Sequence[Prompt]:
+    """Return the prompts of the set `text`: stories, random, repeat, or a file with one prompt a line.
+
+    Stories begin with the preset's examples. Without a chat template (`chats` False) every prompt is raw.
+    Raises SettingsError for a file that cannot be read or is empty.
     """
     if text == "random":
         return [_random_letters(n) for n in range(len(TOPICS))]
     if text == "repeat":
-        # The passage twice and its beginning once more: what comes next has been said, if the target will
-        # say it again. The stories target seldom does.
+        # The passage twice and its first sentence: n-gram drafting gains if the target repeats the passage.
         return [2 * passage + passage[: passage.index(". ") + 1] for passage in _PASSAGES]
     if text == "stories":
         examples = list(get_preset(preset).examples) if preset else []
         if not examples or preset == "stories":
-            examples += [topic_request(n)[0]["content"] for n in range(len(TOPICS))]
+            examples += [_topic_text(n) for n in range(len(TOPICS))]
     else:
         examples = _lines(Path(text))
-    return [_message(example) for example in examples] if chats else examples
+    return [_conversation(example) for example in examples] if chats else examples
 
 
-def _message(text: str) -> Prompt:
+def _topic_text(n: int) -> str:
+    return f"Tell me a story about a {TOPICS[n % len(TOPICS)]}."
+
+
+def _conversation(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 

@@ -1,32 +1,22 @@
-"""A bench report in lines for people: what was measured with what, and one table for each temperature."""
+"""A bench report and its text form: the surroundings, one table for each temperature, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..loading.assemble import EngineInfo
-from .figures import LaneFigures, Table
+from .figures import Drafts, LaneFigures, PredictedSpeedup, Table
 from .lanes import Ratio
+from .machine import Memory
 from .roofline import Roofline
 
 _NONE = "–"
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """In bytes. `caches` is the most that one conversation's took; `peak` is CUDA's, or the process's."""
-
-    target_weights: int
-    drafter_weights: int | None
-    caches: int
-    peak: int
-
-
-@dataclass(frozen=True, slots=True)
 class BenchReport:
-    """Everything that one run measured."""
+    """All results of a run, with the command, machine and versions that produced them."""
 
     command: str
     date: str
@@ -41,27 +31,30 @@ class BenchReport:
     roofline: list[Roofline]
 
 
-def _cell(form: str, value: Callable[[LaneFigures], Any]) -> Callable[[LaneFigures], str]:
+_Cell = Callable[[LaneFigures], str]
+
+
+def _cell(form: str, value: Callable[[LaneFigures], float | None]) -> _Cell:
     def cell(lane: LaneFigures) -> str:
-        got = value(lane)
-        return _NONE if got is None else form.format(got)
+        number = value(lane)
+        return _NONE if number is None else form.format(number)
 
     return cell
 
 
-def _ratio(value: Callable[[LaneFigures], Ratio | None]) -> Callable[[LaneFigures], str]:
+def _ratio(value: Callable[[LaneFigures], Ratio | None]) -> _Cell:
     return _cell("{:.2f}", lambda lane: r.median if (r := value(lane)) is not None else None)
 
 
-def _of(part: str, figure: str) -> Callable[[LaneFigures], Any]:
-    def value(lane: LaneFigures) -> Any:
-        held = getattr(lane, part)
-        return getattr(held, figure) if held is not None else None
-
-    return value
+def _drafts(form: str, value: Callable[[Drafts], float | None]) -> _Cell:
+    return _cell(form, lambda lane: value(lane.drafts) if lane.drafts is not None else None)
 
 
-_COLUMNS: dict[str, Callable[[LaneFigures], str]] = {
+def _prediction(value: Callable[[PredictedSpeedup], float | None]) -> _Cell:
+    return _cell("{:.2f}", lambda lane: value(lane.prediction) if lane.prediction is not None else None)
+
+
+_COLUMNS: dict[str, _Cell] = {
     "": lambda lane: lane.lane,
     "tokens/s": _cell("{:.0f}", lambda lane: lane.decode_rate),
     "with prefill": _cell("{:.0f}", lambda lane: lane.answer_rate),
@@ -69,22 +62,23 @@ _COLUMNS: dict[str, Callable[[LaneFigures], str]] = {
         "{:.1f}", lambda lane: t * 1000 if (t := lane.time_to_first_token_s) is not None else None
     ),
     "÷ baseline": _ratio(lambda lane: lane.vs_baseline),
-    "predicted": _cell("{:.2f}", _of("prediction", "speedup")),
-    "one alpha": _cell("{:.2f}", _of("prediction", "speedup_iid")),
-    "meas ÷ pred": _cell("{:.2f}", _of("prediction", "measured_over_predicted")),
-    "alpha": _cell("{:.3f}", _of("drafts", "alpha")),
-    "tau": _cell("{:.2f}", _of("drafts", "tau")),
-    "v": _cell("{:.2f}", _of("prediction", "v")),
+    "predicted": _prediction(lambda prediction: prediction.speedup),
+    "one alpha": _prediction(lambda prediction: prediction.speedup_iid),
+    "meas ÷ pred": _prediction(lambda prediction: prediction.measured_over_predicted),
+    "alpha": _drafts("{:.3f}", lambda drafts: drafts.alpha),
+    "tau": _drafts("{:.2f}", lambda drafts: drafts.tau),
+    "v": _prediction(lambda prediction: prediction.v),
     "overhead": _cell("{:.0%}", lambda lane: lane.overhead_share),
     "÷ transformers": _ratio(lambda lane: lane.vs_transformers),
     "÷ assisted": _ratio(lambda lane: lane.vs_assisted),
 }
 
 
-def lines(report: BenchReport) -> list[str]:
+def report_lines(report: BenchReport) -> list[str]:
+    """Return the report as lines of text, its tables aligned for a monospaced font."""
     pair = report.pair
     quantized = [q for q in (pair.target_quantization, pair.drafter_quantization) if q]
-    found = [
+    lines = [
         f"$ {report.command}",
         f"{pair.title}, {pair.runner} runner, {pair.dtype}, quantization {' / '.join(quantized)}",
         f"{report.date}, {report.machine}, " + ", ".join(f"{k} {v}" for k, v in report.versions.items()),
@@ -92,37 +86,37 @@ def lines(report: BenchReport) -> list[str]:
         "prompts, lanes in rotating order; ratios are medians of paired ratios",
     ]
     if pair.runner_reason:
-        found.append(f"no faster runner: {pair.runner_reason}")
+        lines.append(f"no faster runner: {pair.runner_reason}")
     for table in report.tables:
-        found += ["", *_table_lines(table)]
-    return [*found, "", *_memory_lines(report.memory), *_roofline_lines(report.roofline)]
+        lines += ["", *_table_lines(table)]
+    return [*lines, "", *_memory_lines(report.memory), *_roofline_lines(report.roofline)]
 
 
 def _table_lines(table: Table) -> list[str]:
-    shown = {
+    columns = {
         heading: cell
         for heading, cell in _COLUMNS.items()
         if not heading or any(cell(lane) != _NONE for lane in table.lanes)
     }
-    cells = [list(shown), *([cell(lane) for cell in shown.values()] for lane in table.lanes)]
-    found = [f"temperature {table.temperature:g}", *_aligned(cells)]
+    cells = [list(columns), *([cell(lane) for cell in columns.values()] for lane in table.lanes)]
+    lines = [f"temperature {table.temperature:g}", *_aligned(cells)]
     for lane in table.lanes:
         if lane.drafts is not None and lane.gamma in ("auto", max(_fixed(table), default=0)):
             rates = [_NONE if rate is None else f"{rate:.2f}" for rate in lane.drafts.alpha_by_position]
-            found.append(f"alpha by position, {lane.lane}: {' '.join(rates)}")
+            lines.append(f"alpha by position, {lane.lane}: {' '.join(rates)}")
     if table.auto is not None:
         auto = table.auto
-        found.append(
+        lines.append(
             f"auto ÷ the best fixed gamma ({auto.best_fixed}): {_with_interval(auto.vs_best_fixed)}; "
             f"÷ baseline: {_with_interval(auto.vs_baseline)}"
         )
     verify = "  ".join(
         f"{rows}: {1000 * seconds:.2f} ms ({table.v[rows]:.2f})" for rows, seconds in table.verify_s.items()
     )
-    found.append(f"target forward by rows, after {table.context} tokens (v): {verify}")
+    lines.append(f"target forward by rows, after {table.context} tokens (v): {verify}")
     if table.drafter_step_s:
-        found.append(f"drafter step: {1000 * table.drafter_step_s:.2f} ms (c {table.c:.3f})")
-    return found
+        lines.append(f"drafter step: {1000 * table.drafter_step_s:.2f} ms (c {table.c:.3f})")
+    return lines
 
 
 def _fixed(table: Table) -> list[int]:

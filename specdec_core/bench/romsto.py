@@ -1,4 +1,4 @@
-"""A checkout of romsto/Speculative-Decoding, measured on the same pair; nothing of it is kept here."""
+"""Lanes of a checkout of romsto/Speculative-Decoding, run on the same pair. None of its code is kept here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKAGES = ("sampling", "utils", "ngram_assisted", "models")
 
 
 class Romsto:
-    """The functions of a checkout. Raises SettingsError where `path` is none, or cannot be imported."""
+    """The functions of a checkout. Raises SettingsError if `path` is no checkout or cannot be imported."""
 
     def __init__(self, path: str) -> None:
         folder = Path(path)
@@ -43,11 +43,15 @@ class Romsto:
             ) from error
 
     def answer(self, pair: LoadedPair, settings: Settings, gamma: int | None) -> Answer:
-        """A lane of its speculative decoding, or of its autoregressive decoding where gamma is None.
+        """Return a lane of its speculative decoding, or of its autoregressive decoding if gamma is None.
 
-        Without a KV cache, which is its default: with use_cache=True it feeds every id again in each step,
-        after those that the cache already holds, so that its answers are no longer the model's.
+        It runs without a KV cache, its default: with use_cache=True it feeds all ids again in each step, on
+        top of the cached ones, so that its answers are not the model's. Raises SettingsError if there is no
+        drafter to speculate with.
         """
+        drafter = pair.drafter
+        if gamma is not None and drafter is None:
+            raise SettingsError("--romsto with a gamma needs a pair with a drafter.")
         processor = self._multinomial(settings.temperature) if settings.temperature > 0 else self._greedy(1.0)
         common = {
             "logits_processor": processor,
@@ -57,21 +61,21 @@ class Romsto:
             "use_cache": False,
         }
 
-        def ids_for(prompt_ids: list[int]) -> list[int]:
+        def generate(prompt_ids: list[int]) -> list[int]:
             with stock_models(pair):
-                if gamma is None:
+                if gamma is None or drafter is None:
                     return self._autoregressive(prompt_ids, pair.target.model, **common)
                 ids, _ = self._speculative(
-                    prompt_ids, pair.drafter.model, pair.target.model, gamma=gamma, **common
+                    prompt_ids, drafter.model, pair.target.model, gamma=gamma, **common
                 )
                 return ids
 
-        return timed_answer(pair, ids_for)
+        return timed_answer(pair, generate)
 
 
 @contextlib.contextmanager
 def _importing_from(folder: Path) -> Iterator[None]:
-    """Its packages have everyday names (utils, models), so they are importable only within this."""
+    """Make the checkout's packages importable within the context: their names (utils, models) are common."""
     hidden = {name: module for name, module in sys.modules.items() if name.split(".")[0] in _PACKAGES}
     for name in hidden:
         del sys.modules[name]

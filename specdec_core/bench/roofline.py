@@ -1,4 +1,4 @@
-"""How far one-row steps are from the floor that memory sets: the bytes of weights read ÷ copy bandwidth."""
+"""Memory roofline of one-row steps: bytes of weights read ÷ copy bandwidth, the least time of a step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _COPIES = 9
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """One model's one-row step. `bandwidth` is bytes read plus bytes written per second of a large copy."""
+    """One model's one-row step against its floor, bytes_read ÷ bandwidth.
+
+    `bandwidth` is bytes read plus bytes written per second of a large copy.
+    """
 
     model: str
     bytes_read: int
@@ -28,34 +31,40 @@ class Roofline:
 
     @property
     def times_the_floor(self) -> float:
+        """Measured time ÷ floor."""
         return self.step_s / self.floor_s
 
 
 def roofline(pair: LoadedPair, steps: Table) -> list[Roofline]:
-    """For target and drafter. Weights that fit a CPU's cache may be read faster than memory is copied."""
+    """Return the rooflines of the target and, if any, the drafter, with the measured times of `steps`.
+
+    Weights that fit a CPU's cache may be read faster than memory is copied.
+    """
     bandwidth = copy_bandwidth(pair.target.device)
     models = [("target", pair.target, steps.verify_s[1])]
     if pair.drafter is not None:
         models.append(("drafter", pair.drafter, steps.drafter_step_s))
-    found = []
+    rooflines = []
     for name, runner, step_s in models:
-        read = bytes_read(runner)
-        found.append(Roofline(name, read, bandwidth, read / bandwidth, step_s))
-    return found
+        size = bytes_read(runner)
+        rooflines.append(Roofline(name, size, bandwidth, size / bandwidth, step_s))
+    return rooflines
 
 
 def bytes_read(runner: Runner) -> int:
-    """Bytes of weights that a step reads: all but the embedding table, of which it looks up one row; a tied
-    table is read whole, as the output layer.
+    """Return the bytes of weights that a one-row step reads: all but the embedding table, unless it is tied.
+
+    A step looks up one row of the table; a tied table is read whole, as the output layer.
     """
     model = runner.model
-    embedding = model.get_input_embeddings().weight
-    tied = model.get_output_embeddings().weight is embedding
+    embedding = model.get_input_embeddings().get_parameter("weight")
+    output = model.get_output_embeddings()
+    tied = output is not None and output.weight is embedding
     return model.get_memory_footprint() - (0 if tied else embedding.nbytes)
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes read plus bytes written per second by the fastest of some large copies."""
+    """Return the bytes read plus bytes written per second of the fastest of several large copies."""
     size = _CUDA_COPY_BYTES if device.type == "cuda" else _CPU_COPY_BYTES
     source = torch.ones(size, dtype=torch.uint8, device=device)
     destination = torch.zeros_like(source)

@@ -1,8 +1,8 @@
-"""Pairs with real sizes and made-up text: random weights whose next token depends on the last one alone.
+"""Pairs of real sizes with bigram text: random weights whose next token depends on the last one only.
 
-What attention and MLP write is scaled to nearly nothing, so that a model sees only the last token x, and the
-output layer makes π(x) follow it; the drafter agrees for a share alpha of the tokens. A pair goes through
-the same loading as any other.
+The outputs of attention and MLP are scaled to almost zero, so that a model sees only the last token x, and
+the output layer makes π(x) the next one. The drafter agrees for a share alpha of the tokens. A pair is loaded
+like any other.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from ..engine import Engine
 from ..errors import SettingsError
 from ..loading.weights import dtype_for, resolve_device
 from ..pair import LoadedPair
+from ..settings import Quantization
 
-_NEARLY_NOTHING = 1e-3
+_LAYER_SCALE = 1e-3
 _PROMPT_TOKENS = 32
 _PROMPTS = 16
 
@@ -39,15 +40,16 @@ def bigram_pair(
     *,
     alpha: float,
     device: str | None = None,
-    quantization: str | None = None,
+    quantization: Quantization | None = None,
     seed: int = 0,
 ) -> Iterator[Engine]:
-    """An engine over a pair of the sizes in two config.json files, accepted at rate `alpha` greedily.
+    """Load a pair of the sizes in two config.json files, whose greedy acceptance rate is `alpha`.
 
-    The weights are written to a temporary folder, and unloaded and removed at the end. Raises SettingsError
-    for configs that cannot be read, do not share a vocabulary size, or see more than the last token.
+    The weights go through a temporary folder; at the end they are unloaded and removed. Raises SettingsError
+    for configs that cannot be read, differ in vocabulary size, or make a model that sees more than the last
+    token.
     """
-    place = resolve_device(device)
+    resolved = resolve_device(device)
     configs = [_config(path) for path in (target_config, drafter_config)]
     vocab = {config.vocab_size for config in configs}
     if len(vocab) > 1:
@@ -61,10 +63,10 @@ def bigram_pair(
     with tempfile.TemporaryDirectory(prefix="specdec-shapes-") as root:
         folders = [Path(root, name) for name in ("target", "drafter")]
         for config, follower, folder in zip(configs, followers, folders, strict=True):
-            _save_model(config, follower, folder, place)
+            _save_model(config, follower, folder, resolved)
             word_tokenizer(config.vocab_size).save_pretrained(folder)
         engine = Engine.load(
-            target=str(folders[0]), drafter=str(folders[1]), device=str(place), quantization=quantization
+            target=str(folders[0]), drafter=str(folders[1]), device=str(resolved), quantization=quantization
         )
         title = f"{target_config} drafted by {drafter_config}, alpha {alpha:g}"
         engine.info = replace(engine.info, title=title)
@@ -75,14 +77,14 @@ def bigram_pair(
 
 
 def bigram_prompts(pair: LoadedPair) -> list[str]:
-    """Raw prompts of random words, none of which ends an answer."""
+    """Return raw prompts of random words, EOS tokens left out."""
     draw = random.Random(0)
     words = [n for n in range(pair.target.vocab_size) if n not in pair.eos_ids]
     return [" ".join(f"w{n}" for n in draw.choices(words, k=_PROMPT_TOKENS)) for _ in range(_PROMPTS)]
 
 
 def next_tokens(vocab: int, avoided: Collection[int], seed: int) -> Tensor:
-    """π [vocab]: one cycle through all tokens but the avoided ones, which follow themselves."""
+    """Return π [vocab]: one cycle through all tokens but the avoided ones, which follow themselves."""
     allowed = torch.tensor([n for n in range(vocab) if n not in avoided])
     order = allowed[torch.randperm(len(allowed), generator=torch.Generator().manual_seed(seed))]
     followers = torch.arange(vocab)
@@ -91,7 +93,7 @@ def next_tokens(vocab: int, avoided: Collection[int], seed: int) -> Tensor:
 
 
 def partly_other(followers: Tensor, alpha: float, avoided: Collection[int], seed: int) -> Tensor:
-    """Another permutation [vocab], the same as `followers` for a share alpha of the tokens."""
+    """Return another permutation [vocab] that equals `followers` for a share alpha of the tokens."""
     allowed = torch.tensor([n for n in range(len(followers)) if n not in avoided])
     shuffled = allowed[torch.randperm(len(allowed), generator=torch.Generator().manual_seed(seed))]
     differing = shuffled[round(alpha * len(allowed)) :]
@@ -101,7 +103,7 @@ def partly_other(followers: Tensor, alpha: float, avoided: Collection[int], seed
 
 
 def word_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
-    """Token n is the word wn."""
+    """Return a tokenizer of whole words, in which token n is the word wn."""
     backend = Tokenizer(WordLevel({f"w{n}": n for n in range(vocab)}, unk_token="w0"))
     backend.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=backend)
@@ -112,13 +114,13 @@ def _config(path: str) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         raise SettingsError(f"{path} is no model's config.json: {str(error).splitlines()[0]}") from error
-    # Tied weights could not make another token follow than the last one itself.
+    # With tied weights every token would follow itself.
     config.tie_word_embeddings = False
     return config
 
 
 def _ends(configs: Collection[PreTrainedConfig]) -> set[int]:
-    """Every id that a model could end with."""
+    """Ids of all special tokens, with which a model could begin or end."""
     ids: set[int] = set()
     for config in configs:
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -133,12 +135,13 @@ def _save_model(config: PreTrainedConfig, followers: Tensor, folder: Path, devic
         model = AutoModelForCausalLM.from_config(config, dtype=dtype_for(device)).eval()
     for name, weight in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            weight.mul_(_NEARLY_NOTHING)
-    embedding = model.get_input_embeddings().weight
-    # Rows of length √hidden have entries near 1, against which what the layers add is nothing.
+            weight.mul_(_LAYER_SCALE)
+    embedding = model.get_input_embeddings().get_parameter("weight")
+    # Rows of length √hidden have entries near 1, so that the layers' outputs do not matter.
     rows = torch.nn.functional.normalize(torch.randn(embedding.shape, device=device), dim=-1)
     embedding.copy_(rows * embedding.shape[1] ** 0.5)
-    model.get_output_embeddings().weight[followers.to(device)] = rows.to(embedding.dtype)
+    output = model.get_output_embeddings().get_parameter("weight")
+    output[followers.to(device)] = rows.to(embedding.dtype)
     allowed = [n for n in range(config.vocab_size) if n not in _ends([config])]
     ids = torch.tensor(random.Random(0).choices(allowed, k=32), device=device)
     if model(ids[None]).logits[0].argmax(-1).tolist() != followers[ids.cpu()].tolist():
@@ -147,7 +150,7 @@ def _save_model(config: PreTrainedConfig, followers: Tensor, folder: Path, devic
             "after its layers, or too small a hidden size). Use the sizes of a Llama, Gemma or Qwen3 model."
         )
     model.save_pretrained(folder)
-    del model, embedding, rows
+    del model, embedding, output, rows
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The `specdec` command: its parser, its commands, and the chat in the terminal."""
+"""The `specdec` command: its parser, its commands, and a chat in the terminal."""
 
 from .commands import main
 

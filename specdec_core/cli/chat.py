@@ -1,15 +1,17 @@
-"""A conversation in the terminal, drafts shown as they stand or fall. Knows the engine's public face only."""
+"""Chat in the terminal, with drafts styled by their outcome. Uses the engine's public interface only."""
 
 from __future__ import annotations
 
 import sys
 
-from ..engine import Engine
+from ..chat_engine import ChatSession
+from ..chat_engine import ChatEngine, ChatSession
 from ..errors import SpecDecError
 from ..settings import Settings
-from ..trace import Round, Stats
+from ..text.prompting import Message
+from ..trace import Round, Stats, TokenKind
 
-_STYLES = {
+_STYLES: dict[TokenKind, str | None] = {
     "accepted": "\033[4m",  # underlined
     "rejected": "\033[2;9m",  # faint and struck through
     "untested": None,
@@ -17,13 +19,14 @@ _STYLES = {
     "bonus": "\033[1;4m",
     "plain": "",
 }
+"""ANSI escape sequences by kind of token; None hides the token."""
 _HELP = "/drafts shows or hides drafts, /clear starts anew, /quit or Ctrl-D ends, Ctrl-C stops an answer."
 
 
-def chat(engine: Engine, settings: Settings) -> int:
-    """Reads messages from stdin until it ends. Returns the exit code."""
+def chat(engine: ChatEngine, settings: Settings) -> int:
+    """Answer messages from stdin until it ends. Return the exit code."""
     session = engine.session()
-    messages: list[dict[str, str]] = []
+    messages: list[Message] = []
     show_drafts = sys.stdout.isatty()
     print(f"{engine.info.title} on {engine.info.device}. {_HELP}", file=sys.stderr)
     while True:
@@ -39,18 +42,27 @@ def chat(engine: Engine, settings: Settings) -> int:
         elif typed == "/drafts":
             show_drafts = not show_drafts
         else:
-            messages = _answered(engine, settings, session, [*messages, _message("user", typed)], show_drafts)
+            messages = _answer(engine, settings, session, [*messages, _message("user", typed)], show_drafts)
 
 
-def _answered(engine: Engine, settings: Settings, session, messages: list, show_drafts: bool) -> list:
-    """The conversation with the answer at its end; without the last message where it was refused."""
+def _answer(
+    engine: ChatEngine,
+    settings: Settings,
+    session: ChatSession,
+    messages: list[Message],
+    show_drafts: bool,
+) -> list[Message]:
+    """Print an answer. Return the conversation with it; after an error without the last message."""
     text = ""
+    stats: Stats | None = None
     try:
         for rnd in engine.stream(messages, settings, session):
             text += rnd.text
+            stats = rnd.stats
             print(_styled(rnd) if show_drafts else rnd.text, end="", flush=True)
         print()
-        print(figures(rnd.stats), file=sys.stderr)
+        if stats is not None:
+            print(figures(stats), file=sys.stderr)
     except KeyboardInterrupt:
         print(" (stopped)")
     except SpecDecError as error:
@@ -60,12 +72,12 @@ def _answered(engine: Engine, settings: Settings, session, messages: list, show_
 
 
 def figures(stats: Stats) -> str:
-    """One line: tokens/s, acceptance rate, block efficiency, time to first token."""
+    """Return a line of figures: tokens/s, acceptance rate, block efficiency, time to first token."""
     rate = f"{stats.tokens_per_second:.0f} tokens/s" if stats.tokens_per_second else "– tokens/s"
     first = f"first token after {stats.time_to_first_token_s * 1000:.0f} ms"
     if stats.dropped_messages:
         first += f"; the oldest {stats.dropped_messages} messages no longer fit and were left out"
-    if stats.acceptance_rate is None:
+    if stats.acceptance_rate is None or stats.block_efficiency is None:
         return f"{rate}, {first}"
     return (
         f"{rate}, {stats.acceptance_rate:.0%} of tested drafts stood, "
@@ -74,14 +86,14 @@ def figures(stats: Stats) -> str:
 
 
 def _styled(rnd: Round) -> str:
-    out = []
+    pieces = []
     for token in rnd.tokens:
         style = _STYLES[token.kind]
         if style is not None:
             text = token.text if token.kind != "rejected" else token.text.replace("\n", "⏎")
-            out.append(f"{style}{text}\033[0m" if style else text)
-    return "".join(out)
+            pieces.append(f"{style}{text}\033[0m" if style else text)
+    return "".join(pieces)
 
 
-def _message(role: str, content: str) -> dict[str, str]:
+def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}

@@ -1,8 +1,8 @@
-"""The commands and their exit codes.
+"""The commands of `specdec` and their exit codes.
 
 0: done (`check`: compatible). 1: an error while loading or answering. 2: wrong arguments, or a pair that
-could not be checked. 3: an incompatible pair. With --json one JSON object goes to stdout and nothing else;
-errors go to stderr.
+could not be checked. 3: an incompatible pair. 130: interrupted. With --json one JSON object goes to stdout
+and nothing else; errors go to stderr.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import IncompatiblePairError, PairUncheckableError, SpecDecError
-from ..settings import Settings
+from ..settings import SETTINGS, Settings
 from .parser import make_parser
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+    from ..trace import Stats
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; None stands for sys.argv. Return the exit code. Wrong options raise SystemExit."""
     arguments = make_parser().parse_args(argv)
     command = getattr(arguments, "run", None) or _COMMANDS[arguments.command]
     _quieten_transformers()
@@ -42,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _quieten_transformers() -> None:
-    """Progress bars and advice of the libraries below would mix with what we say."""
+    """Silence progress bars and warnings of the libraries below, which would mix with the output."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
@@ -50,7 +56,7 @@ def _quieten_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _load(arguments: argparse.Namespace):
+def _load(arguments: argparse.Namespace) -> Engine:
     from ..engine import Engine
     from ..loading.plan import LoadOptions
 
@@ -61,19 +67,19 @@ def _load(arguments: argparse.Namespace):
 
 
 def _show_progress(message: str, fraction: float | None) -> None:
-    """One line that is rewritten, and gone in the end; nothing where no terminal shows it."""
+    """Rewrite a progress line on a terminal, and erase it at the end. Other outputs get nothing."""
     if sys.stderr.isatty():
         line = message[: shutil.get_terminal_size().columns - 1] if fraction != 1.0 else ""
         print(f"\x1b[K{line}", end="\r", file=sys.stderr, flush=True)
 
 
 def _settings(arguments: argparse.Namespace, defaults: Settings) -> Settings:
-    given = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(Settings)}
-    verification = given["verification"] or defaults.verification
-    if given["seed"] is not None and given["gamma"] is None and verification == "rejection":
-        # Whoever gives a seed wants an answer that repeats, and under "auto" timing decides the rounds.
-        given["gamma"] = Settings().gamma if defaults.gamma == "auto" else None
-    return dataclasses.replace(defaults, **{name: v for name, v in given.items() if v is not None})
+    values = {name: getattr(arguments, name) for name in SETTINGS}
+    verification = values["verification"] or defaults.verification
+    if values["seed"] is not None and values["gamma"] is None and verification == "rejection":
+        # A seed asks for a repeatable answer, and under "auto" timing decides the rounds.
+        values["gamma"] = Settings().gamma if defaults.gamma == "auto" else None
+    return dataclasses.replace(defaults, **{name: v for name, v in values.items() if v is not None})
 
 
 def _presets(arguments: argparse.Namespace) -> int:
@@ -110,7 +116,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _generate(arguments: argparse.Namespace) -> int:
     from .chat import figures
 
-    # A setting out of range is said before a model is loaded for it.
+    # A setting out of range is an error before any model is loaded.
     _settings(arguments, Settings())
     engine = _load(arguments)
     settings = _settings(arguments, engine.default_settings)
@@ -121,10 +127,13 @@ def _generate(arguments: argparse.Namespace) -> int:
         result = engine.generate(prompt, settings)
         print(json.dumps(dataclasses.asdict(result)))
         return 0
+    stats: Stats | None = None
     for rnd in engine.stream(prompt, settings):
+        stats = rnd.stats
         print(rnd.text, end="", flush=True)
     print()
-    print(figures(rnd.stats), file=sys.stderr)
+    if stats is not None:
+        print(figures(stats), file=sys.stderr)
     return 0
 
 
@@ -138,8 +147,10 @@ def _chat(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from ..bench.command import run
+    from ..bench.options import BenchOptions
 
-    return run(arguments, _load)
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(BenchOptions)}
+    return run(BenchOptions(**values), lambda: _load(arguments))
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

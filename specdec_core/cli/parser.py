@@ -1,18 +1,20 @@
-"""The arguments of every command. Knows nothing of what the commands do."""
+"""The argument parser of every command. Imports none of their code."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from typing import get_args
 
 from .. import __version__
 from ..settings import (
-    MAX_GAMMA,
     QUANTIZATIONS,
     SETTINGS,
     Choice,
     Number,
+    Setting,
     Texts,
     Verification,
     VocabPadding,
@@ -20,8 +22,8 @@ from ..settings import (
 )
 
 COMMANDS_GROUP = "specdec.commands"
-"""Entry points of other packages' commands: functions that add their parser to the subparsers they are given,
-with the function to call as its default `run`."""
+"""Entry-point group of commands of other packages. Each entry is a function that adds a parser to the
+subparsers it is given and sets the parser's default `run` to the function to call."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -89,7 +91,7 @@ def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each setting. They default to None, which stands for the preset's own value."""
+    """Add an option for each setting. The default None stands for the preset's value."""
     group = parser.add_argument_group("settings")
     for setting in SETTINGS.values():
         flag = f"--{setting.name.replace('_', '-')}"
@@ -98,32 +100,17 @@ def _add_settings_arguments(parser: argparse.ArgumentParser) -> None:
                 group.add_argument(flag, choices=words, help=setting.help)
             case Texts():
                 group.add_argument(flag, action="append", metavar="TEXT", help=f"{setting.help} Repeatable.")
-            case WholeNumber(word=None):
-                group.add_argument(flag, type=int, metavar="N", help=setting.help)
             case WholeNumber(word=str(word)):
-                group.add_argument(flag, type=_gamma, metavar=f"N|{word}", help=setting.help)
+                group.add_argument(flag, type=_converter(setting), metavar=f"N|{word}", help=setting.help)
+            case WholeNumber():
+                group.add_argument(flag, type=_converter(setting), metavar="N", help=setting.help)
             case Number():
-                group.add_argument(flag, type=float, metavar="X", help=setting.help)
+                group.add_argument(flag, type=_converter(setting), metavar="X", help=setting.help)
 
 
 def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is measured")
-    group.add_argument(
-        "--gamma",
-        type=_gamma,
-        nargs="+",
-        metavar="G",
-        default=[*range(1, 9), "auto"],
-        help="draft lengths, auto among them (default 1 to 8 and auto)",
-    )
-    group.add_argument("--no-ngram", action="store_true", help="leave n-gram drafting out")
-    group.add_argument("--peers", action="store_true", help="transformers' generate in the same run")
-    group.add_argument("--romsto", metavar="PATH", help="a checkout of romsto/Speculative-Decoding as well")
-    group.add_argument(
-        "--peer-gamma", type=int, nargs="+", metavar="G", default=[4], help="the peers' gammas (default 4)"
-    )
-    group.add_argument("--temperature", type=float, nargs="+", metavar="T", default=[0.0, 0.8])
-    group.add_argument("--verification", choices=get_args(Verification), default="rejection")
+    _add_lane_arguments(group)
     group.add_argument(
         "--text",
         default="stories",
@@ -131,7 +118,9 @@ def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="stories, random, repeat (passages said twice; with --shapes an answer given before) or a file, "
         "one prompt a line",
     )
-    group.add_argument("--max-new-tokens", type=int, default=150, metavar="N")
+    group.add_argument(
+        "--max-new-tokens", type=_converter(SETTINGS["max_new_tokens"]), default=150, metavar="N"
+    )
     group.add_argument(
         "--drafter-noise",
         type=float,
@@ -161,10 +150,48 @@ def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     other.add_argument("--gpu-checks", action="store_true", help="what only a GPU can show; needs no pair")
 
 
-def _gamma(text: str) -> int | str:
-    if text != "auto" and not text.lstrip("-").isdigit():
-        raise argparse.ArgumentTypeError(f"a whole number from 0 to {MAX_GAMMA} or auto, not {text!r}")
-    return text if text == "auto" else int(text)
+def _add_lane_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--gamma",
+        type=_converter(SETTINGS["gamma"]),
+        nargs="+",
+        metavar="G",
+        default=[*range(1, 9), "auto"],
+        help="draft lengths, auto among them (default 1 to 8 and auto)",
+    )
+    group.add_argument("--no-ngram", action="store_true", help="leave n-gram drafting out")
+    group.add_argument("--peers", action="store_true", help="transformers' generate in the same run")
+    group.add_argument("--romsto", metavar="PATH", help="a checkout of romsto/Speculative-Decoding as well")
+    group.add_argument(
+        "--peer-gamma", type=int, nargs="+", metavar="G", default=[4], help="the peers' gammas (default 4)"
+    )
+    group.add_argument(
+        "--temperature", type=_converter(SETTINGS["temperature"]), nargs="+", metavar="T", default=[0.0, 0.8]
+    )
+    group.add_argument("--verification", choices=get_args(Verification), default="rejection")
+
+
+def _converter(setting: Setting) -> Callable[[str], object]:
+    """Return the function from an option's text to a value of the setting's type."""
+    match setting.values:
+        case WholeNumber(word=str()) as values:
+            return partial(_number_or_word, values)
+        case WholeNumber():
+            return int
+        case Number():
+            return float
+        case _:
+            return str
+
+
+def _number_or_word(values: WholeNumber, text: str) -> int | str:
+    if text == values.word:
+        return text
+    if not text.lstrip("-").isdigit():
+        raise argparse.ArgumentTypeError(
+            f"a whole number from {values.low} to {values.high} or {values.word}, not {text!r}"
+        )
+    return int(text)
 
 
 def _device_and_size(text: str) -> tuple[str, str]:

@@ -1,1 +1,1 @@
-"""The gate: whether two models may be paired, decided before any weight is downloaded."""
+"""The gate: compatibility check of a pair, from configurations and tokenizers, before any weight is read."""

@@ -1,7 +1,7 @@
-"""The gate: may these two models be paired?
+"""Compatibility check of a target and a drafter by model kind, tokenizer and logits' width.
 
-Reads configurations and tokenizer files, never weights; only what follows a pass may touch those. The rule:
-the same tokenizer, and logits over the same vocabulary, or p/q would compare unrelated tokens.
+The rule: the same tokenizer, and logits over the same vocabulary, or p/q would compare unrelated tokens.
+Reads configurations and tokenizer files, never weights.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -16,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from ..hub.model_files import read_model_files
 from ..settings import VocabPadding
 from .logit_width import check_configured_width, check_logit_width, require_vocab_padding
-from .report import SHARE_A_TOKENIZER, Check, PairReport
+from .report import SHARE_A_TOKENIZER, Check, PairReport, Status
 from .tokenizers import (
     PROBE_TEXT,
     CuttingDifference,
@@ -31,8 +33,8 @@ from .tokenizers import (
 __all__ = ["Check", "PairReport", "VocabPadding", "check_logit_width", "check_pair"]
 
 ROLES = ("bos", "eos", "pad")
-# What a decoder-only language model's class is called in config.json.
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""Endings of the class names of decoder-only language models in config.json."""
 
 
 def check_pair(
@@ -44,9 +46,10 @@ def check_pair(
     vocab_padding: VocabPadding = "refuse",
     token: str | None = None,
 ) -> PairReport:
-    """Compares two models (Hub ids or folders) by configuration and tokenizer; downloads no weights.
+    """Compare two models (Hub ids or folders) by configuration and tokenizer. Downloads no weights.
 
-    Raises PairUncheckableError where one of them cannot be read, SettingsError for another `vocab_padding`.
+    `token` is a Hub token; None stands for the machine's. Raises PairUncheckableError if a model cannot be
+    read, SettingsError for another `vocab_padding`.
     """
     require_vocab_padding(vocab_padding)
     target_files = read_model_files(target, target_revision, token)
@@ -73,8 +76,8 @@ def check_pair(
 
 def _check_kind(target: PreTrainedConfig, drafter: PreTrainedConfig) -> Check:
     reasons = [
-        f"The {whose} {reason}"
-        for whose, config in (("target", target), ("drafter", drafter))
+        f"The {role} {reason}"
+        for role, config in (("target", target), ("drafter", drafter))
         if (reason := _not_causal(config)) is not None
     ]
     explanation = "Both continue text token by token."
@@ -99,12 +102,14 @@ def _not_causal(config: PreTrainedConfig) -> str | None:
 
 
 def _check_vocabulary(target: dict[str, int], drafter: dict[str, int]) -> Check:
-    sizes = [f"{len(vocabulary):,} tokens" for vocabulary in (target, drafter)]
+    name = "vocabulary"
+    target_size, drafter_size = f"{len(target):,} tokens", f"{len(drafter):,} tokens"
     difference = vocabulary_difference(target, drafter)
     if difference is None:
-        return Check("vocabulary", "pass", *sizes, "Every id stands for the same string in both.")
+        explanation = "Every id stands for the same string in both."
+        return Check(name, "pass", target_size, drafter_size, explanation)
     first = difference.first_id
-    tokens = [quoted(token) for token in (difference.target_token, difference.drafter_token)]
+    target_token, drafter_token = quoted(difference.target_token), quoted(difference.drafter_token)
     counts = {
         "stand for another string": difference.changed,
         "only the target has": difference.target_only,
@@ -112,79 +117,81 @@ def _check_vocabulary(target: dict[str, int], drafter: dict[str, int]) -> Check:
     }
     counted = ", ".join(f"{_count(count, 'id')} {what}" for what, count in counts.items() if count)
     return Check(
-        "vocabulary",
+        name,
         "fail",
-        *(f"{size}; id {first} is {token}" for size, token in zip(sizes, tokens, strict=True)),
-        f"The vocabularies differ from id {first} on: {tokens[0]} in the target, {tokens[1]} in the drafter "
-        f"({counted}). Probabilities of unrelated tokens would be compared. {SHARE_A_TOKENIZER}",
+        f"{target_size}; id {first} is {target_token}",
+        f"{drafter_size}; id {first} is {drafter_token}",
+        f"The vocabularies differ from id {first} on: {target_token} in the target, {drafter_token} in the "
+        f"drafter ({counted}). Probabilities of unrelated tokens would be compared. {SHARE_A_TOKENIZER}",
     )
+
+
+_CUTTING = "how text is cut"
 
 
 def _check_cutting(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase) -> Check:
-    name = "how text is cut"
-    forms = [serialized(target), serialized(drafter)]
-    if None in forms:
-        return _check_cutting_by_probe(name, target, drafter)
-    parsed = [json.loads(forms[0])]
-    parsed.append(parsed[0] if forms[0] == forms[1] else json.loads(forms[1]))
-    differences = cutting_differences(*parsed)
+    target_json, drafter_json = serialized(target), serialized(drafter)
+    if target_json is None or drafter_json is None:
+        return _check_cutting_by_probe(target, drafter)
+    parsed = json.loads(target_json)
+    differences = cutting_differences(
+        parsed, parsed if drafter_json == target_json else json.loads(drafter_json)
+    )
     harmful = [difference for difference in differences if not difference.harmless]
     if harmful:
-        return Check(
-            name,
-            "fail",
-            *_both_values(harmful),
+        explanation = (
             f"The same text becomes other tokens: {_differ(harmful)}. The drafter would be fed pieces that "
-            f"it was not trained on. {SHARE_A_TOKENIZER}",
+            f"it was not trained on. {SHARE_A_TOKENIZER}"
         )
+        return _cutting_check("fail", harmful, explanation)
     if differences:
-        return Check(
-            name,
-            "warning",
-            *_both_values(differences),
+        explanation = (
             f"Text is cut alike; {_differ(differences)}, which frames a text with special tokens or turns "
-            "ids back into text. The target's tokenizer does that for both.",
+            "ids back into text. The target's tokenizer does that for both."
         )
-    shown = describe_cutting(parsed[0])
-    return Check(name, "pass", shown, shown, "The tokenizers cut text by the same rules.")
+        return _cutting_check("warning", differences, explanation)
+    description = describe_cutting(parsed)
+    return Check(_CUTTING, "pass", description, description, "The tokenizers cut text by the same rules.")
 
 
-def _both_values(differences: Sequence[CuttingDifference]) -> tuple[str, str]:
-    """Each rule that differs, as the target has it and as the drafter has it."""
-    return (
-        "; ".join(f"{each.component}: {each.target}" for each in differences),
-        "; ".join(f"{each.component}: {each.drafter}" for each in differences),
+def _cutting_check(status: Status, differences: Sequence[CuttingDifference], explanation: str) -> Check:
+    return Check(
+        _CUTTING,
+        status,
+        "; ".join(f"{difference.component}: {difference.target}" for difference in differences),
+        "; ".join(f"{difference.component}: {difference.drafter}" for difference in differences),
+        explanation,
     )
 
 
-def _check_cutting_by_probe(
-    name: str, target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase
-) -> Check:
-    kinds = [type(tokenizer).__name__ for tokenizer in (target, drafter)]
+def _check_cutting_by_probe(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase) -> Check:
+    target_class, drafter_class = type(target).__name__, type(drafter).__name__
     reason = "A tokenizer without a serialized form cannot be compared rule by rule"
     try:
         difference = probe_difference(target, drafter)
-    except Exception as error:  # whatever a tokenizer written in Python may raise
+    except Exception as error:  # a tokenizer written in Python may raise anything
         return Check(
-            name,
+            _CUTTING,
             "unchecked",
-            *kinds,
+            target_class,
+            drafter_class,
             f"{reason}, and encoding a probe text failed ({type(error).__name__}: {error}). "
             f"{SHARE_A_TOKENIZER}",
         )
     if difference is None:
         return Check(
-            name,
+            _CUTTING,
             "pass",
-            *kinds,
+            target_class,
+            drafter_class,
             f"{reason}; both cut a probe text of {len(PROBE_TEXT)} characters in many scripts into the same "
             "tokens.",
         )
     return Check(
-        name,
+        _CUTTING,
         "fail",
-        f"{kinds[0]}; {difference.component}: {difference.target}",
-        f"{kinds[1]}; {difference.component}: {difference.drafter}",
+        f"{target_class}; {difference.component}: {difference.target}",
+        f"{drafter_class}; {difference.component}: {difference.drafter}",
         f"{reason}; they cut a multilingual probe text into different tokens. {SHARE_A_TOKENIZER}",
     )
 
@@ -197,10 +204,11 @@ def _differ(differences: Sequence[CuttingDifference]) -> str:
 
 
 def _check_special_tokens(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase) -> Check:
-    chosen = [{role: _special_token(tokenizer, role) for role in ROLES} for tokenizer in (target, drafter)]
-    values = [", ".join(f"{role} {_token_and_id(*t)}" for role, t in side.items()) for side in chosen]
-    differing = [role for role in ROLES if chosen[0][role] != chosen[1][role]]
-    moved = [role for role in differing if chosen[0][role][0] == chosen[1][role][0]]
+    target_tokens, drafter_tokens = _special_tokens(target), _special_tokens(drafter)
+    differing = [role for role in ROLES if target_tokens[role] != drafter_tokens[role]]
+    moved = [role for role in differing if target_tokens[role].text == drafter_tokens[role].text]
+    status: Status = "pass"
+    explanation = "The same tokens in the same roles."
     if moved:
         status = "fail"
         explanation = (
@@ -212,18 +220,34 @@ def _check_special_tokens(target: PreTrainedTokenizerBase, drafter: PreTrainedTo
         explanation = (
             f"They choose another {' and '.join(differing)}; the target's tokenizer is used for both."
         )
-    else:
-        status, explanation = "pass", "The same tokens in the same roles."
-    return Check("special tokens", status, *values, explanation)
+    return Check("special tokens", status, _by_role(target_tokens), _by_role(drafter_tokens), explanation)
 
 
-def _special_token(tokenizer: PreTrainedTokenizerBase, role: str) -> tuple[str | None, int | None]:
-    token = getattr(tokenizer, f"{role}_token", None)
-    return (None, None) if token is None else (str(token), tokenizer.convert_tokens_to_ids(str(token)))
+@dataclass(frozen=True, slots=True)
+class _SpecialToken:
+    """A token and its id; None for a role without a token."""
+
+    text: str | None = None
+    id: int | None = None
+
+    def __str__(self) -> str:
+        return "none" if self.text is None else f"{quoted(self.text)} ({self.id})"
 
 
-def _token_and_id(token: str | None, token_id: int | None) -> str:
-    return "none" if token is None else f"{quoted(token)} ({token_id})"
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, _SpecialToken]:
+    tokens = {}
+    for role in ROLES:
+        token = getattr(tokenizer, f"{role}_token", None)
+        text = None if token is None else str(token)
+        token_id = (
+            None if text is None else cast(int, tokenizer.convert_tokens_to_ids(text))
+        )  # one token, one id
+        tokens[role] = _SpecialToken(text, token_id)
+    return tokens
+
+
+def _by_role(tokens: dict[str, _SpecialToken]) -> str:
+    return ", ".join(f"{role} {token}" for role, token in tokens.items())
 
 
 def _count(count: int, noun: str) -> str:

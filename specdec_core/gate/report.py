@@ -1,6 +1,6 @@
-"""What the gate says: one Check for each thing compared, and the report that holds them.
+"""The gate's report: one Check for each property compared, with its text and JSON forms.
 
-Plain data and its text form; knows nothing of configurations or tokenizers.
+Plain data; knows nothing of configurations or tokenizers.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Status = Literal["pass", "warning", "fail", "unchecked"]
+"""Result of a check. "unchecked": a value could not be read or compared."""
 
 SHARE_A_TOKENIZER = (
     "Choose a drafter that shares the target's tokenizer, usually a smaller size of the same release, "
     "or no drafter at all (n-gram drafting)."
 )
 
-LINE_WIDTH = 100
+_LINE_WIDTH = 100
+_INDENT = " " * 13
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was compared, with both values. On fail the explanation ends with what to do next."""
+    """The result for one property, with both values. On fail the explanation ends with a next step."""
 
     name: str
     status: Status
@@ -37,8 +39,8 @@ class Check:
 class PairReport:
     """The gate's verdict on a pair; `str(report)` is fit for a terminal.
 
-    `tokenizer` is the target's, the only one that text ever needs, kept so that loading does not parse it
-    again; `tokenizer_width` is its highest id + 1, the width that `vocab_padding="trim"` cuts logits to.
+    `tokenizer` is the target's, the only one used for text; loading takes it from here rather than parse it
+    again. `tokenizer_width` is its highest id + 1, the width that `vocab_padding="trim"` cuts logits to.
     """
 
     target: str
@@ -49,11 +51,11 @@ class PairReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the pair may be loaded: nothing failed and nothing was left unchecked."""
+        """True if the pair may be loaded: no check failed, none was left unchecked."""
         return all(check.status in ("pass", "warning") for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; the tokenizer is left out."""
+        """Return the report as values that `json.dumps` takes, without the tokenizer."""
         return {
             "ok": self.ok,
             "target": self.target,
@@ -88,14 +90,17 @@ def _lines(check: Check) -> str:
     else:
         values = [("target", check.target_value), ("drafter", check.drafter_value)]
     lines = [f"  {label:<9}  {check.name}"]
-    for whose, value in values:
+    for role, value in values:
         lines.append(
-            textwrap.fill(value, LINE_WIDTH, initial_indent=f"             {whose:<7}  ", **_HANGING)
+            textwrap.fill(
+                value,
+                _LINE_WIDTH,
+                initial_indent=f"{_INDENT}{role:<7}  ",
+                subsequent_indent=f"{_INDENT}{'':<7}  ",
+                break_on_hyphens=False,
+            )
         )
     lines.append(
-        textwrap.fill(check.explanation, LINE_WIDTH, initial_indent=" " * 13, subsequent_indent=" " * 13)
+        textwrap.fill(check.explanation, _LINE_WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
     )
     return "\n".join(lines)
-
-
-_HANGING = {"subsequent_indent": " " * 22, "break_on_hyphens": False}

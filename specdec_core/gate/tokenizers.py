@@ -1,7 +1,7 @@
-"""Are two tokenizers the same? Where their vocabularies part, and what cuts text in another way.
+"""Differences between two tokenizers: vocabulary, and the rules by which they cut text into tokens.
 
-Compares tokenizers as they were loaded, since some classes replace what the file says. Knows nothing of
-configurations, logits or verdicts: it only names differences.
+Compares tokenizers as loaded, since some classes replace rules of the file. Knows nothing of configurations,
+logits or verdicts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..trace import first_difference
+
 EXCERPT_LENGTH = 120
 
 PROBE_TEXT = (
@@ -23,7 +25,7 @@ PROBE_TEXT = (
     "हिन्दी में नमस्ते। ภาษาไทย 你好，世界。こんにちは、カタカナ。안녕하세요. 👩‍👩‍👧 🇩🇪 ✈️ \u200b\u00a0\ufeff "
     'def f(x_1): return {"a": [x ** 2, 0xFF]}  # <b>&amp;</b> https://a.b/c?d=%20 <s> [UNK] ▁Ġ <0x0A> Zażółć'
 )
-"""Scripts, spaces, digits, quotes, marks and code: where two ways of cutting text usually part."""
+"""Scripts, spaces, digits, quotes, combining marks and code: text that tokenizers often cut differently."""
 
 _MODEL_OPTIONS = {
     "byte_fallback": "byte fallback",
@@ -41,7 +43,7 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 @dataclass(frozen=True, slots=True)
 class VocabularyDifference:
-    """The first id that stands for different strings; a side is None where it has no token of that id."""
+    """The first id that stands for different strings, None where it is missing, and counts of such ids."""
 
     first_id: int
     target_token: str | None
@@ -53,7 +55,7 @@ class VocabularyDifference:
 
 @dataclass(frozen=True, slots=True)
 class CuttingDifference:
-    """One component that differs. `harmless` where the target's alone is used whenever it matters."""
+    """One component that differs. `harmless`: only the target's is ever used."""
 
     component: str
     target: str
@@ -62,7 +64,7 @@ class CuttingDifference:
 
 
 def vocabulary_difference(target: dict[str, int], drafter: dict[str, int]) -> VocabularyDifference | None:
-    """Compares two token → id maps, added tokens included. None where they are equal."""
+    """Compare two token → id maps, added tokens included. None if they are equal."""
     if target == drafter:
         return None
     target_tokens, drafter_tokens = _by_id(target), _by_id(drafter)
@@ -85,19 +87,19 @@ def vocabulary_difference(target: dict[str, int], drafter: dict[str, int]) -> Vo
 
 
 def serialized(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The tokenizer as it was loaded, as JSON, or None for one that is Python code."""
+    """Return the loaded tokenizer as JSON; None for one written in Python."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend.to_str() if backend is not None else None
 
 
 def cutting_differences(target: dict[str, Any], drafter: dict[str, Any]) -> list[CuttingDifference]:
-    """What cuts text in another way, of two parsed `serialized` tokenizers. Vocabularies are not compared."""
+    """Return the rules that differ between two parsed `serialized` tokenizers, vocabularies left out."""
     return [
         *_model_differences(target["model"], drafter["model"]),
         *_pipeline_difference("normalizer", target["normalizer"], drafter["normalizer"]),
         *_pipeline_difference("pre-tokenizer", target["pre_tokenizer"], drafter["pre_tokenizer"]),
         *_added_token_differences(target["added_tokens"], drafter["added_tokens"]),
-        # These only frame the ids with special tokens and turn ids into text: the target's work.
+        # These add special tokens around the ids and turn ids into text. Only the target's are used.
         *_pipeline_difference(
             "post-processor", target["post_processor"], drafter["post_processor"], harmless=True
         ),
@@ -108,19 +110,21 @@ def cutting_differences(target: dict[str, Any], drafter: dict[str, Any]) -> list
 def probe_difference(
     target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase
 ) -> CuttingDifference | None:
-    """Compares the ids of PROBE_TEXT, for tokenizers without a serialized form."""
-    ids = [tokenizer.encode(PROBE_TEXT, add_special_tokens=False) for tokenizer in (target, drafter)]
-    if ids[0] == ids[1]:
+    """Compare the ids of PROBE_TEXT, for tokenizers without a serialized form. None if they are equal."""
+    target_ids = target.encode(PROBE_TEXT, add_special_tokens=False)
+    drafter_ids = drafter.encode(PROBE_TEXT, add_special_tokens=False)
+    at = first_difference(target_ids, drafter_ids)
+    if at is None:
         return None
-    at = _first_difference(*ids)
     return CuttingDifference(
         f"piece {at + 1} of the probe text",
-        *(_piece(t, i, at) for t, i in zip((target, drafter), ids, strict=True)),
+        _piece(target, target_ids, at),
+        _piece(drafter, drafter_ids, at),
     )
 
 
 def describe_cutting(parsed: dict[str, Any]) -> str:
-    """One line for people: kind of model, merges, and the steps before it."""
+    """Return a line for display: kind of model, number of merges, normalizer and pre-tokenizer."""
     model = parsed["model"]
     parts = [model["type"]]
     if "merges" in model:
@@ -134,7 +138,7 @@ def describe_cutting(parsed: dict[str, Any]) -> str:
 
 
 def quoted(token: str | None) -> str:
-    """A token for people, with what cannot be seen escaped and what is too long cut."""
+    """Return a token for display: quoted, control characters escaped, long text truncated."""
     if token is None:
         return "no token"
     return repr(token) if len(token) <= EXCERPT_LENGTH else repr(token[:EXCERPT_LENGTH]) + "…"
@@ -152,50 +156,64 @@ def _model_differences(target: dict[str, Any], drafter: dict[str, Any]) -> Itera
         yield CuttingDifference("model type", target["type"], drafter["type"])
         return
     for option in sorted((target.keys() | drafter.keys()) - {"type", "vocab", "merges"}):
-        values = target.get(option), drafter.get(option)
-        if _effective(values[0]) != _effective(values[1]):
-            yield CuttingDifference(_MODEL_OPTIONS.get(option, option), *map(_as_json, values))
+        target_value, drafter_value = target.get(option), drafter.get(option)
+        if _effective(target_value) != _effective(drafter_value):
+            yield CuttingDifference(
+                _MODEL_OPTIONS.get(option, option), _as_json(target_value), _as_json(drafter_value)
+            )
     yield from _merge_difference(target.get("merges", []), drafter.get("merges", []))
-    if isinstance(target["vocab"], list) and target["vocab"] != drafter["vocab"]:
-        at = _first_difference(target["vocab"], drafter["vocab"])
-        entries = (_as_json(v[at]) if at < len(v) else "none" for v in (target["vocab"], drafter["vocab"]))
-        yield CuttingDifference(f"score of piece {at}", *entries)
+    if isinstance(target["vocab"], list):
+        yield from _score_difference(target["vocab"], drafter["vocab"])
 
 
 def _effective(value: Any) -> Any:
-    """None for what does nothing: a switch that is off, an empty affix, a dropout of 0.0 (not the id 0)."""
+    """The value, or None for one without effect: a switch that is off, an empty affix, a dropout of 0.0. The
+    id 0 has an effect.
+    """
     does_nothing = value is False or value == "" or (isinstance(value, float) and value == 0.0)
     return None if does_nothing else value
 
 
 def _merge_difference(target: list[Any], drafter: list[Any]) -> Iterator[CuttingDifference]:
-    if target == drafter:
-        return
-    at = _first_difference(target, drafter)
-    first = (
-        " + ".join(map(quoted, merges[at])) if at < len(merges) else "none" for merges in (target, drafter)
-    )
-    yield CuttingDifference(f"merge {at + 1:,}", *first)
+    def merge(merges: list[Any], at: int) -> str:
+        return " + ".join(map(quoted, merges[at])) if at < len(merges) else "none"
+
+    at = first_difference(target, drafter)
+    if at is not None:
+        yield CuttingDifference(f"merge {at + 1:,}", merge(target, at), merge(drafter, at))
+
+
+def _score_difference(target: list[Any], drafter: list[Any]) -> Iterator[CuttingDifference]:
+    """The first difference between the vocabularies [piece, score] of Unigram models."""
+
+    def entry(vocabulary: list[Any], at: int) -> str:
+        return _as_json(vocabulary[at]) if at < len(vocabulary) else "none"
+
+    at = first_difference(target, drafter)
+    if at is not None:
+        yield CuttingDifference(f"score of piece {at}", entry(target, at), entry(drafter, at))
 
 
 def _pipeline_difference(
     component: str, target: dict[str, Any] | None, drafter: dict[str, Any] | None, harmless: bool = False
 ) -> Iterator[CuttingDifference]:
-    steps = [_steps(target), _steps(drafter)]
-    if steps[0] != steps[1]:
-        yield CuttingDifference(component, *_excerpts(*map(_steps_as_text, steps)), harmless)
+    target_steps, drafter_steps = _steps(target), _steps(drafter)
+    if target_steps != drafter_steps:
+        texts = _excerpts(_steps_as_text(target_steps), _steps_as_text(drafter_steps))
+        yield CuttingDifference(component, texts[0], texts[1], harmless)
 
 
 def _added_token_differences(
     target: list[dict[str, Any]], drafter: list[dict[str, Any]]
 ) -> Iterator[CuttingDifference]:
-    """Flags of the added tokens that both have, and tokens that only one side cuts out of the text whole."""
-    drafter_flags = {token["content"]: token for token in drafter}
-    target_flags = {token["content"]: token for token in target}
-    for content in [*target_flags, *(c for c in drafter_flags if c not in target_flags)]:
-        flags = [_flags(side.get(content)) for side in (target_flags, drafter_flags)]
-        if flags[0] != flags[1]:
-            yield CuttingDifference(f"added token {quoted(content)}", *flags)
+    """The first added token that only one side has, or that has other flags."""
+    drafter_tokens = {token["content"]: token for token in drafter}
+    target_tokens = {token["content"]: token for token in target}
+    for content in [*target_tokens, *(c for c in drafter_tokens if c not in target_tokens)]:
+        target_flags = _flags(target_tokens.get(content))
+        drafter_flags = _flags(drafter_tokens.get(content))
+        if target_flags != drafter_flags:
+            yield CuttingDifference(f"added token {quoted(content)}", target_flags, drafter_flags)
             return
 
 
@@ -206,7 +224,7 @@ def _flags(token: dict[str, Any] | None) -> str:
 
 
 def _steps(component: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """A component as a flat list of steps, without what only concerns offsets."""
+    """A component as a flat list of steps, without the option that only concerns offsets."""
     if component is None:
         return []
     for key in ("normalizers", "pretokenizers", "processors", "decoders"):
@@ -220,8 +238,8 @@ def _steps_as_text(steps: list[dict[str, Any]]) -> str:
 
 
 def _excerpts(target: str, drafter: str) -> tuple[str, str]:
-    """Both texts, or where they are long the part of each that surrounds the first difference."""
-    start = max(_first_difference(target, drafter) - EXCERPT_LENGTH // 3, 0)
+    """Both texts; of long ones the part around the first difference."""
+    start = max((first_difference(target, drafter) or 0) - EXCERPT_LENGTH // 3, 0)
 
     def excerpt(text: str) -> str:
         if len(text) <= EXCERPT_LENGTH:
@@ -230,12 +248,6 @@ def _excerpts(target: str, drafter: str) -> tuple[str, str]:
         return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
 
     return excerpt(target), excerpt(drafter)
-
-
-def _first_difference(target: Any, drafter: Any) -> int:
-    """The first index at which two unequal sequences differ, or the shorter one's length."""
-    pairs = enumerate(zip(target, drafter, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(target), len(drafter)))
 
 
 def _piece(tokenizer: PreTrainedTokenizerBase, ids: list[int], at: int) -> str:

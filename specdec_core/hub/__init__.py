@@ -1,1 +1,1 @@
-"""Model files: where they are, downloads that resume, adapters, and errors that say what to do."""
+"""Model files from the Hugging Face Hub or local folders: configuration, tokenizer, weights, adapters."""

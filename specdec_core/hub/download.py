@@ -1,7 +1,7 @@
-"""A model's weights from the Hub into its cache: which files, room for them, progress, and what went wrong.
+"""Download of a model's weights into the Hub's cache: file list, disk space, progress, error messages.
 
-Fetches safetensors and the two configuration files beside them, nothing else. Knows nothing of what is done
-with the files. An interrupted download is taken up where it stopped.
+Fetches safetensors and the two configuration files beside them, nothing else. An interrupted download is
+resumed. Knows nothing of loading.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +21,27 @@ from tqdm.auto import tqdm
 from ..errors import LoadError
 from ..units import gigabytes
 from .errors import cut_off, explain_hub_error, first_line
-from .resumable import RemoteFile, arrived_bytes, fetch_blob, remove_leftovers
+from .file_names import CONFIG, GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX
+from .resumable import (
+    RemoteFile,
+    ResumableFile,
+    arrived_bytes,
+    fetch_blob,
+    remote_file,
+    remove_leftovers,
+)
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-_CONFIGURATION = ("config.json", "generation_config.json")
-_ROOM_TO_SPARE_BYTES = 100_000_000
-_SECONDS_BETWEEN_REPORTS = 0.2
+_DISK_RESERVE_BYTES = 100_000_000
+REPORT_INTERVAL_S = 0.2
+"""Least time between two progress reports of a download."""
 
 OnBytes = Callable[[int], None]
-"""Called with the bytes of a download that have arrived so far."""
+"""Callback with the bytes of a download that have arrived so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What of a Hub model is not here yet, at one commit."""
+    """The files of a Hub model, at one commit, that are missing from the cache."""
 
     model: str
     commit: str
@@ -42,19 +49,20 @@ class Download:
 
     @property
     def size_bytes(self) -> int:
+        """Total size of the missing files."""
         return sum(file.size_bytes for file in self.missing)
 
     @property
     def remaining_bytes(self) -> int:
-        """Without what an earlier download left of its last file."""
+        """`size_bytes` less the partial files of earlier downloads."""
         return sum(file.size_bytes - arrived_bytes(self.model, file) for file in self.missing)
 
 
 def plan_download(model: str, revision: str | None = None) -> Download | None:
-    """What must be fetched before `model` can be loaded; None for a folder, or where the Hub is out of reach
-    and everything is here.
+    """Return the files to fetch before `model` can be loaded.
 
-    Asks the Hub for sizes; downloads no weights. Raises LoadError.
+    None for a folder, and where the Hub is out of reach while the cache is complete. Asks the Hub for names
+    and sizes; downloads no weights. Raises LoadError.
     """
     if Path(model).is_dir():
         return None
@@ -63,32 +71,33 @@ def plan_download(model: str, revision: str | None = None) -> Download | None:
             model, revision=revision, files_metadata=True, timeout=constants.DEFAULT_REQUEST_TIMEOUT
         )
         files = {
-            file.rfilename: RemoteFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None)
+            file.rfilename: remote_file(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None)
             for file in info.siblings or ()
         }
-        names = _weight_files(model, info.sha, files)
+        commit = info.sha or revision or constants.DEFAULT_REVISION
+        names = _weight_files(model, commit, files)
     except LoadError:
         raise
     except Exception as error:
         if downloaded_folder(model, revision) is not None:
             return None
         raise LoadError(_explain(model, revision, error)) from error
-    wanted = [*(name for name in _CONFIGURATION if name in files), *names]
+    needed = [*(name for name in (CONFIG, GENERATION_CONFIG) if name in files), *names]
     missing = [
-        files.get(name) or RemoteFile(name, 0) for name in wanted if not _is_here(model, name, info.sha)
+        files.get(name) or RemoteFile(name, 0) for name in needed if not _is_cached(model, name, commit)
     ]
-    return Download(model, info.sha, tuple(missing))
+    return Download(model, commit, tuple(missing))
 
 
 def require_disk_space(downloads: Sequence[Download]) -> None:
-    """Raises LoadError where the cache's disk has no room for all of them."""
+    """Raise LoadError if the cache's disk has no room for the rest of all downloads."""
     needed = sum(download.remaining_bytes for download in downloads)
     if not needed:
         return
     cache = Path(constants.HF_HUB_CACHE)
-    place = next(folder for folder in [cache, *cache.parents] if folder.exists())
-    free = shutil.disk_usage(place).free
-    if needed + _ROOM_TO_SPARE_BYTES > free:
+    existing = next(folder for folder in [cache, *cache.parents] if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed + _DISK_RESERVE_BYTES > free:
         names = " and ".join(download.model for download in downloads if download.missing)
         raise LoadError(
             f"{names}: {gigabytes(needed)} are to be downloaded to {cache}, and {gigabytes(free)} are "
@@ -97,16 +106,16 @@ def require_disk_space(downloads: Sequence[Download]) -> None:
 
 
 def fetch(download: Download, on_bytes: OnBytes) -> str:
-    """Downloads what is missing; the folder that holds the model's files.
+    """Download the missing files. Return the folder with the model's files.
 
-    Raises LoadError, and at once whatever `on_bytes` raises; what has arrived by then is kept.
+    Raises LoadError. Exceptions of `on_bytes` end the download at once; partial files are kept.
     """
     remove_leftovers(download.model)
     reported = -math.inf
-    with closing(_arriving(download)) as counts:
+    with closing(_fetch_files(download)) as counts:
         for count in counts:
             now = time.monotonic()
-            if now - reported >= _SECONDS_BETWEEN_REPORTS:
+            if now - reported >= REPORT_INTERVAL_S:
                 reported = now
                 on_bytes(count)
     folder = _snapshot(download.model, download.commit)
@@ -117,33 +126,33 @@ def fetch(download: Download, on_bytes: OnBytes) -> str:
     return folder
 
 
-def _arriving(download: Download) -> Iterator[int]:
-    """Downloads file by file, yielding how many bytes of all are here."""
-    here = count = 0
+def _fetch_files(download: Download) -> Generator[int, None, None]:
+    """Download file by file, yielding the bytes of all files that have arrived."""
+    completed = count = 0
     for file in download.missing:
         try:
-            if file.resumable:
-                for held in fetch_blob(download.model, download.commit, file):
-                    count = here + held
+            if isinstance(file, ResumableFile):
+                for arrived in fetch_blob(download.model, download.commit, file):
+                    count = completed + arrived
                     yield count
-            # Finds a blob that is complete, and gives it its name.
+            # Links a complete blob into the snapshot under the file's name, without a download.
             hf_hub_download(download.model, file.name, revision=download.commit, tqdm_class=_NoBar)
         except LoadError:
             raise
         except Exception as error:
-            raise LoadError(_explain_cut(download, count, error)) from error
-        here += file.size_bytes
-        yield here
+            raise LoadError(_explain_interruption(download, count, error)) from error
+        completed += file.size_bytes
+        yield completed
 
 
 def downloaded_folder(model: str, revision: str | None = None) -> str | None:
-    """Where the cache has all of a model's weights, found without the network; None where it has not."""
+    """Return the cache's folder with all of a model's weights, or None if any is missing. Uses no network."""
     if Path(model).is_dir():
         return None
     folder = _snapshot(model, revision or constants.DEFAULT_REVISION)
     if folder is None:
         return None
-    index = Path(folder, INDEX)
+    index = Path(folder, WEIGHTS_INDEX)
     if Path(folder, WEIGHTS).exists():
         return folder
     if index.exists() and all(Path(folder, name).exists() for name in _shards(index)):
@@ -152,12 +161,12 @@ def downloaded_folder(model: str, revision: str | None = None) -> str | None:
 
 
 def _weight_files(model: str, commit: str, names: Collection[str]) -> list[str]:
-    """The safetensors that make up the model, with their index, and no second copy in another layout."""
+    """Return the names of the model's safetensors, either one file or an index with its shards."""
     if WEIGHTS in names:
         return [WEIGHTS]
-    if INDEX in names:
-        index = hf_hub_download(model, INDEX, revision=commit)
-        return [INDEX, *_shards(Path(index))]
+    if WEIGHTS_INDEX in names:
+        index = hf_hub_download(model, WEIGHTS_INDEX, revision=commit)
+        return [WEIGHTS_INDEX, *_shards(Path(index))]
     raise LoadError(
         f"{model} has no safetensors weights ({WEIGHTS}), and only those are loaded. Choose a repository "
         "that has them, for a quantized copy the original one."
@@ -168,17 +177,17 @@ def _shards(index: Path) -> list[str]:
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
-def _is_here(model: str, name: str, revision: str) -> bool:
+def _is_cached(model: str, name: str, revision: str) -> bool:
     return isinstance(try_to_load_from_cache(model, name, revision=revision), str)
 
 
 def _snapshot(model: str, revision: str) -> str | None:
-    config = try_to_load_from_cache(model, "config.json", revision=revision)
+    config = try_to_load_from_cache(model, CONFIG, revision=revision)
     return str(Path(config).parent) if isinstance(config, str) else None
 
 
 class _NoBar(tqdm):
-    """What the Hub's client takes for a progress bar; it shows nothing."""
+    """A disabled progress bar for the Hub's client."""
 
     def __init__(self, *arguments, **options) -> None:
         super().__init__(*arguments, **options | {"disable": True})
@@ -191,8 +200,8 @@ def _explain(model: str, revision: str | None, error: Exception) -> str:
     )
 
 
-def _explain_cut(download: Download, arrived: int, error: Exception) -> str:
-    """A connection that broke off half-way has more to say than one that was never there."""
+def _explain_interruption(download: Download, arrived: int, error: Exception) -> str:
+    """Return the message for a download that broke off after `arrived` bytes, or never began."""
     if cut_off(error) and arrived:
         return (
             f"The download of {download.model} broke off after {gigabytes(arrived)} of "

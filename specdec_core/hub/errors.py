@@ -1,7 +1,6 @@
-"""Why the Hub did not give what was asked for, in words, with the next step.
+"""Explanations of the Hub's errors: what is wrong and what to do next.
 
-Reads what huggingface_hub raises; knows nothing of what was asked for but its name. No message ever holds the
-token.
+Reads the exceptions of huggingface_hub; knows nothing of the files requested. No message contains the token.
 """
 
 from __future__ import annotations
@@ -23,11 +22,10 @@ TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 
 
 def explain_hub_error(name: str, revision: str | None, error: BaseException) -> str | None:
-    """What was wrong and what to do next; None where the Hub and the way to it are not to blame."""
-    found = list(causes(error))
+    """Return the error and the next step in words; None if it is no error of the Hub, network or disk."""
 
     def caused_by(*kinds: type[BaseException]) -> BaseException | None:
-        return next((cause for cause in found if isinstance(cause, kinds)), None)
+        return first_cause(error, *kinds)
 
     page = f"{constants.ENDPOINT}/{name}"
     if caused_by(GatedRepoError):
@@ -51,12 +49,12 @@ def explain_hub_error(name: str, revision: str | None, error: BaseException) -> 
         if status in (401, 403):
             next_step = f"Check the token in HF_TOKEN, or make another at {TOKENS_PAGE}"
         return f"The Hub answered {status} when asked for {name} ({first_line(cause)}). {next_step}."
-    if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in found):
+    if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes(error)):
         return (
             f"The disk became full while {name} was downloaded. Free space in {constants.HF_HUB_CACHE}, or "
             "set HF_HOME to a folder on another disk, and load again: what has arrived is kept."
         )
-    if caused_by(LocalEntryNotFoundError, ConnectionError, TimeoutError) or any(map(_of_http_client, found)):
+    if caused_by(LocalEntryNotFoundError) or cut_off(error):
         return (
             f"{name} is no folder here, it has not been downloaded, and {unreachable()}. Go online and try "
             "again, or give the folder of a downloaded model."
@@ -65,25 +63,31 @@ def explain_hub_error(name: str, revision: str | None, error: BaseException) -> 
 
 
 def unreachable() -> str:
+    """Return the reason for which the Hub is out of reach, as a clause."""
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
 
 
 def cut_off(error: BaseException) -> bool:
-    """Whether the connection broke while something was on its way."""
+    """Return True for a connection that could not be made, broke or timed out."""
     return any(
         isinstance(cause, ConnectionError | TimeoutError) or _of_http_client(cause) for cause in causes(error)
     )
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was raised from; not what merely happened to be handled at the time."""
+    """Yield the error and its explicit causes (`raise ... from`), without implicit context."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
+def first_cause(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:
+    """Return the first of the error and its causes that is an instance of `kinds`."""
+    return next((cause for cause in causes(error) if isinstance(cause, kinds)), None)
+
+
 def first_line(error: BaseException) -> str:
-    """An error's own words, cut to one line, without the token if a library put it there."""
+    """Return the first line of an error's message, with the token masked where a library included it."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     token = get_token()
     return line.replace(token, "(token)") if token else line
@@ -103,5 +107,5 @@ def _gated(name: str, page: str) -> str:
 
 
 def _of_http_client(error: BaseException) -> bool:
-    """Whether the HTTP client below huggingface_hub raised it; that package's name differs by version."""
+    """Return True for an error of the HTTP client below huggingface_hub, which differs by version."""
     return type(error).__module__.partition(".")[0].startswith(("httpx", "httpcore", "requests"))

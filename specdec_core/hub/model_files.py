@@ -1,24 +1,24 @@
-"""A model's configuration and tokenizer, from the Hub or a folder, and why they could not be read.
+"""Configuration and tokenizer of a model on the Hub or in a folder, with explanations of read errors.
 
-Reads configurations and tokenizer files, never weights; runs no code from a repository.
+Never reads weights; runs no code from a repository.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from json import JSONDecodeError
 from tempfile import TemporaryDirectory
 
 from huggingface_hub import constants
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from ..errors import PairUncheckableError
 from .adapters import read_adapter
-from .errors import causes, explain_hub_error, first_line, unreachable
+from .errors import explain_hub_error, first_cause, first_line, unreachable
+from .file_names import CONFIG
 
 _DAMAGE = (JSONDecodeError, UnicodeDecodeError)
 _TOKENIZER_FILE = re.compile(r"tokenizer(?!_config)|tekken|tiktoken|vocab|spiece|sentencepiece")
@@ -26,7 +26,7 @@ _TOKENIZER_FILE = re.compile(r"tokenizer(?!_config)|tekken|tiktoken|vocab|spiece
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What the gate reads of one model. `name` is what the caller passed, `vocabulary` token → id."""
+    """Configuration and tokenizer of one model. `name` is the caller's, `vocabulary` maps token to id."""
 
     name: str
     config: PreTrainedConfig
@@ -35,27 +35,34 @@ class ModelFiles:
 
     @property
     def tokenizer_width(self) -> int:
-        """The highest id + 1: a vocabulary may have holes, so this can be more than its entries."""
+        """The highest id + 1. A vocabulary may have holes, so this can be more than its entries."""
         return max(self.vocabulary.values(), default=-1) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """A Hub token and the cache folder for its downloads; None stands for the machine's own."""
+
+    token: str | None = None
+    cache: str | None = None
 
 
 def read_model_files(
     model: str | os.PathLike[str], revision: str | None = None, token: str | None = None
 ) -> ModelFiles:
-    """Configuration and tokenizer of a Hub id or folder, as the auto classes load them; of an adapter's
-    folder those of its base, but for a tokenizer of its own.
+    """Read configuration and tokenizer of a Hub id or folder, as transformers' auto classes load them.
 
-    `token` None stands for HF_TOKEN or the saved login; what another token opens is not kept, since others,
-    who may not read it, share the cache. Raises PairUncheckableError with what to do next.
+    An adapter's folder has its base's configuration, and its base's tokenizer unless it has its own. `token`
+    None stands for HF_TOKEN or the saved login. Files read with another token go to a temporary cache: users
+    without that access share the machine's. Raises PairUncheckableError with the next step.
     """
     if token is None:
-        return _read(os.fspath(model), revision, {})
+        return _read(os.fspath(model), revision, _Access())
     with TemporaryDirectory() as cache:
-        return _read(os.fspath(model), revision, {"token": token, "cache_dir": cache})
+        return _read(os.fspath(model), revision, _Access(token, cache))
 
 
-def _read(name: str, revision: str | None, access: Mapping[str, str]) -> ModelFiles:
-    """`access` is a token with a cache of its own; empty for the machine's."""
+def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
     if (adapter := read_adapter(name)) is not None:
         base = _read(adapter.base, adapter.revision, access)
         adapter.require_width(base.config.get_text_config(decoder=True).vocab_size)
@@ -63,39 +70,46 @@ def _read(name: str, revision: str | None, access: Mapping[str, str]) -> ModelFi
             return replace(base, name=name)
         tokenizer = _read_tokenizer(name, None, base.config, access)
         return ModelFiles(name, base.config, tokenizer, tokenizer.get_vocab())
-    _require_place(name)
-    where = {"revision": revision, "trust_remote_code": False} | access
+    _require_source(name)
     try:
-        config = AutoConfig.from_pretrained(name, **where)
+        config = AutoConfig.from_pretrained(
+            name, revision=revision, trust_remote_code=False, token=access.token, cache_dir=access.cache
+        )
     except Exception as error:
-        raise PairUncheckableError(_explain(name, revision, "config.json", error)) from error
+        raise PairUncheckableError(_explain(name, revision, CONFIG, error)) from error
     tokenizer = _read_tokenizer(name, revision, config, access)
     return ModelFiles(name, config, tokenizer, tokenizer.get_vocab())
 
 
 def _read_tokenizer(
-    name: str, revision: str | None, config: PreTrainedConfig, access: Mapping[str, str]
+    name: str, revision: str | None, config: PreTrainedConfig, access: _Access
 ) -> PreTrainedTokenizerBase:
-    where = {"revision": revision, "trust_remote_code": False} | access
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, config=config, **where)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name,
+            config=config,
+            revision=revision,
+            trust_remote_code=False,
+            token=access.token,
+            cache_dir=access.cache,
+        )
     except Exception as error:
         message = _explain(name, revision, "the tokenizer's files", error)
-        if not _has_tokenizer_file(_read_so_far(name, revision, access)):
+        if not _has_tokenizer_file(_file_names(name, revision, access)):
             message = _no_tokenizer(name)
         raise PairUncheckableError(message) from error
     # Some classes (Gemma's) make up a tokenizer of a few tokens where there is no file at all.
-    if type(tokenizer).vocab_files_names and not _has_tokenizer_file(_read_so_far(name, revision, access)):
+    if type(tokenizer).vocab_files_names and not _has_tokenizer_file(_file_names(name, revision, access)):
         raise PairUncheckableError(_no_tokenizer(name))
     return tokenizer
 
 
-def _require_place(name: str) -> None:
-    """Refuses early what is plainly neither a readable folder nor a Hub id."""
+def _require_source(name: str) -> None:
+    """Raise PairUncheckableError for a name that is neither a readable folder nor a possible Hub id."""
     if not name.strip():
         raise PairUncheckableError("No model was named. Give a Hub id (owner/name) or a folder.")
     if os.path.isdir(name):
-        if not os.path.isfile(os.path.join(name, "config.json")):
+        if not os.path.isfile(os.path.join(name, CONFIG)):
             raise PairUncheckableError(
                 f"The folder {name} has no config.json. Give the folder that holds the model's config.json "
                 "and tokenizer.json."
@@ -108,11 +122,13 @@ def _require_place(name: str) -> None:
         )
 
 
-def _read_so_far(name: str, revision: str | None, access: Mapping[str, str]) -> list[str]:
-    """The names of the files that could be read: a folder's own, or those downloaded beside config.json."""
+def _file_names(name: str, revision: str | None, access: _Access) -> list[str]:
+    """Return the names of a folder's files, or of a Hub model's files in the cache beside config.json."""
     if os.path.isdir(name):
         return os.listdir(name)
-    config = cached_file(name, "config.json", revision=revision, local_files_only=True, **access)
+    config = cached_file(
+        name, CONFIG, revision=revision, local_files_only=True, token=access.token, cache_dir=access.cache
+    )
     return os.listdir(os.path.dirname(config)) if config else []
 
 
@@ -134,20 +150,17 @@ def _no_tokenizer(name: str) -> str:
 
 
 def _explain(name: str, revision: str | None, what: str, error: Exception) -> str:
-    """What was wrong and what to do next, by the class of whatever error lies underneath."""
+    """Return the error and the next step in words, by the class of the underlying error."""
     if (message := explain_hub_error(name, revision, error)) is not None:
         return message
-    found = list(causes(error))
-
-    def caused_by(*kinds: type[BaseException]) -> BaseException | None:
-        return next((cause for cause in found if isinstance(cause, kinds)), None)
-
-    # transformers raises an OSError in place of what it met in a config.json.
-    if damage := caused_by(*_DAMAGE) or (isinstance(error.__context__, _DAMAGE) and error.__context__):
+    # transformers raises an OSError without a cause for a config.json that is not JSON.
+    if damage := first_cause(error, *_DAMAGE) or (
+        isinstance(error.__context__, _DAMAGE) and error.__context__
+    ):
         return f"{name}: {what} cannot be read as JSON ({first_line(damage)}). Download or copy it again."
-    if caused_by(PermissionError):
+    if first_cause(error, PermissionError):
         return f"{name}: {what} may not be read ({first_line(error)}). Change the file's permissions."
-    if caused_by(ImportError):
+    if first_cause(error, ImportError):
         return f"{name}: {what} cannot be read without a package that is missing: {first_line(error)}"
     if "trust_remote_code" in str(error):
         return (

@@ -1,7 +1,7 @@
-"""One large file of a Hub repository into the cache, so that what has arrived outlives whatever ends it.
+"""Resumable download of one large file of a Hub repository into the Hub's cache.
 
-The Hub's own client begins a file anew after a broken connection, a cancelled load or a killed process. Knows
-nothing of models: it leaves the file where that client looks before it downloads.
+The Hub's own client starts a file over after a broken connection, a cancelled load or a killed process. The
+finished file is put where that client looks before it downloads. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -24,39 +24,48 @@ from ..errors import LoadError
 from .errors import cut_off
 
 _ATTEMPTS = 6
-_BETWEEN_ATTEMPTS_S = 1.0
-_LOCK_S = 0.2
+_RETRY_DELAY_S = 1.0
+_LOCK_TIMEOUT_S = 0.2
 _READ_BYTES = 2**24
-_FORGOTTEN_AFTER_S = 14 * 24 * 3600
+_PART_EXPIRY_S = 14 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """`sha256` is None for small files, which are in the repository itself."""
+    """A file of a Hub repository at one commit."""
 
     name: str
     size_bytes: int
-    sha256: str | None = None
-
-    @property
-    def resumable(self) -> bool:
-        return self.sha256 is not None and self.size_bytes <= constants.MAX_HTTP_DOWNLOAD_SIZE
 
 
-def fetch_blob(model: str, commit: str, file: RemoteFile) -> Iterator[int]:
-    """Downloads one resumable file, yielding how much of it is here: after every piece, and while it waits
-    for another process that downloads the same.
+@dataclass(frozen=True, slots=True)
+class ResumableFile(RemoteFile):
+    """A large file (Git LFS) whose download can be resumed and verified by its sha256."""
 
-    Leaving the iterator early keeps what has arrived. Raises LoadError where the whole is not what the Hub
-    says it is, and what the connection raises once it has failed again and again.
+    sha256: str
+
+
+def remote_file(name: str, size_bytes: int, sha256: str | None = None) -> RemoteFile:
+    """Return a ResumableFile if the Hub lists a sha256 and the file is within what HTTP downloads allow."""
+    if sha256 is None or size_bytes > constants.MAX_HTTP_DOWNLOAD_SIZE:
+        return RemoteFile(name, size_bytes)
+    return ResumableFile(name, size_bytes, sha256)
+
+
+def fetch_blob(model: str, commit: str, file: ResumableFile) -> Iterator[int]:
+    """Download one file, yielding the bytes present so far: after every chunk, and while another process
+    that downloads the same file holds the lock.
+
+    Closing the iterator early keeps the partial file. Raises LoadError if size or sha256 of the whole differ
+    from the Hub's, and the connection's own error after several failures in a row.
     """
     blob = _blobs(model) / file.sha256
     part = _part(model, file)
     part.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         while True:
             try:
-                held.enter_context(_lock(model, file.sha256))
+                stack.enter_context(_lock(model, file.sha256))
                 break
             except Timeout:
                 yield arrived_bytes(model, file)
@@ -68,8 +77,8 @@ def fetch_blob(model: str, commit: str, file: RemoteFile) -> Iterator[int]:
 
 
 def arrived_bytes(model: str, file: RemoteFile) -> int:
-    """How much of an unfinished file is here."""
-    if not file.resumable:
+    """Return the size in bytes of an unfinished download; 0 for a file that cannot be resumed."""
+    if not isinstance(file, ResumableFile):
         return 0
     try:
         return min(_part(model, file).stat().st_size, file.size_bytes)
@@ -78,13 +87,14 @@ def arrived_bytes(model: str, file: RemoteFile) -> int:
 
 
 def remove_leftovers(model: str) -> None:
-    """Deletes what the Hub's client left of its downloads when it was killed, and parts that nobody came back
-    for in two weeks; what another process still writes is locked.
+    """Delete unfinished downloads of the Hub's client, and ours that are older than two weeks.
+
+    Files that another process still writes are locked, and stay.
     """
     now = time.time()
     for part in [*_blobs(model).glob("*.incomplete"), *_blobs(model).glob("*.part")]:
         try:
-            if part.suffix == ".part" and now - part.stat().st_mtime < _FORGOTTEN_AFTER_S:
+            if part.suffix == ".part" and now - part.stat().st_mtime < _PART_EXPIRY_S:
                 continue
             with _lock(model, part.name.split(".")[0]):
                 part.unlink(missing_ok=True)
@@ -93,81 +103,82 @@ def remove_leftovers(model: str) -> None:
 
 
 class _Transfer:
-    """The rest of a file, appended to what `target` holds, its sha256 computed on the way."""
+    """The rest of a file, appended to the partial file `target`, with its sha256 computed on the way."""
 
-    def __init__(self, model: str, commit: str, file: RemoteFile, target: BinaryIO) -> None:
+    def __init__(self, model: str, commit: str, file: ResumableFile, target: BinaryIO) -> None:
         self._url = hf_hub_url(model, file.name, revision=commit, endpoint=constants.ENDPOINT)
         self._model = model
         self._file = file
         self._target = target
-        self._held = 0
-        self._sum = hashlib.sha256()
+        self._received = 0
+        self._sha256 = hashlib.sha256()
 
     def run(self) -> Iterator[int]:
-        yield from self._read_what_is_here()
-        taken_up = self._held > 0
-        yield from self._fetch_the_rest()
-        if taken_up and not self._is_whole():
-            self._begin_anew()
-            yield from self._fetch_the_rest()
-        if not self._is_whole():
-            self._begin_anew()
+        """Yield the bytes present after every chunk. Raises LoadError if the whole is damaged."""
+        yield from self._read_part()
+        resumed = self._received > 0
+        yield from self._fetch_rest()
+        if resumed and not self._is_valid():
+            self._restart()
+            yield from self._fetch_rest()
+        if not self._is_valid():
+            self._restart()
             raise LoadError(
                 f"{self._file.name} of {self._model} arrived damaged: it is not what the Hub says it is. "
                 "Load again to download it."
             )
 
-    def _is_whole(self) -> bool:
-        return self._held == self._file.size_bytes and self._sum.hexdigest() == self._file.sha256
+    def _is_valid(self) -> bool:
+        return self._received == self._file.size_bytes and self._sha256.hexdigest() == self._file.sha256
 
-    def _fetch_the_rest(self) -> Iterator[int]:
+    def _fetch_rest(self) -> Iterator[int]:
         attempts = _ATTEMPTS
-        while self._held < self._file.size_bytes:
-            before = self._held
+        while self._received < self._file.size_bytes:
+            before = self._received
             try:
                 yield from self._request()
             except Exception as error:
-                attempts = _ATTEMPTS if self._held > before else attempts - 1
-                if not attempts or not _may_pass(error):
+                attempts = _ATTEMPTS if self._received > before else attempts - 1
+                if not attempts or not _is_transient(error):
                     raise
-                yield self._held
-                time.sleep(_BETWEEN_ATTEMPTS_S)
+                yield self._received
+                time.sleep(_RETRY_DELAY_S)
 
-    def _read_what_is_here(self) -> Iterator[int]:
+    def _read_part(self) -> Iterator[int]:
         self._target.seek(0)
-        while piece := self._target.read(_READ_BYTES):
-            self._sum.update(piece)
-            self._held += len(piece)
-            yield self._held
-        if self._held > self._file.size_bytes:
-            self._begin_anew()
+        while chunk := self._target.read(_READ_BYTES):
+            self._sha256.update(chunk)
+            self._received += len(chunk)
+            yield self._received
+        if self._received > self._file.size_bytes:
+            self._restart()
 
     def _request(self) -> Iterator[int]:
-        # A file that is compressed on its way has no bytes to go on from.
+        # Byte ranges refer to the uncompressed file.
         headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-        if self._held:
-            headers["Range"] = f"bytes={self._held}-"
+        if self._received:
+            headers["Range"] = f"bytes={self._received}-"
         with get_session().stream(
             "GET", self._url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
         ) as response:
             hf_raise_for_status(response)
-            if self._held and response.status_code != 206:
-                self._begin_anew()
-            for piece in response.iter_bytes():
-                self._target.write(piece)
+            if self._received and response.status_code != 206:
+                self._restart()
+            for chunk in response.iter_bytes():
+                self._target.write(chunk)
                 self._target.flush()
-                self._sum.update(piece)
-                self._held += len(piece)
-                yield self._held
+                self._sha256.update(chunk)
+                self._received += len(chunk)
+                yield self._received
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self._target.truncate(0)
-        self._held = 0
-        self._sum = hashlib.sha256()
+        self._received = 0
+        self._sha256 = hashlib.sha256()
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed in a second."""
+def _is_transient(error: Exception) -> bool:
+    """Return True if the same request may succeed later."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
     return cut_off(error)
@@ -177,12 +188,12 @@ def _blobs(model: str) -> Path:
     return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=model, repo_type="model"), "blobs")
 
 
-def _part(model: str, file: RemoteFile) -> Path:
+def _part(model: str, file: ResumableFile) -> Path:
     return _blobs(model) / f"{file.sha256}.part"
 
 
-def _lock(model: str, name: str):
-    """The lock that the Hub's client takes for the same file. Raises Timeout while another holds it."""
+def _lock(model: str, name: str) -> AbstractContextManager[object]:
+    """Return the lock that the Hub's client takes for the same file; entering it raises Timeout if taken."""
     folder = Path(constants.HF_HUB_CACHE, ".locks", repo_folder_name(repo_id=model, repo_type="model"))
     folder.mkdir(parents=True, exist_ok=True)
-    return WeakFileLock(folder / f"{name}.lock", timeout=_LOCK_S)
+    return WeakFileLock(folder / f"{name}.lock", timeout=_LOCK_TIMEOUT_S)

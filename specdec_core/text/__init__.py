@@ -1,1 +1,1 @@
-"""Text in and out: chat templates, prompts, and detokenization of a stream."""
+"""Text to token ids and back: prompts, chat templates, incremental detokenization."""

@@ -1,4 +1,4 @@
-"""Ids → text as it grows: never half a character, and what ends an answer found on the way.
+"""Incremental detokenization: ids → text without half characters, ended by an EOS or a stop string.
 
 Knows nothing of rounds or probabilities.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import cast
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..trace import FinishReason
 
-_HALF_CHARACTER = "\ufffd"
+_REPLACEMENT_CHARACTER = "\ufffd"
 _WINDOW = 6
 
 
@@ -24,31 +25,31 @@ class Detokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, before: Sequence[int] = ()) -> None:
         self._decode_ids = _decoder(tokenizer)
         self._window = list(before[-_WINDOW:])
-        self._shown = self._decode()
+        self._emitted = self._decode()
 
     def push(self, token_id: int) -> str:
-        """The text that this token completes, "" while a character lacks bytes."""
+        """Return the text that this token completes, "" while a character lacks bytes."""
         self._window.append(token_id)
         text = self._decode()
-        return "" if text.endswith(_HALF_CHARACTER) else self._advance(text)
+        return "" if text.endswith(_REPLACEMENT_CHARACTER) else self._advance(text)
 
     def flush(self) -> str:
-        """What is left when nothing more will come: bytes that never became a character show as U+FFFD."""
+        """Return the rest of the text at the end of an answer; incomplete characters become U+FFFD."""
         return self._advance(self._decode())
 
     def copy(self) -> Detokenizer:
-        """Another one that goes on from here."""
-        twin = Detokenizer.__new__(Detokenizer)  # whose window need not be decoded
-        twin._decode_ids, twin._window, twin._shown = self._decode_ids, list(self._window), self._shown
+        """Return an independent detokenizer with the same state."""
+        twin = Detokenizer.__new__(Detokenizer)  # without the constructor's decoding
+        twin._decode_ids, twin._window, twin._emitted = self._decode_ids, list(self._window), self._emitted
         return twin
 
     def _advance(self, text: str) -> str:
-        """What `text`, the window decoded, adds to what was shown of it. All of the window is shown then."""
-        piece = text[len(self._shown) :]
-        self._shown = text
+        """Return the new part of `text`, the decoded window, and mark all of it as emitted."""
+        piece = text[len(self._emitted) :]
+        self._emitted = text
         if len(self._window) > 2 * _WINDOW:
             self._window = self._window[-_WINDOW:]
-            self._shown = self._decode()
+            self._emitted = self._decode()
         return piece
 
     def _decode(self) -> str:
@@ -56,16 +57,20 @@ class Detokenizer:
 
 
 def _decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
-    """The tokenizer's decode, without the wrapper that takes as long again where there is only that one."""
+    """The tokenizer's decode. Fast tokenizers that do not override it skip its Python wrapper, which takes
+    as long again.
+    """
     kind, fast = type(tokenizer), PreTrainedTokenizerFast
     if isinstance(tokenizer, fast) and (kind.decode, kind._decode) == (fast.decode, fast._decode):
         return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=True)
-    return partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return cast("Callable[[list[int]], str]", decode)  # a list of str only for lists of lists
 
 
 class AnswerText:
-    """The text of one answer: fed ids, it says where the answer ends, and holds back what might yet turn
-    out to be the start of a stop string.
+    """The text of one answer, from its ids: finds the end, and withholds the possible start of a stop string.
+
+    `before` are ids of the context in front of the answer, `eos_ids` and `stop` what ends it.
     """
 
     def __init__(
@@ -78,16 +83,17 @@ class AnswerText:
         self._detokenizer = Detokenizer(tokenizer, before)
         self._eos_ids = eos_ids
         self._stop = stop
-        self._held = ""
+        self._withheld = ""
         self._ready = ""
         self._stopped = False
         self._before: list[Detokenizer] = []
         self.pieces: list[str] = []
+        """The text of each id that the last `feed` took."""
 
     def feed(self, ids: Sequence[int]) -> tuple[int, FinishReason | None]:
-        """Takes ids up to the one that ends the answer: how many were taken, and the reason if one did.
+        """Take ids up to the one that ends the answer. Return their number, and the reason if one ended it.
 
-        `pieces` then holds the text of each id taken.
+        Sets `pieces`.
         """
         self.pieces, self._before = [], []
         for count, token_id in enumerate(ids, start=1):
@@ -102,21 +108,21 @@ class AnswerText:
         return len(ids), None
 
     def take(self, *, final: bool = False) -> str:
-        """The text that may be shown now and was not yet; with `final`, everything that was held back."""
+        """Return the text that became ready since the last call; with `final`, the withheld text too."""
         if final and not self._stopped and not self._append(self._detokenizer.flush()):
-            self._ready += self._held
-            self._held = ""
+            self._ready += self._withheld
+            self._withheld = ""
         text, self._ready = self._ready, ""
         return text
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string ended the text."""
+        """True once a stop string ended the text."""
         return self._stopped
 
     def dropped(self, count: int, ids: Sequence[int]) -> list[str]:
-        """What drafts that do not stand would have added, one after the other, in the place of what was fed
-        last from `count` on.
+        """Return the text of each of `ids`, drafts that are not in the answer, as if they had followed the
+        first `count` ids of the last `feed`.
         """
         if not ids:
             return []
@@ -124,20 +130,20 @@ class AnswerText:
         return ["" if token_id in self._eos_ids else instead.push(token_id) for token_id in ids]
 
     def _append(self, text: str) -> bool:
-        """Whether a stop string is complete now; then all before it is ready and the rest is dropped."""
-        self._held += text
-        found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
-        if found:
-            self._ready += self._held[: min(found)]
-            self._held, self._stopped = "", True
+        """Add text; return True if it completes a stop string. Text from the stop string on is dropped."""
+        self._withheld += text
+        starts = [at for at in (self._withheld.find(s) for s in self._stop) if at >= 0]
+        if starts:
+            self._ready += self._withheld[: min(starts)]
+            self._withheld, self._stopped = "", True
             return True
         keep = max((self._overlap(s) for s in self._stop), default=0)
-        cut = len(self._held) - keep
-        self._ready += self._held[:cut]
-        self._held = self._held[cut:]
+        cut = len(self._withheld) - keep
+        self._ready += self._withheld[:cut]
+        self._withheld = self._withheld[cut:]
         return False
 
     def _overlap(self, stop: str) -> int:
-        """Length of the longest end of the held text that begins `stop`."""
-        longest = min(len(stop) - 1, len(self._held))
-        return next((n for n in range(longest, 0, -1) if stop.startswith(self._held[-n:])), 0)
+        """Length of the longest suffix of the withheld text that is a prefix of `stop`."""
+        longest = min(len(stop) - 1, len(self._withheld))
+        return next((n for n in range(longest, 0, -1) if stop.startswith(self._withheld[-n:])), 0)

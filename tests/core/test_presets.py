@@ -1,4 +1,4 @@
-"""Presets as a specification: what a file may say, and how a wrong one is told."""
+"""Specification of presets: values of a file, and the messages for wrong ones."""
 
 import json
 import subprocess

@@ -47,8 +47,8 @@ def test_it_is_loaded_into_the_fast_runner(stories):
 
 def test_ten_prompts_come_out_as_the_baseline_and_transformers_have_them(stories):
     report = exactness(stories, prompts=10, max_new_tokens=60)
-    assert report["compared"] == 10 * (4 + 1 + 4)
-    assert report["unexcused"] == 0, report["divergences"]
+    assert report.compared == 10 * (4 + 1 + 4)
+    assert report.unexcused == 0, report.divergences
 
 
 @pytest.mark.parametrize(("temperature", "least"), [(0.0, 0.7), (0.8, 0.6)])

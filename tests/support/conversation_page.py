@@ -1,21 +1,23 @@
-"""The conversation view alone in a browser, fed with the lines that the page feeds it, without a server."""
+"""The conversation view alone in a browser, without a server; tests pass it the lines of a transcript."""
 
 from specdec_ui.chat.conversation_view import conversation_view
 from specdec_ui.parts.assets import STYLESHEETS, json_line, sources
 from specdec_ui.parts.figures import FIGURES
+from specdec_ui.parts.trace_words import script_data
 
-_HARNESS = """([template, files, script]) => {
+_HARNESS = """async ([template, modules, script]) => {
     document.body.innerHTML =
         '<div class="gradio-container"><div id="conversation"></div></div>';
     const element = document.querySelector('#conversation');
     element.innerHTML = template;
     const props = {value: ''}, watchers = [];
-    window.asked = [];
-    window.requestAnimationFrame = (then) => then();  // each piece is shown, and its time is its own
-    Function(files)();
+    window.events = [];
+    window.requestAnimationFrame = (then) => then();  // draws each piece at once, so that it can be timed
+    Function(modules)();
     Function('element', 'props', 'watch', 'trigger', script)(
-        element, props, (name, then) => watchers.push(then), (...event) => window.asked.push(event));
+        element, props, (name, then) => watchers.push(then), (...event) => window.events.push(event));
     window.show = value => { props.value = value; watchers.forEach(then => then()); };
+    await window.specdecImport('conversation.js');  // the script mounts the view first: it asked first
 }"""
 _IN_PIECES = """([before, pieces, after]) => {
     let value = before;
@@ -29,12 +31,12 @@ _IN_PIECES = """([before, pieces, after]) => {
     window.show(value + after);
     return frames;
 }"""
-ASKED = json_line(event="user", text="Write.") + json_line(event="answer", who="A pair", figures=FIGURES)
+QUESTION = json_line(event="user", text="Write.") + json_line(event="answer", who="A pair", figures=FIGURES)
 END = json_line(event="end", remarks=[])
 
 
 def open_conversation(page):
-    """The view, empty, with the page's stylesheets. Nothing on it can be fetched."""
+    """Open the empty view with the page's stylesheets; every request is aborted."""
     page.route("**/*", lambda route: route.abort())
     view = conversation_view()
     page.set_content(
@@ -42,12 +44,12 @@ def open_conversation(page):
     )
     for sheet in STYLESHEETS:
         page.add_style_tag(content=sheet.read_text(encoding="utf-8"))
-    page.evaluate(_HARNESS, [view.html_template, sources(), view.js_on_load])
+    page.evaluate(_HARNESS, [view.html_template, sources(script_data()), view.js_on_load])
 
 
 def stream(page, pieces, ended=True):
-    """An answer that comes in these pieces; milliseconds that each took to show."""
-    return page.evaluate(_IN_PIECES, [ASKED, list(pieces), END if ended else ""])
+    """Show an answer piece by piece; return the milliseconds that each took."""
+    return page.evaluate(_IN_PIECES, [QUESTION, list(pieces), END if ended else ""])
 
 
 def answer_html(page):

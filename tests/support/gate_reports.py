@@ -1,4 +1,4 @@
-"""What the gate's tests share: looking into a report, and the configuration of a Llama tokenizer."""
+"""Helpers of the gate's tests: look-ups in a report, the configuration of a Llama tokenizer."""
 
 from specdec_core.gate.report import Check, PairReport
 
@@ -7,8 +7,10 @@ LLAMA = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "
 
 
 def check_named(report: PairReport, name: str) -> Check:
+    """Return a report's check by name."""
     return next(check for check in report.checks if check.name == name)
 
 
 def statuses(report: PairReport) -> dict[str, str]:
+    """Return the statuses of the checks that did not pass, by name."""
     return {check.name: check.status for check in report.checks if check.status != "pass"}

@@ -1,4 +1,4 @@
-"""A Hub of our own on the loopback interface: serves folders as repositories and counts what is asked for."""
+"""A Hub on the loopback interface: serves folders as repositories and records the files requested."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class HubServer(ThreadingHTTPServer):
-    """`repositories` maps a Hub id to the folder that it serves; `refusals` to (status, X-Error-Code).
+    """A Hub server. `repositories` maps a Hub id to its folder, `refusals` to (status, X-Error-Code).
 
-    `gated` maps one to the tokens whose accounts have accepted its licence. `cuts` lists for a file's name
-    after how many bytes each next answer breaks off; answers for `stalled` files stop there and wait until
-    `released` is set.
+    `gated` maps a Hub id to the tokens with access. `cuts` maps a file's name to the bytes after which each
+    of its next responses breaks off; responses for `stalled` files stop there and wait until `released` is
+    set.
     """
 
     daemon_threads = True
@@ -28,7 +28,7 @@ class HubServer(ThreadingHTTPServer):
         self.repositories: dict[str, Path] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
         self.refused = 0
-        self.asked_for: list[str] = []
+        self.requested: list[str] = []
         self.ranges: list[str] = []
         self.ignores_ranges = False
         self.gated: dict[str, set[str]] = {}
@@ -44,6 +44,7 @@ class HubServer(ThreadingHTTPServer):
 
 @contextmanager
 def running_hub() -> Iterator[HubServer]:
+    """Run a Hub in a thread within the context."""
     with HubServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -56,13 +57,13 @@ def running_hub() -> Iterator[HubServer]:
 
 
 def sum_of(path: Path) -> str:
-    """A file's ETag: large files have their sha256 there."""
+    """Return a file's ETag: the sha256 for weights, as for large files on the Hub."""
     kind = "sha256" if path.suffix == ".safetensors" else "sha1"
     return hashlib.new(kind, path.read_bytes()).hexdigest()
 
 
 def _listed(path: Path) -> dict[str, object]:
-    """A file as a repository's description lists it."""
+    """The entry of a file in a repository's description."""
     size = path.stat().st_size
     listed = {"rfilename": path.name, "size": size}
     if path.suffix == ".safetensors":
@@ -80,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
     def _answer(self, with_body: bool) -> None:
         path = self.path.partition("?")[0].removeprefix("/api/models").strip("/")
@@ -107,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, message = refusal
             self._send(status, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": message}, with_body)
         elif kind == "resolve":
-            self.server.asked_for.append("/".join(file))
+            self.server.requested.append("/".join(file))
             path = folder.joinpath(*file)
             if path.is_file():
                 body = path.read_bytes()
@@ -127,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, json.dumps(info).encode(), {}, with_body)
 
     def _gate(self, repository: str) -> tuple[int, str] | None:
-        """Why a gated repository's files are not handed out, if they are not."""
+        """Status and message of the refusal of a gated repository; None with access."""
         if repository not in self.server.gated:
             return None
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -138,12 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _file(self, name: str, body: bytes, headers: dict[str, str], with_body: bool) -> None:
-        """A file, or the rest of it, whole or broken off."""
+        """Send a file, or the range requested of it, complete or broken off."""
         start = 0
-        wanted = self.headers.get("Range")
-        if wanted and not self.server.ignores_ranges:
-            self.server.ranges.append(wanted)
-            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+        requested = self.headers.get("Range")
+        if requested and not self.server.ignores_ranges:
+            self.server.ranges.append(requested)
+            start = int(requested.removeprefix("bytes=").partition("-")[0])
             headers = headers | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
         cuts = self.server.cuts.get(name)
         if not with_body or not cuts:

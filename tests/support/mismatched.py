@@ -1,4 +1,4 @@
-"""A preset whose drafter has another vocabulary than its target: what the gate is there to refuse."""
+"""A preset whose drafter has another vocabulary than its target, which the gate refuses."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ model = "./mismatched/drafter"
 
 
 def write_mismatched_preset(folder: Path) -> None:
-    """Writes mismatched.toml and its two models, configurations and tokenizers without weights."""
+    """Write mismatched.toml and its two models: configurations and tokenizers without weights."""
     _write_model(folder / "mismatched" / "target", WORDS)
     _write_model(folder / "mismatched" / "drafter", [*WORDS[:-1], "cow"])
     (folder / "mismatched.toml").write_text(PRESET, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""An engine that replays made-up rounds: for tests of handlers and views that are not about a model."""
+"""A ChatEngine that replays made-up rounds, for tests of handlers and views."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import specdec_core as sd
-from specdec_core.metrics import summarize
-from specdec_core.trace import Round, Token
+from specdec_ui.state.holder import EngineHolder, Load
 from specdec_ui.state.presets import Presets
 
 STORY = (
@@ -21,41 +21,70 @@ STORY = (
 )
 
 
-@dataclass(frozen=True)
-class ReplayInfo:
-    preset: str = "replay"
-    title: str = "Replayed pair"
-    target: str = "presets/replay/target"
-    drafter: str = "presets/replay/drafter"
-    device: str = "CPU"
-    dtype: str = "float32"
-    target_quantization: str = "none"
-    drafter_quantization: str = "none"
-    runner: str = "eager"
-    runner_reason: str | None = None
-    context_length: int = 2048
-    target_parameters: int = 15_400_000
-    drafter_parameters: int = 620_000
-    memory_bytes: int = 64 * 2**20
-    takes_system_message: bool = False
+def replay_info(**changes: Any) -> sd.EngineInfo:
+    """Return the info of a replayed pair."""
+    info = sd.EngineInfo(
+        preset="replay",
+        title="Replayed pair",
+        target="presets/replay/target",
+        drafter="presets/replay/drafter",
+        device="CPU",
+        dtype="float32",
+        target_quantization="none",
+        drafter_quantization="none",
+        runner="eager",
+        runner_reason=None,
+        context_length=2048,
+        target_parameters=15_400_000,
+        drafter_parameters=620_000,
+        memory_bytes=64 * 2**20,
+        takes_system_message=False,
+    )
+    return replace(info, **changes)
+
+
+def replay_preset(name: str = "replay") -> sd.Preset:
+    """Return a preset of a replayed pair."""
+    return sd.Preset.model_validate(
+        {
+            "name": name,
+            "title": "Replayed pair",
+            "description": "A target that tells stories and a drafter trained on what it tells.",
+            "license": "MIT",
+            "target": {"model": "presets/replay/target"},
+            "drafter": {"model": "presets/replay/drafter"},
+            "examples": [
+                "Tell me a story about a cat.",
+                "Tell me a story about the rain.",
+                "Tell me a story about a lost toy.",
+            ],
+        }
+    )
+
+
+def replay_presets(*names: str) -> Presets:
+    """Return presets of replayed pairs, none of them broken."""
+    return Presets({name: replay_preset(name) for name in names})
 
 
 def pieces(text: str) -> list[str]:
-    """The text cut where a tokenizer might cut it."""
+    """Return the text in pieces like a tokenizer's."""
     words = text.replace("\n", " \n").split(" ")
     return [words[0]] + [word if word.startswith("\n") else " " + word for word in words[1:]]
 
 
-def rounds_of(text: str, gamma: int = 4, seed: int = 0) -> list[Round]:
-    """Rounds that emit `text`, with every kind of token where gamma allows it."""
+def rounds_of(text: str, gamma: int | Literal["auto"] = 4, seed: int = 0) -> list[sd.Round]:
+    """Return rounds that emit `text`, with every kind of token that gamma allows; "auto" is 4."""
+    if gamma == "auto":
+        gamma = 4
     rng = random.Random(seed)
     left = pieces(text)
     rounds = [
-        Round(0, 0, 0, "prefill", [_token(left.pop(0), "plain", rng)], pieces(text)[0], 0.0, 0.02, 0.001)
+        sd.Round(0, 0, 0, "prefill", [_token(left.pop(0), "plain", rng)], pieces(text)[0], 0.0, 0.02, 0.001)
     ]
     at = 1
     while left:
-        tokens: list[Token] = []
+        tokens: list[sd.Token] = []
         stood = 0
         while gamma and stood < min(gamma, len(left) - 1) and rng.random() < 0.75:
             tokens.append(_token(left[stood], "accepted", rng))
@@ -67,14 +96,16 @@ def rounds_of(text: str, gamma: int = 4, seed: int = 0) -> list[Round]:
         tokens.append(_token(left[stood], own, rng))
         emitted = left[: stood + 1]
         left = left[stood + 1 :]
-        rounds.append(Round(len(rounds), at, gamma, "fixed", tokens, "".join(emitted), 0.004, 0.008, 0.001))
+        rounds.append(
+            sd.Round(len(rounds), at, gamma, "fixed", tokens, "".join(emitted), 0.004, 0.008, 0.001)
+        )
         at += len(emitted)
     return rounds
 
 
-def _token(text: str, kind: str, rng: random.Random) -> Token:
+def _token(text: str, kind: sd.TokenKind, rng: random.Random) -> sd.Token:
     p = rng.uniform(0.01, 0.2) if kind == "rejected" else rng.uniform(0.3, 0.99)
-    return Token(
+    return sd.Token(
         zlib.crc32(text.encode(errors="replace")),
         text,
         kind,
@@ -85,7 +116,7 @@ def _token(text: str, kind: str, rng: random.Random) -> Token:
 
 @dataclass(frozen=True)
 class ReplayCosts:
-    """Measured step costs of the kind that a loaded pair holds."""
+    """Step costs of a replayed pair."""
 
     drafter: float = 0.1
 
@@ -94,19 +125,35 @@ class ReplayCosts:
 
 
 @dataclass
+class ReplaySession:
+    """A conversation, of which only the end is recorded."""
+
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
 class ReplayEngine:
-    """Answers every message with `text`; refuses messages longer than `limit` as the engine would."""
+    """A ChatEngine that answers every message with `text`; it refuses messages longer than `limit`.
+
+    `pace_s` is the time of a round. With `permits`, each round first takes one, so that a test decides how
+    far an answer has come. `prompts` are those answered so far.
+    """
 
     text: str = STORY
     pace_s: float = 0.0
     limit: int = 10_000
-    info: ReplayInfo = field(default_factory=ReplayInfo)
+    info: sd.EngineInfo = field(default_factory=replay_info)
+    report: sd.PairReport | None = None
     default_settings: sd.Settings = field(default_factory=sd.Settings)
-    costs: dict[str, ReplayCosts] = field(
+    costs: dict[Any, ReplayCosts] = field(
         default_factory=lambda: {"model": ReplayCosts(), "ngram": ReplayCosts(0.0)}
     )
+    permits: threading.Semaphore | None = None
     unloaded: bool = False
-    asked: list[list[dict[str, str]]] = field(default_factory=list)
+    prompts: list[list[dict[str, str]]] = field(default_factory=list)
 
     def session(self) -> ReplaySession:
         return ReplaySession()
@@ -114,54 +161,69 @@ class ReplayEngine:
     def unload(self) -> None:
         self.unloaded = True
 
-    def stream(self, messages, settings, session=None, cancel=None) -> Iterator[Round]:
+    def stream(
+        self,
+        prompt: sd.Prompt,
+        settings: sd.Settings | None = None,
+        session: sd.ChatSession | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Generator[sd.Round, None, None]:
         assert not self.unloaded
+        assert not isinstance(prompt, str)
+        messages = [dict(message) for message in prompt]
         if len(messages[-1]["content"]) > self.limit:
             raise sd.PromptError(f"The message has more than {self.limit} tokens. Shorten it and send again.")
-        self.asked.append(messages)
-        return self._rounds(rounds_of(self.text, settings.gamma), cancel or threading.Event())
+        self.prompts.append(messages)
+        gamma = (settings or self.default_settings).gamma
+        return self.rounds(rounds_of(self.text, gamma), cancel or threading.Event())
 
-    def _rounds(self, rounds: list[Round], cancel: threading.Event) -> Iterator[Round]:
-        sent: list[Round] = []
+    def rounds(self, rounds: list[sd.Round], cancel: threading.Event) -> Generator[sd.Round, None, None]:
+        """Yield the rounds at the engine's pace, until `cancel` is set."""
+        yielded: list[sd.Round] = []
         for rnd in rounds:
+            if self.permits is not None:
+                self.permits.acquire()
             if self.pace_s:
                 time.sleep(self.pace_s)
-            values = rnd.to_dict()
-            last = cancel.is_set() or rnd is rounds[-1]
-            sent.append(Round.from_dict(values))
-            if last:
-                values["finish_reason"] = "cancelled" if cancel.is_set() else "eos"
-                stats = summarize(sent, time_to_first_token_s=0.05, prompt_tokens=9)
-                values["stats"] = asdict(stats)
-            yield Round.from_dict(values)
-            if last:
+            cancelled = cancel.is_set()
+            yielded.append(rnd)
+            if cancelled or rnd is rounds[-1]:
+                stats = sd.summarize(yielded, time_to_first_token_s=0.05, prompt_tokens=9)
+                yield replace(rnd, finish_reason="cancelled" if cancelled else "eos", stats=stats)
                 return
+            yield rnd
+
+    def peer_stream(
+        self,
+        prompt: sd.Prompt,
+        settings: sd.Settings | None = None,
+        *,
+        assisted: bool,
+        cancel: threading.Event | None = None,
+    ) -> Generator[sd.Round, None, None]:
+        plain = replace(settings or self.default_settings, gamma=0)
+        return self.stream(prompt, plain, cancel=cancel)
+
+    def margin(self, prompt: sd.Prompt, answer: Sequence[int], settings: sd.Settings) -> float | None:
+        return None
 
 
-@dataclass
-class ReplaySession:
-    closed: bool = False
-
-    def close(self) -> None:
-        self.closed = True
+if TYPE_CHECKING:
+    _: type[sd.ChatEngine] = ReplayEngine
 
 
-@dataclass(frozen=True)
-class ReplayPreset:
-    name: str
-    title: str = "Replayed pair"
-    description: str = "A target that tells stories and a drafter trained on what it tells."
-    gated: bool = False
-    license: str = "MIT"
-    license_page: str | None = None
-    download_gb: float = 0.0
-    examples: tuple[str, ...] = (
-        "Tell me a story about a cat.",
-        "Tell me a story about the rain.",
-        "Tell me a story about a lost toy.",
-    )
+def load_in_turn(*engines: sd.ChatEngine) -> Load:
+    """Return a loader that takes the next engine at each load."""
+    left = iter(engines)
+    return lambda preset, on_progress, cancel: next(left)
 
 
-def replay_presets(*names: str) -> Presets:
-    """Presets of that kind, none of them broken."""
-    return Presets({name: ReplayPreset(name) for name in names})
+def no_progress(message: str, fraction: float | None) -> None:
+    """Ignore the progress of a load."""
+
+
+def loaded_holder(*engines: sd.ChatEngine) -> EngineHolder:
+    """Return a holder in which the first engine is loaded, by default a ReplayEngine."""
+    holder = EngineHolder(load_in_turn(*(engines or [ReplayEngine()])))
+    holder.load(replay_preset(), no_progress)
+    return holder

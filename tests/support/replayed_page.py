@@ -1,19 +1,16 @@
-"""The whole page over a replaying engine, served by this process: for what a model would make unsteady."""
+"""The whole page over a replaying engine, served by this process: for tests that a model makes unsteady."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from specdec_ui.page import build_page, launch_options
-from specdec_ui.state.holder import EngineHolder
-from tests.support.replay import ReplayEngine, ReplayPreset, replay_presets
+from tests.support.replay import ReplayEngine, loaded_holder, replay_presets
 
 
 @contextmanager
 def replayed_page(engine: ReplayEngine) -> Iterator[str]:
-    """The address of a page on which `engine` is loaded."""
-    holder = EngineHolder(lambda preset, on_progress: (engine, None))
-    holder.load(ReplayPreset("replay"), lambda message, fraction: None)
-    page = build_page(holder, replay_presets("replay")).queue(default_concurrency_limit=4)
+    """Yield the address of a page on which `engine` is loaded."""
+    page = build_page(loaded_holder(engine), replay_presets("replay")).queue(default_concurrency_limit=4)
     _, address, _ = page.launch(
         server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
     )

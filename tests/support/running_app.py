@@ -1,4 +1,4 @@
-"""app.py in a process of its own on a free port, as a person starts it."""
+"""app.py in a process of its own, on a free port."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 
 @contextmanager
 def running_app(log: Path, **environment: str) -> Iterator[str]:
-    """The address of the page; what the server prints goes to `log`. Raises RuntimeError with it."""
+    """Yield the address of the page; its output goes to `log`. Raises RuntimeError if it does not start."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

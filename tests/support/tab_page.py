@@ -30,3 +30,11 @@ def shorten(page, tokens):
 def lane_text(page, at):
     emitted = ".token:not([data-kind=rejected]):not([data-kind=untested])"
     return "".join(page.locator(".race-lane").nth(at).locator(emitted).all_text_contents())
+
+
+def open_trace(page, path):
+    """Open a file in the tab Traces."""
+    with page.expect_file_chooser() as chooser:
+        page.click("#trace-open")
+    chooser.value.set_files(path)
+    page.wait_for_selector("#trace-view .token, #trace-facts [role=alert]")

@@ -1,4 +1,4 @@
-"""Model folders as the gate reads them: a config.json and small tokenizers, never any weights."""
+"""Model folders for the gate: config.json and a small tokenizer, no weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LLAMA_MERGES = [["t", "h"], ["th", "e"], ["▁", "the"], ["i", "n"]]
 
 
 def gpt_like() -> dict[str, Any]:
-    """A byte-level BPE's tokenizer.json: 256 bytes, eight merges, three special tokens."""
+    """Return the tokenizer.json of a byte-level BPE: 256 bytes, eight merges, three special tokens."""
     pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(merge) for merge in MERGES]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -28,7 +28,7 @@ def gpt_like() -> dict[str, Any]:
 
 
 def llama_like() -> dict[str, Any]:
-    """A SentencePiece-like BPE's tokenizer.json, with byte fallback."""
+    """Return the tokenizer.json of a SentencePiece-like BPE with byte fallback."""
     letters = ["▁", *"abcdefghijklmnopqrstuvwxyz"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
     pieces += ["".join(merge) for merge in LLAMA_MERGES]
@@ -52,7 +52,7 @@ def write_model(
     config: dict[str, Any] | None = None,
     tokenizer_config: dict[str, Any] | None = None,
 ) -> Path:
-    """Writes config.json, tokenizer.json and tokenizer_config.json; keys that are given are put on top."""
+    """Write config.json, tokenizer.json and tokenizer_config.json; given keys replace the defaults."""
     tokenizer = gpt_like() if tokenizer is None else tokenizer
     folder.mkdir(parents=True)
     width = (
@@ -73,6 +73,7 @@ def write_model(
 
 
 def write_json(path: Path, values: object) -> None:
+    """Write values as a JSON file."""
     path.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The bench command: what it measures, what it prints, and what it refuses. No test looks at a time."""
+"""The bench command: measurements, output, refusals. No test depends on a time."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -188,12 +188,12 @@ def test_gpu_checks_say_on_stderr_that_there_is_no_gpu(capsys, monkeypatch):
 def test_what_the_gpu_checks_compare_holds_on_the_cpu_too(tmp_path):
     folder = save_random(tmp_path / "llama", "llama", SMALL, torch.device("cpu"))
     for check in (capture_equals_eager, greedy_equals_baseline):
-        good, found = check(folder, "none", torch.device("cpu"))
-        assert good, found
+        good, description = check(folder, "none", torch.device("cpu"))
+        assert good, description
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "words"),
     [
         (["--repetitions", "0"], "repetitions"),
         (["--gamma", "99"], "gamma"),
@@ -204,11 +204,11 @@ def test_what_the_gpu_checks_compare_holds_on_the_cpu_too(tmp_path):
         (["--romsto", "/no/such/checkout"], "/no/such/checkout"),
     ],
 )
-def test_what_cannot_be_measured_ends_with_2_and_is_named(pair, capsys, wrong, said):
+def test_what_cannot_be_measured_ends_with_2_and_is_named(pair, capsys, wrong, words):
     assert main(["bench", *pair, *QUICK, *wrong, "--json"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert said in printed.err
+    assert words in printed.err
 
 
 def test_noise_on_the_drafter_costs_acceptance_and_not_the_text(pair_folders):

@@ -1,4 +1,4 @@
-"""A checkout of Romsto's repository is measured beside ours. Here its functions answer at once."""
+"""Lanes of a checkout of romsto/Speculative-Decoding, with stand-ins for its functions."""
 
 from specdec_core.cli import main
 from tests.support.bench_runs import QUICK, bench_json

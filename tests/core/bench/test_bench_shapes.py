@@ -1,4 +1,4 @@
-"""Pairs made up for their size: accepted at the rate asked for, and measured like any other."""
+"""Pairs of given sizes: their acceptance rate is the one given, and they are measured like any other."""
 
 import json
 from pathlib import Path
@@ -37,11 +37,11 @@ def test_a_made_up_pair_is_accepted_at_the_rate_asked_for(shapes, alpha):
 
 def test_followers_are_one_cycle_that_never_ends_an_answer():
     followers = next_tokens(50, {2, 3}, seed=0)
-    seen, at = [], 10
+    visited, at = [], 10
     for _ in range(48):
         at = followers[at].item()
-        seen.append(at)
-    assert sorted(seen) == [n for n in range(50) if n not in (2, 3)]
+        visited.append(at)
+    assert sorted(visited) == [n for n in range(50) if n not in (2, 3)]
 
 
 def test_the_drafter_s_followers_differ_for_the_share_that_is_not_accepted():

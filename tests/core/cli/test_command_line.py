@@ -52,7 +52,7 @@ def test_every_gamma_and_drafting_greedily_gives_one_text(pair, capsys, gamma, d
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "words"),
     [
         (["--gamma", "-1"], "gamma"),
         (["--gamma", "99"], "gamma"),
@@ -62,11 +62,11 @@ def test_every_gamma_and_drafting_greedily_gives_one_text(pair, capsys, gamma, d
         (["--stop", ""], "stop"),
     ],
 )
-def test_a_wrong_setting_ends_with_2_and_names_it_on_stderr(pair, capsys, wrong, said):
+def test_a_wrong_setting_ends_with_2_and_names_it_on_stderr(pair, capsys, wrong, words):
     assert main(["generate", *pair, "--prompt", "x", *wrong, "--json"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert said in printed.err
+    assert words in printed.err
 
 
 def test_an_empty_message_ends_with_2(pair, capsys):

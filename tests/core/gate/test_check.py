@@ -1,4 +1,4 @@
-"""The gate as a specification: which pairs it lets through, which it refuses and in which words."""
+"""Specification of the gate: pairs that pass, pairs that are refused, and the words of a refusal."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def test_a_model_may_be_paired_with_itself(target):
 
 
 def test_files_written_differently_that_load_as_the_same_tokenizer_are_accepted(tmp_path):
-    """LlamaTokenizer puts its own pre-tokenizer in the place of what the file says."""
+    """LlamaTokenizer puts its own pre-tokenizer in place of the one in the file."""
     other = llama_like()
     other["pre_tokenizer"] = {"type": "Whitespace"}
     target = write_model(tmp_path / "target", llama_like(), tokenizer_config=LLAMA)
@@ -82,9 +82,9 @@ def test_a_token_that_only_the_drafter_has_is_refused(target, tmp_path):
 
 def test_gpt_like_and_llama_like_tokenizers_are_refused_by_vocabulary_and_cutting(target, tmp_path):
     drafter = write_model(tmp_path / "drafter", llama_like(), tokenizer_config=LLAMA)
-    found = statuses(check_pair(target, drafter))
-    assert found[VOCABULARY] == "fail"
-    assert found[CUTTING] == "fail"
+    failed = statuses(check_pair(target, drafter))
+    assert failed[VOCABULARY] == "fail"
+    assert failed[CUTTING] == "fail"
 
 
 def test_a_refusal_says_what_to_choose_instead(target, tmp_path):
@@ -94,7 +94,7 @@ def test_a_refusal_says_what_to_choose_instead(target, tmp_path):
     )
 
 
-# 3. Special tokens (2, how text is cut: test_tokenizer_identity.py)
+# 3. Special tokens (2, how text is cut: test_tokenizers.py)
 
 
 def test_another_id_of_a_special_token_is_refused_with_its_role(target, tmp_path):
@@ -102,8 +102,8 @@ def test_another_id_of_a_special_token_is_refused_with_its_role(target, tmp_path
     begin, end, pad = tokenizer["added_tokens"]
     begin["id"], end["id"] = end["id"], begin["id"]
     tokenizer["added_tokens"] = [end, begin, pad]
-    found = statuses(check_pair(target, write_model(tmp_path / "drafter", tokenizer)))
-    assert found == {VOCABULARY: "fail", SPECIALS: "fail"}
+    failed = statuses(check_pair(target, write_model(tmp_path / "drafter", tokenizer)))
+    assert failed == {VOCABULARY: "fail", SPECIALS: "fail"}
 
 
 @pytest.mark.parametrize("role", ["bos", "eos", "pad"])

@@ -1,4 +1,4 @@
-"""How text is cut: every rule that makes other tokens of the same text refuses a pair, by name."""
+"""Cutting of text: a rule that makes other tokens of the same text refuses a pair, by name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""LoRA adapters in local folders: the gate reads their base, loading merges them, the useless are refused."""
+"""LoRA adapters in local folders: checked by their base, merged while loading, refused if unusable."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ GREEDY = sd.Settings(max_new_tokens=24, temperature=0, gamma=3)
 
 
 def save_adapter(base: str, folder: Path, **options) -> str:
-    """An adapter of random weights, large enough to change what the base says."""
+    """Save an adapter of random weights, large enough to change the base's answers."""
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_pretrained(base)
     config = peft.LoraConfig(
@@ -79,7 +79,7 @@ def test_a_drafter_may_be_an_adapter_and_the_answer_stays_the_targets(adapter, p
 def test_a_base_on_the_hub_is_downloaded(on_the_hub, copied, pair_folders):
     target = changed(copied, base_model_name_or_path="owner/target")
     loaded = sd.Engine.load(target=target, drafter=pair_folders[1], device="cpu")
-    assert "model.safetensors" in on_the_hub.asked_for
+    assert "model.safetensors" in on_the_hub.requested
     loaded.unload()
 
 
@@ -134,7 +134,7 @@ def _with_more_tokens(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "words"),
     [
         (_no_base, "does not say which model the adapter is for"),
         (_missing_base, "There is no folder /no/such/folder"),
@@ -147,11 +147,11 @@ def _with_more_tokens(folder: Path) -> str:
         (_with_more_tokens, "changes the vocabulary of .* from 390 to 405"),
     ],
 )
-def test_an_adapter_of_no_use_is_refused_by_the_gate_and_by_loading(copied, pair_folders, harm, said):
+def test_an_adapter_of_no_use_is_refused_by_the_gate_and_by_loading(copied, pair_folders, harm, words):
     target = harm(copied)
-    with pytest.raises(sd.PairUncheckableError, match=said):
+    with pytest.raises(sd.PairUncheckableError, match=words):
         sd.check_pair(target, pair_folders[1])
-    with pytest.raises(sd.PairUncheckableError, match=said):
+    with pytest.raises(sd.PairUncheckableError, match=words):
         sd.Engine.load(target=target, drafter=pair_folders[1], device="cpu")
 
 
@@ -173,7 +173,7 @@ def test_an_adapter_is_not_merged_into_split_weights(adapter, pair_folders):
 
 
 def test_without_peft_it_is_said_what_to_install(adapter, pair_folders, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else found(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find_spec(name))
     with pytest.raises(sd.LoadError, match="pip install peft"):
         sd.Engine.load(target=adapter, drafter=pair_folders[1], device="cpu")

@@ -1,4 +1,4 @@
-"""Weights from a Hub: which files, how far along, and each thing that goes wrong with its own next step."""
+"""Download of weights from a Hub: files, progress, and an error message with a next step for each failure."""
 
 import errno
 import json
@@ -31,11 +31,11 @@ def test_a_pair_is_downloaded_and_answers(on_the_hub):
 
 
 def test_progress_tells_bytes_and_never_goes_back(on_the_hub):
-    said = []
-    load(on_progress=lambda message, share: said.append((message, share)))
-    shares = [share for _, share in said]
+    reports = []
+    load(on_progress=lambda message, share: reports.append((message, share)))
+    shares = [share for _, share in reports]
     assert shares == sorted(shares)
-    downloading = [message for message, _ in said if message.startswith("Downloading")]
+    downloading = [message for message, _ in reports if message.startswith("Downloading")]
     assert downloading[0].startswith(f"Downloading {TARGET}: 0.0 MB of 0.")
     assert any(DRAFTER in message for message in downloading)
 
@@ -45,8 +45,8 @@ def test_only_safetensors_and_configurations_are_fetched(on_the_hub):
     for name in ("pytorch_model.bin", "consolidated.safetensors", "model.gguf", "own.py"):
         (folder / name).write_bytes(b"not to be fetched")
     load()
-    assert "model.safetensors" in on_the_hub.asked_for
-    assert not set(on_the_hub.asked_for) & {"pytorch_model.bin", "consolidated.safetensors", "model.gguf"}
+    assert "model.safetensors" in on_the_hub.requested
+    assert not set(on_the_hub.requested) & {"pytorch_model.bin", "consolidated.safetensors", "model.gguf"}
 
 
 def test_weights_in_several_files_are_found_by_their_index(on_the_hub):
@@ -59,14 +59,14 @@ def test_weights_in_several_files_are_found_by_their_index(on_the_hub):
     shards = {path.name for path in folder.glob("model-*.safetensors")}
     assert len(shards) > 1
     load()
-    assert shards < set(on_the_hub.asked_for)
+    assert shards < set(on_the_hub.requested)
 
 
 def test_what_is_here_is_not_fetched_again(on_the_hub):
     load()
-    on_the_hub.asked_for.clear()
+    on_the_hub.requested.clear()
     load()
-    assert "model.safetensors" not in on_the_hub.asked_for
+    assert "model.safetensors" not in on_the_hub.requested
 
 
 def test_a_downloaded_pair_loads_without_the_hub(on_the_hub, monkeypatch):
@@ -80,7 +80,7 @@ def test_a_pair_that_is_refused_costs_no_download(on_the_hub):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 512}))
     with pytest.raises(sd.IncompatiblePairError):
         load()
-    assert "model.safetensors" not in on_the_hub.asked_for
+    assert "model.safetensors" not in on_the_hub.requested
 
 
 def test_a_revision_is_the_one_that_is_loaded(on_the_hub):
@@ -169,7 +169,7 @@ def test_a_repository_without_safetensors_is_named(on_the_hub):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     message = refusal()
     assert f"{TARGET} has no safetensors weights" in message
-    assert "pytorch_model.bin" not in on_the_hub.asked_for
+    assert "pytorch_model.bin" not in on_the_hub.requested
 
 
 def test_a_disk_without_room_is_told_before_anything_is_fetched(on_the_hub, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(on_the_hub, monk
     message = refusal()
     assert f"{TARGET} and {DRAFTER}" in message
     assert "0.1 GB are free there. Free space, or set HF_HOME" in message
-    assert "model.safetensors" not in on_the_hub.asked_for
+    assert "model.safetensors" not in on_the_hub.requested
 
 
 def test_a_disk_has_room_where_nothing_is_to_be_fetched(on_the_hub, monkeypatch):

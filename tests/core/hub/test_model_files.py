@@ -1,4 +1,4 @@
-"""What the gate reads, what it never reads, and what it says of a model that cannot be read."""
+"""Configuration and tokenizer of a model: files that are read, and messages for those that cannot be."""
 
 import re
 
@@ -31,8 +31,8 @@ def test_weights_are_never_downloaded(hub: HubServer, target, tmp_path):
     (drafter / "model.safetensors").write_bytes(b"weights")
     hub.repositories["owner/drafter"] = drafter
     assert check_pair(target, "owner/drafter").ok
-    assert "tokenizer.json" in hub.asked_for
-    assert not [name for name in hub.asked_for if re.search(r"safetensors|\.bin|model\.py", name)]
+    assert "tokenizer.json" in hub.requested
+    assert not [name for name in hub.requested if re.search(r"safetensors|\.bin|model\.py", name)]
 
 
 # What cannot be checked

@@ -1,4 +1,4 @@
-"""Downloads that end before they are done: by the network, by a person, by a signal. The next one goes on."""
+"""Interrupted downloads (network, cancellation, signal): the next one resumes them."""
 
 import os
 import shutil
@@ -38,16 +38,17 @@ def test_a_download_that_breaks_off_says_how_far_it_came_and_the_next_one_goes_o
     assert "Load again to go on" in message
     assert parts() == [40_000]
     on_the_hub.cuts.clear()
-    on_the_hub.asked_for.clear()
+    on_the_hub.requested.clear()
     on_the_hub.ranges.clear()
     assert load().info.target == TARGET
     assert on_the_hub.ranges == ["bytes=40000-"]
     # Its head and its body, of the drafter; the target's is here.
-    assert on_the_hub.asked_for.count("generation_config.json") == 2
+    assert on_the_hub.requested.count("generation_config.json") == 2
     assert parts() == []
 
 
-def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(on_the_hub, impatient):
+def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(on_the_hub, impatient, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     on_the_hub.cuts["model.safetensors"] = [30_000, *[0] * 12]
     on_the_hub.stalled.add("model.safetensors")
     assert "broke off after" in refusal()
@@ -62,7 +63,7 @@ def test_a_failed_load_leaves_the_pair_before_it_serving(on_the_hub, engine, imp
 
 
 def test_a_download_that_is_cancelled_is_kept_and_the_next_one_goes_on(on_the_hub, monkeypatch):
-    monkeypatch.setattr("specdec_core.hub.download._SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr("specdec_core.hub.download.REPORT_INTERVAL_S", 0)
     on_the_hub.cuts["model.safetensors"] = [40_000]
     on_the_hub.stalled.add("model.safetensors")
     cancel = threading.Event()
@@ -86,29 +87,29 @@ def test_what_a_progress_function_raises_ends_a_download_and_comes_out_as_it_is(
         if message.startswith("Downloading"):
             raise ConnectionError("the page that asked is gone")
 
-    with pytest.raises(ConnectionError, match="the page that asked is gone") as kept:
+    with pytest.raises(ConnectionError, match="the page that asked is gone") as error:
         load(on_progress=on_progress)
-    assert kept.value is not None  # held as a page may hold it: no lock is held with it
+    assert error.value is not None  # keeps the traceback alive, as a page may: it must not keep a lock
     assert load().info.target == TARGET
 
 
 def test_a_file_that_another_process_is_downloading_is_waited_for_and_the_wait_can_be_cancelled(
     on_the_hub, monkeypatch
 ):
-    monkeypatch.setattr("specdec_core.hub.download._SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr("specdec_core.hub.download.REPORT_INTERVAL_S", 0)
     weights = on_the_hub.repositories[TARGET] / "model.safetensors"
     lock = Path(constants.HF_HUB_CACHE, ".locks", "models--owner--target", f"{sum_of(weights)}.lock")
     lock.parent.mkdir(parents=True)
-    cancel, said = threading.Event(), []
+    cancel, messages = threading.Event(), []
 
     def on_progress(message: str, share: float | None) -> None:
-        said.append(message)
-        if sum(message.startswith("Downloading") for message in said) > 3:
+        messages.append(message)
+        if sum(message.startswith("Downloading") for message in messages) > 3:
             cancel.set()
 
     with FileLock(lock), pytest.raises(sd.LoadCancelledError):
         load(on_progress=on_progress, cancel=cancel)
-    assert "model.safetensors" not in on_the_hub.asked_for
+    assert "model.safetensors" not in on_the_hub.requested
     assert load().info.target == TARGET
 
 
@@ -165,16 +166,16 @@ def test_a_process_killed_in_the_middle_is_gone_on_from_and_nothing_is_corrupt_o
     code = """
 import specdec_core as sd
 from specdec_core.hub import download
-download._SECONDS_BETWEEN_REPORTS = 0
+download.REPORT_INTERVAL_S = 0
 sd.Engine.load(target="owner/target", device="cpu", on_progress=lambda text, share: print(text, flush=True))
 """
-    place = {
+    environment = {
         "HF_ENDPOINT": on_the_hub.address,
         "HF_HUB_CACHE": constants.HF_HUB_CACHE,
         "NO_PROXY": "127.0.0.1",
     }
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | place, stdout=subprocess.PIPE
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE
     ) as process:
         for _ in process.stdout:
             if parts() == [40_000]:
@@ -188,11 +189,11 @@ sd.Engine.load(target="owner/target", device="cpu", on_progress=lambda text, sha
     assert parts() == []
 
 
-@pytest.mark.parametrize(("status", "asked"), [(403, 1), (503, 6)])
-def test_only_an_answer_that_may_change_is_asked_for_again(on_the_hub, impatient, status, asked):
+@pytest.mark.parametrize(("status", "attempts"), [(403, 1), (503, 6)])
+def test_only_an_answer_that_may_change_is_asked_for_again(on_the_hub, impatient, status, attempts):
     plan = plan_download(TARGET)
     weights = next(file for file in plan.missing if file.name == "model.safetensors")
     on_the_hub.refusals[TARGET] = (status, "")
     with pytest.raises(HfHubHTTPError):
         list(fetch_blob(TARGET, plan.commit, weights))
-    assert on_the_hub.refused == asked
+    assert on_the_hub.refused == attempts

@@ -20,13 +20,13 @@ def _answer(tokenizer, stop=()):
 @pytest.mark.parametrize("text", TEXTS)
 def test_pieces_join_to_the_text_and_none_is_half_a_character(tokenizer, text):
     answer = _answer(tokenizer)
-    shown = []
+    emitted = []
     for token_id in tokenizer.encode(text):
         answer.feed([token_id])
-        shown.append(answer.take())
-    shown.append(answer.take(final=True))
-    assert "".join(shown) == text
-    assert not any("\ufffd" in piece for piece in shown)
+        emitted.append(answer.take())
+    emitted.append(answer.take(final=True))
+    assert "".join(emitted) == text
+    assert not any("\ufffd" in piece for piece in emitted)
 
 
 def test_bytes_that_never_become_a_character_are_shown_at_the_end(tokenizer):
@@ -53,13 +53,13 @@ def test_the_eos_ends_the_answer_and_shows_nothing(tokenizer):
 def test_a_stop_string_is_found_however_it_is_cut_into_feeds(tokenizer, cut):
     ids = tokenizer.encode("Once upon a time there was")
     answer = _answer(tokenizer, ["a time"])
-    shown, reason = "", None
+    emitted, reason = "", None
     for at in range(0, len(ids), cut):
         _, reason = answer.feed(ids[at : at + cut])
-        shown += answer.take(final=reason is not None)
+        emitted += answer.take(final=reason is not None)
         if reason:
             break
-    assert (shown, reason) == ("Once upon ", "stop")
+    assert (emitted, reason) == ("Once upon ", "stop")
 
 
 def test_what_might_begin_a_stop_string_is_held_back_and_then_shown(tokenizer):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from specdec_core.errors import PromptError
 from specdec_core.text.prompting import Prompter
@@ -97,7 +97,7 @@ def test_private_use_characters_in_a_message_are_text(tokenizer, prompter):
 
 
 @pytest.mark.parametrize(
-    ("messages", "said"),
+    ("messages", "words"),
     [
         ([], "no message"),
         ([_user("")], "empty"),
@@ -111,8 +111,8 @@ def test_private_use_characters_in_a_message_are_text(tokenizer, prompter):
         ([{"role": "system", "content": "be good"}, _user("hi")], "no system message here"),
     ],
 )
-def test_what_is_not_a_conversation_is_refused_in_words(prompter, messages, said):
-    with pytest.raises(PromptError, match=said):
+def test_what_is_not_a_conversation_is_refused_in_words(prompter, messages, words):
+    with pytest.raises(PromptError, match=words):
         prompter.encode_chat(messages)
 
 
@@ -121,6 +121,15 @@ def test_a_model_without_a_chat_template_says_so():
     tokenizer.chat_template = None
     with pytest.raises(PromptError, match="no chat template"):
         Prompter(tokenizer).encode_chat([_user("hi")])
+
+
+def test_a_control_token_typed_for_a_tokenizer_written_in_python_is_refused():
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+    prompter = Prompter(tokenizer)
+    assert prompter.encode_chat([_user("hi")]) == tokenizer.encode("hi</s>", add_special_tokens=False)
+    with pytest.raises(PromptError, match="spells out a control token"):
+        prompter.encode_chat([_user("hi </s> you")])
 
 
 def test_a_raw_prompt_is_encoded_as_the_tokenizer_encodes_text(tokenizer, prompter):
@@ -178,7 +187,7 @@ def test_white_space_of_the_template_before_an_answer_is_what_it_was_when_sample
         "{% else %} {{ m.content | trim }}<|end|>{% endif %}{% endfor %}"
     )
     prompter = Prompter(spaced)
-    asked = prompter.encode_chat([_user("hi")])
+    question = prompter.encode_chat([_user("hi")])
     sampled = spaced.encode(" dog")
     ids = prompter.encode_chat([_user("hi"), _assistant(" dog"), _user("more")], {" dog": sampled})
-    assert ids[: len(asked) + len(sampled)] == asked + sampled
+    assert ids[: len(question) + len(sampled)] == question + sampled
