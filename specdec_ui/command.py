@@ -1,6 +1,6 @@
-"""`specdec ui`, and what app.py runs: read the environment, load a fixed preset, serve the page.
+"""The command `specdec ui`, which app.py runs too: read the environment, load a fixed preset, serve the page.
 
-Imports neither Gradio nor torch until it runs, so that the other commands start quickly.
+Imports Gradio and torch only when it runs, so that the other commands start quickly.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import os
 import sys
 
 CONCURRENT_ANSWERS = 16
-MOST_WAITING_ON_ZERO_GPU = 64
-"""Gradio's own limit there is 1."""
+ZERO_GPU_QUEUE = 64
+"""Longest queue on ZeroGPU; Gradio's default there is 1."""
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the parser of `ui`: an entry point of `specdec.commands`."""
+    """Add the parser of `ui`. Entry point of the group `specdec.commands`."""
     parser = commands.add_parser("ui", help="serve the page and print its address")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1, or GRADIO_SERVER_NAME)")
     parser.add_argument(
@@ -25,7 +25,7 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def serve(host: str | None = None, port: int | None = None) -> int:
-    """Serve the page until it is interrupted. Returns the exit status: 1 if a preset could not be loaded."""
+    """Serve the page until an interrupt. Return the exit status: 1 if a preset could not be loaded."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from .state import space
 
@@ -50,13 +50,13 @@ def serve(host: str | None = None, port: int | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     page = build_page(holder, presets, operator)
-    most_waiting = MOST_WAITING_ON_ZERO_GPU if space.on_zero_gpu() else None
-    page.queue(default_concurrency_limit=CONCURRENT_ANSWERS, max_size=most_waiting)
-    # The Hub would switch rendering on the server on, where the page's own scripts have never run.
+    queue_size = ZERO_GPU_QUEUE if space.on_zero_gpu() else None
+    page.queue(default_concurrency_limit=CONCURRENT_ANSWERS, max_size=queue_size)
+    # The Hub switches rendering on the server on, which the page's own scripts do not support.
     page.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, ssr_mode=False, **launch_options()
     )
-    # The page is up; what the first Load needs is imported while the person reads it.
+    # Imported while the person reads the page, so that the first Load is faster.
     import_engine()
     page.block_thread()
     return 0

@@ -1,4 +1,4 @@
-"""The whole page: header, what is loaded, the tabs, and the wiring between them."""
+"""The whole page: header, load bar, tabs, and the listeners that connect them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Default as DefaultTheme
+
+import specdec_core as sd
 
 from .api import endpoints as api
-from .chat.tab import chat_tab
-from .compare.tab import compare_tab
+from .chat.tab import ChatTab, chat_tab
+from .compare.tab import CompareTab, compare_tab
 from .loading import bar as load_bar, handlers as load_handlers
+from .loading.bar import LoadBar
 from .loading.own_pair import OwnPair
-from .pair_check.tab import pair_check_tab
+from .pair_check.tab import PairCheckTab, pair_check_tab
 from .parts import terms
 from .parts.assets import FAVICON, STYLESHEETS, sources
-from .parts.frames import LoadFrame
+from .parts.frames import QUIET, LoadFrame
+from .parts.settings_panel import CHAT_PANEL
+from .parts.trace_words import script_data
 from .state.holder import EngineHolder
 from .state.presets import Presets
-from .state.visitors import Visitors
+from .state.visitors import Visitor, Visitors
 from .traces.tab import traces_tab
 
 REFRESH_S = 4.0
-"""How often an open page asks whether somebody has replaced the pair."""
+"""Time between an open page's checks for a pair that another visitor has loaded."""
 
 _HEADER = """
 <header class="page-header">
@@ -37,105 +43,132 @@ _HEADER = """
 
 @dataclass(frozen=True)
 class Operator:
-    """What the person who runs the server has decided: a fixed preset, or no changes once one is loaded."""
+    """Decisions of the person who runs the server: a fixed preset, or no changes once one is loaded."""
 
     preset: str | None = None
     lock: bool = False
 
 
 def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None = None) -> gr.Blocks:
-    """The page, ready to be launched with `launch_options()`."""
+    """Return the page, ready to be launched with `launch_options()`."""
     operator = operator or Operator()
     visitors = Visitors()
-
-    def locked() -> bool:
-        return operator.preset is not None or (operator.lock and holder.current is not None)
-
+    on = _Listeners(holder, presets, visitors, operator)
     with gr.Blocks(title="SpecDec Chat", fill_width=True, analytics_enabled=False) as page:
         gr.HTML(
             _HEADER + terms.BOX,
-            js_on_load=sources() + terms.SCRIPT,
+            js_on_load=sources(script_data()) + terms.SCRIPT,
             apply_default_css=False,
             elem_id="header",
         )
         bar = load_bar.load_bar(presets, operator.preset)
-        start = presets.usable.get(bar.preset.value)
+        start = presets.usable.get(str(bar.preset.value))
         examples = list(start.examples) if start else []
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Chat", id="chat"):
                 chat = chat_tab(holder, visitors, examples)
             compare = compare_tab(holder, visitors, presets, examples[0] if examples else "")
-            pairs = pair_check_tab(holder, visitors, locked)
+            pairs = pair_check_tab(holder, visitors, on.locked)
             traces_tab(visitors)
-        timer = gr.Timer(REFRESH_S)
-
-        def updates(frame: LoadFrame, chosen: str) -> list[Any]:
-            about = gr.skip()
-            if frame.status is not None and not frame.loading:
-                about = on_choose(chosen)
-            settings = [gr.skip()] * len(chat.settings) if frame.settings is None else frame.settings
-            examples = (
-                gr.skip() if frame.examples is None else gr.Dataset(samples=[[x] for x in frame.examples])
-            )
-            takes = frame.takes_system_message
-            system = gr.skip() if takes is None else gr.update(visible=takes)
-            return [*load_bar.updates(frame, locked()), about, *settings, system, examples]
-
-        def on_load(request: gr.Request, chosen: str) -> Iterator[list[Any]]:
-            visitor = visitors.of(request.session_hash)
-            for frame in load_handlers.load(visitor, holder, presets, chosen, locked()):
-                yield updates(frame, chosen)
-
-        def on_cancel_load(request: gr.Request) -> Any:
-            return load_bar.cancelling(load_handlers.cancel(visitors.of(request.session_hash), holder))
-
-        def own_preset(passed: OwnPair) -> Any:
-            return passed.preset(holder.current.preset if holder.current else None)
-
-        def on_load_pair(request: gr.Request, passed: OwnPair | None, chosen: str) -> Iterator[list[Any]]:
-            if passed is None:
-                return
-            preset = own_preset(passed)
-            visitor = visitors.of(request.session_hash)
-            own = Presets({preset.name: preset})
-            for frame in load_handlers.load(visitor, holder, own, preset.name, locked()):
-                yield updates(frame, chosen)
-
-        def on_pair_loaded(passed: OwnPair | None) -> str:
-            preset = None if passed is None else own_preset(passed)
-            return load_bar.about(preset, holder.current, len(visitors) - 1, locked())
-
-        def on_open(request: gr.Request, chosen: str) -> list[Any]:
-            return updates(load_handlers.current(visitors.of(request.session_hash), holder), chosen)
-
-        def on_tick(request: gr.Request, chosen: str) -> list[Any]:
-            return updates(load_handlers.changed(visitors.of(request.session_hash), holder), chosen)
-
-        def on_choose(chosen: str) -> str:
-            return load_bar.about(presets.usable.get(chosen), holder.current, len(visitors) - 1, locked())
-
-        def on_leave(request: gr.Request) -> None:
-            visitors.leave(request.session_hash)
-
-        parts = [*bar.parts, bar.about, *chat.settings, chat.system, chat.examples]
-        quiet = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(on_open, bar.preset, parts, **quiet)
-        bar.preset.input(on_choose, bar.preset, bar.about, queue=False, **quiet)
-        preset_load = bar.load.click(on_load, bar.preset, parts, **quiet)
-        bar.cancel.click(on_cancel_load, outputs=bar.cancel, queue=False, **quiet)
-        pair_load = pairs.load.click(on_load_pair, [pairs.passed, bar.preset], parts, **quiet)
-        pair_load.then(on_pair_loaded, pairs.passed, pairs.about, queue=False, **quiet)
-        for load in (preset_load, pair_load):
-            load.then(compare.follow, compare.parts[:2], compare.parts, queue=False, **quiet)
-        timer.tick(on_tick, bar.preset, parts, queue=False, **quiet)
-        page.unload(on_leave)
-        api.add_endpoints(holder, visitors, presets, locked)
+        _connect(page, on, bar, chat, compare, pairs)
+        api.add_endpoints(holder, visitors, presets, on.locked)
     return page
 
 
+def _connect(
+    page: gr.Blocks,
+    on: _Listeners,
+    bar: LoadBar,
+    chat: ChatTab,
+    compare: CompareTab,
+    pairs: PairCheckTab,
+) -> None:
+    """Attach the listeners of loads, of the page's own events and of its timer."""
+    parts = [*bar.parts, bar.about, *chat.settings, chat.system, chat.examples]
+    page.load(on.open, bar.preset, parts, **QUIET)
+    bar.preset.input(on.choose, bar.preset, bar.about, queue=False, **QUIET)
+    preset_load = bar.load.click(on.load, bar.preset, parts, **QUIET)
+    bar.cancel.click(on.cancel_load, outputs=bar.cancel, queue=False, **QUIET)
+    pair_load = pairs.load.click(on.load_pair, [pairs.passed, bar.preset], parts, **QUIET)
+    pair_load.then(on.pair_loaded, pairs.passed, pairs.about, queue=False, **QUIET)
+    for load in (preset_load, pair_load):
+        load.then(compare.follow, compare.parts[:2], compare.parts, queue=False, **QUIET)
+    gr.Timer(REFRESH_S).tick(on.tick, bar.preset, parts, queue=False, **QUIET)
+    page.unload(on.leave)
+
+
+@dataclass(frozen=True)
+class _Listeners:
+    """Listeners of loads and of the page's own events.
+
+    Most return updates of the load bar, the chosen preset's description, and the Chat tab's settings, system
+    message and examples.
+    """
+
+    holder: EngineHolder
+    presets: Presets
+    visitors: Visitors
+    operator: Operator
+
+    def locked(self) -> bool:
+        """Return True where visitors cannot load a pair."""
+        return self.operator.preset is not None or (self.operator.lock and self.holder.current is not None)
+
+    def open(self, request: gr.Request, chosen: str) -> list[Any]:
+        return self._updates(load_handlers.current(self._visitor(request), self.holder), chosen)
+
+    def tick(self, request: gr.Request, chosen: str) -> list[Any]:
+        return self._updates(load_handlers.changed(self._visitor(request), self.holder), chosen)
+
+    def leave(self, request: gr.Request) -> None:
+        self.visitors.leave(request.session_hash)
+
+    def choose(self, chosen: str) -> str:
+        return self._about(self.presets.usable.get(chosen))
+
+    def load(self, request: gr.Request, chosen: str) -> Iterator[list[Any]]:
+        yield from self._load(request, self.presets, chosen, chosen)
+
+    def load_pair(self, request: gr.Request, pair: OwnPair | None, chosen: str) -> Iterator[list[Any]]:
+        if pair is not None:
+            preset = self._own_preset(pair)
+            yield from self._load(request, Presets({preset.name: preset}), preset.name, chosen)
+
+    def pair_loaded(self, pair: OwnPair | None) -> str:
+        return self._about(None if pair is None else self._own_preset(pair))
+
+    def cancel_load(self, request: gr.Request) -> Any:
+        return load_bar.cancelling(load_handlers.cancel(self._visitor(request), self.holder))
+
+    def _visitor(self, request: gr.Request) -> Visitor:
+        return self.visitors.of(request.session_hash)
+
+    def _own_preset(self, pair: OwnPair) -> sd.Preset:
+        loaded = self.holder.current
+        return pair.preset(loaded.preset if loaded else None)
+
+    def _about(self, preset: sd.Preset | None) -> str:
+        return load_bar.about(preset, self.holder.current, len(self.visitors) - 1, self.locked())
+
+    def _load(self, request: gr.Request, presets: Presets, name: str, chosen: str) -> Iterator[list[Any]]:
+        visitor = self._visitor(request)
+        for frame in load_handlers.load(visitor, self.holder, presets, name, self.locked()):
+            yield self._updates(frame, chosen)
+
+    def _updates(self, frame: LoadFrame, chosen: str) -> list[Any]:
+        about = gr.skip()
+        if frame.status is not None and not frame.loading:
+            about = self.choose(chosen)
+        settings = [gr.skip()] * len(CHAT_PANEL.fields) if frame.settings is None else frame.settings
+        examples = gr.skip() if frame.examples is None else gr.Dataset(samples=[[x] for x in frame.examples])
+        takes = frame.takes_system_message
+        system = gr.skip() if takes is None else gr.update(visible=takes)
+        return [*load_bar.updates(frame, self.locked()), about, *settings, system, examples]
+
+
 def launch_options() -> dict[str, Any]:
-    """Theme, stylesheet and queue limits for `Blocks.launch`; no font or script of another host."""
-    theme = gr.themes.Default(
+    """Return theme, stylesheets and icon for `Blocks.launch`; no font or script of another host."""
+    theme = DefaultTheme(
         primary_hue="indigo",
         neutral_hue="slate",
         font=("system-ui", "sans-serif"),

@@ -33,7 +33,7 @@ PAGE_ORDER = [
     {"state"},
     {"parts"},
 ]
-PAGE_MAY_IMPORT = {"specdec_core", "specdec_core.settings", "specdec_core.trace", "specdec_core.metrics"}
+PAGE_MAY_IMPORT = {"specdec_core"}
 
 
 def _files(package: str) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from ..chat_engine import ChatSession
 from ..chat_engine import ChatEngine, ChatSession
 from ..errors import SpecDecError
 from ..settings import Settings

@@ -1,1 +1,1 @@
-"""The endpoints that `gradio_client` calls."""
+"""Public endpoints for `gradio_client`."""

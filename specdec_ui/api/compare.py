@@ -1,4 +1,4 @@
-"""The public endpoint /compare: one prompt with and without drafts, as plain JSON values."""
+"""Public endpoint /compare: one prompt with and without drafts, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -9,86 +9,74 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 import specdec_core as sd
 
 from ..compare import comparison, words as compare_words
 from ..compare.comparison import PEERS, Comparison
-from ..compare.handlers import FRAME_S, doing, measured
-from ..compare.run import Asked
+from ..compare.handlers import FRAME_S, measure, progress_text
+from ..compare.run import LaneChoice, LaneProgress
 from ..parts.messages import checked_message
 from ..state.holder import EngineHolder
 from ..state.visitors import Visitor, Visitors
+from .settings_parameters import with_settings
+
+SETTINGS = [name for name in sd.SETTINGS if name != "drafting"]
+"""Parameters of /compare: each lane has its own way of drafting."""
 
 
 def add_compare_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
-    """Adds the endpoint to the Blocks being built."""
+    """Add the endpoint to the Blocks being built."""
 
     def compare(
         prompt: str,
         request: gr.Request,
-        gamma: int | str | None = None,
-        temperature: float | None = None,
-        max_new_tokens: int | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        verification: str = "coupled",
-        seed: int | None = None,
+        settings: dict[str, Any],
         ngram: bool = False,
         peers: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Answers one prompt by plain and by speculative decoding, one after the other, and compares them.
 
-        Settings left out are the preset's; `gamma` is a number or "auto"; `ngram` adds a lane of n-gram
-        drafting, `peers` those of transformers' own generate, alone and assisted by the drafter. With
-        verification "coupled" (or temperature 0) our own texts are the same, up to rounding.
+        Settings left out are the preset's; `ngram` adds a lane of n-gram drafting, `peers` those of
+        transformers' own generate, alone and assisted by the drafter. With verification "coupled" (or
+        temperature 0) our own texts are the same, up to rounding.
 
         Yields {"state": "measuring", "message", "result": None} a few times a second, then {"state": "done",
         "message": the outcome in words, "result": {"gamma", "seed", "verification", "left_out", "lanes"}}; a
         lane has name (plain, model, ngram, generate, assisted), text, token_ids, finish_reason, stats,
         seconds of decoding, speedup, same_text, first_divergence, margin, predicted_speedup_by_gamma.
         """
-        given = {
-            "gamma": gamma,
-            "temperature": temperature,
-            "max_new_tokens": max_new_tokens,
-            "top_p": top_p,
-            "top_k": top_k,
-            "min_p": min_p,
-            "verification": verification,
-            "seed": seed,
-        }
         visitor = visitors.of(request.session_hash)
+        choice = LaneChoice(ngram, PEERS if peers else ())
         try:
-            yield from compare_steps(visitor, holder, prompt, given, Asked(ngram, PEERS if peers else ()))
+            yield from compare_steps(visitor, holder, prompt, settings, choice)
         except sd.SpecDecError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    gr.api(compare, api_name="compare")
+    api(with_settings(compare, SETTINGS, {"verification": "coupled"}), api_name="compare")
 
 
 def compare_steps(
-    visitor: Visitor, holder: EngineHolder, prompt: str, given: dict[str, Any], asked: Asked
+    visitor: Visitor, holder: EngineHolder, prompt: str, changes: dict[str, Any], choice: LaneChoice
 ) -> Iterator[dict[str, Any]]:
-    """What /compare yields; raises what the engine raises."""
+    """Yield the values of /compare; `changes` replace preset settings. Raises what the engine raises."""
     text = checked_message(prompt)
-    defaults = holder.require().engine.default_settings
-    settings = replace(defaults, **{name: value for name, value in given.items() if value is not None})
+    settings = replace(holder.require().engine.default_settings, **changes)
     due = 0.0
-    with closing(measured(visitor, holder, [text], settings, asked)) as steps:
+    with closing(measure(visitor, holder, [text], settings, choice)) as steps:
         for step in steps:
             if isinstance(step, Comparison):
-                yield {"state": "done", "message": _in_words(step), "result": comparison.values(step)}
-            elif time.monotonic() >= due:
+                yield {"state": "done", "message": _in_words(step), "result": comparison.to_json(step)}
+            elif isinstance(step, str | LaneProgress) and time.monotonic() >= due:
                 due = time.monotonic() + FRAME_S
-                yield {"state": "measuring", "message": doing(step), "result": None}
+                yield {"state": "measuring", "message": progress_text(step), "result": None}
 
 
 def _in_words(step: Comparison) -> str:
-    said = [
+    sentences = [
         f"{lane.title}: {compare_words.verdict(step.speedup(lane))}. "
         f"{compare_words.explanation(step, lane)} {compare_words.sameness(step, lane)}"
-        for lane in step.others
+        for lane in step.other_lanes
     ]
-    return "\n".join([*said, *step.left_out])
+    return "\n".join([*sentences, *step.left_out])

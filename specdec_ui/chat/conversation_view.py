@@ -1,12 +1,10 @@
-"""The conversation as a component: turns with their figures, streamed. Knows its script, no models."""
+"""Conversation view: turns with their figures, streamed. Knows its scripts, no models."""
 
 from __future__ import annotations
 
 import gradio as gr
 
 from ..parts.assets import view_script
-
-_SCRIPTS = ("lines.js", "vendor/markdown-it.umd.min.js", "markdown.js", "actions.js", "conversation.js")
 
 _TEMPLATE = """
 <section class="conversation" aria-labelledby="conversation-title">
@@ -21,11 +19,11 @@ _TEMPLATE = """
 
 
 def conversation_view() -> gr.HTML:
-    """The component; its value is the `shown` of a Conversation."""
+    """Create the component; its value is the transcript of a Conversation."""
     return gr.HTML(
         value="",
         html_template=_TEMPLATE,
-        js_on_load=view_script(*_SCRIPTS),
+        js_on_load=view_script("conversation.js"),
         apply_default_css=False,
         elem_id="conversation",
     )

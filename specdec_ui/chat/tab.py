@@ -1,6 +1,6 @@
-"""The chat tab: conversation and message box on one side, the token view on the other.
+"""Chat tab: conversation and message box on one side, token view and settings on the other.
 
-Lays components out and wires them, at the end; what happens is in chat_handlers.
+Lays components out and wires them; the handlers are in chat/handlers.py.
 """
 
 from __future__ import annotations
@@ -11,46 +11,47 @@ from typing import Any
 
 import gradio as gr
 
+import specdec_core as sd
+
 from ..parts import frames
-from ..parts.settings_panel import controls
+from ..parts.frames import QUIET
+from ..parts.settings_panel import CHAT_PANEL
 from ..parts.token_view import token_view
 from ..state.holder import EngineHolder
-from ..state.visitors import Visitors
+from ..state.visitors import Visitor, Visitors
 from . import handlers as chat_handlers
 from .conversation_view import conversation_view
+from .handlers import Question
+
+_PLAIN_TYPING = gr.InputHTMLAttributes(autocorrect="off", spellcheck=False)
 
 
 @dataclass(frozen=True)
 class ChatTab:
-    """What the rest of the page changes when a pair is loaded."""
+    """Components that follow the loaded pair."""
 
     settings: list[Any]
     examples: gr.Dataset
     system: gr.Textbox
 
 
+@dataclass(frozen=True)
+class _Composer:
+    """The message box and its buttons."""
+
+    message: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    clear: gr.Button
+
+
 def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> ChatTab:
-    """Builds the tab inside the Blocks being built."""
+    """Create the tab inside the Blocks being built, with `examples` of messages."""
     with gr.Row(elem_classes="chat-columns"):
         with gr.Column(scale=6, min_width=320, elem_classes="chat-column"):
             conversation = conversation_view()
             notice = gr.HTML("", elem_id="notice", apply_default_css=False)
-            with gr.Row(elem_classes="composer"):
-                message = gr.Textbox(
-                    show_label=False,
-                    label="Message",
-                    placeholder="Write a message, Enter sends it",
-                    lines=1,
-                    max_lines=8,
-                    elem_id="message",
-                    container=False,
-                    scale=8,
-                    min_width=180,
-                    html_attributes=gr.InputHTMLAttributes(autocorrect="off", spellcheck=False),
-                )
-                send = gr.Button("Send", variant="primary", elem_id="send", scale=0, min_width=76)
-                stop = gr.Button("Stop", elem_id="stop", scale=0, min_width=76, interactive=False)
-                clear = gr.Button("Clear", elem_id="clear", scale=0, min_width=76)
+            composer = _composer()
             samples = gr.Dataset(
                 components=[gr.Textbox(visible=False)],
                 samples=[[text] for text in examples],
@@ -64,51 +65,89 @@ def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> C
             gr.Column(min_width=320, elem_classes="chat-column chat-settings"),
             gr.Accordion("Settings", open=False, elem_id="settings"),
         ):
-            system = gr.Textbox(
-                value="",
-                label="System message",
-                info="Tells the model how to answer. It stays until you change it.",
-                placeholder="For example: Answer in one sentence.",
-                lines=2,
-                max_lines=8,
-                elem_id="system",
-                visible=False,
-                html_attributes=gr.InputHTMLAttributes(autocorrect="off", spellcheck=False),
-            )
-            settings = controls()
+            system = _system_message()
+            settings = CHAT_PANEL.controls(sd.Settings())
 
-    def on_send(request: gr.Request, text: str, head: str, *values: Any) -> Iterator[list[Any]]:
-        visitor = visitors.of(request.session_hash)
-        for frame in chat_handlers.send(visitor, holder, text, values, head):
-            yield frames.updates(frame)
-
-    def on_retry(request: gr.Request, head: str, *values: Any) -> Iterator[list[Any]]:
-        visitor = visitors.of(request.session_hash)
-        for frame in chat_handlers.retry(visitor, holder, values, head):
-            yield frames.updates(frame)
-
-    def on_edit(request: gr.Request, event: gr.EventData, head: str, *values: Any) -> Iterator[list[Any]]:
-        visitor = visitors.of(request.session_hash)
-        for frame in chat_handlers.edit(visitor, holder, event.text, values, head):
-            yield frames.updates(frame)
-
-    def on_undo(request: gr.Request) -> list[Any]:
-        return frames.updates(chat_handlers.undo(visitors.of(request.session_hash)))
-
-    def on_stop(request: gr.Request) -> None:
-        visitors.of(request.session_hash).stop()
-
-    def on_clear(request: gr.Request) -> list[Any]:
-        return frames.updates(chat_handlers.clear(visitors.of(request.session_hash)))
-
-    parts = [message, conversation, tokens, notice, send, stop, clear]
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    asking = {"fn": on_send, "inputs": [message, system, *settings], "outputs": parts, **quiet}
-    gr.on([send.click, message.submit], **asking)
-    samples.click(lambda sample: sample[0], samples, message, queue=False, **quiet).then(**asking)
-    stop.click(on_stop, queue=False, **quiet)
-    clear.click(on_clear, outputs=parts, **quiet)
-    conversation.retry(on_retry, [system, *settings], parts, **quiet)
-    conversation.edit(on_edit, [system, *settings], parts, **quiet)
-    conversation.undo(on_undo, outputs=parts, **quiet)
+    on = _Listeners(holder, visitors)
+    message, stop, clear = composer.message, composer.stop, composer.clear
+    parts = [message, conversation, tokens, notice, composer.send, stop, clear]
+    inputs = [message, system, *settings]
+    gr.on([composer.send.click, message.submit], on.send, inputs, parts, **QUIET)
+    example = samples.click(lambda sample: sample[0], samples, message, queue=False, **QUIET)
+    example.then(on.send, inputs, parts, **QUIET)
+    stop.click(on.stop, queue=False, **QUIET)
+    clear.click(on.clear, outputs=parts, **QUIET)
+    conversation.retry(on.retry, [system, *settings], parts, **QUIET)
+    conversation.edit(on.edit, [system, *settings], parts, **QUIET)
+    conversation.undo(on.undo, outputs=parts, **QUIET)
     return ChatTab(settings, samples, system)
+
+
+def _composer() -> _Composer:
+    with gr.Row(elem_classes="composer"):
+        return _Composer(
+            message=gr.Textbox(
+                show_label=False,
+                label="Message",
+                placeholder="Write a message, Enter sends it",
+                lines=1,
+                max_lines=8,
+                elem_id="message",
+                container=False,
+                scale=8,
+                min_width=180,
+                html_attributes=_PLAIN_TYPING,
+            ),
+            send=gr.Button("Send", variant="primary", elem_id="send", scale=0, min_width=76),
+            stop=gr.Button("Stop", elem_id="stop", scale=0, min_width=76, interactive=False),
+            clear=gr.Button("Clear", elem_id="clear", scale=0, min_width=76),
+        )
+
+
+def _system_message() -> gr.Textbox:
+    return gr.Textbox(
+        value="",
+        label="System message",
+        info="Tells the model how to answer. It stays until you change it.",
+        placeholder="For example: Answer in one sentence.",
+        lines=2,
+        max_lines=8,
+        elem_id="system",
+        visible=False,
+        html_attributes=_PLAIN_TYPING,
+    )
+
+
+@dataclass(frozen=True)
+class _Listeners:
+    """Listeners of the tab's events: from Gradio's request to frames, and to updates of FRAME_PARTS."""
+
+    holder: EngineHolder
+    visitors: Visitors
+
+    def send(self, request: gr.Request, text: str, system: str, *values: Any) -> Iterator[list[Any]]:
+        yield from self._answer(request, Question(text, values, system))
+
+    def retry(self, request: gr.Request, system: str, *values: Any) -> Iterator[list[Any]]:
+        yield from self._answer(request, Question("", values, system, "retry"))
+
+    def edit(
+        self, request: gr.Request, event: gr.EventData, system: str, *values: Any
+    ) -> Iterator[list[Any]]:
+        yield from self._answer(request, Question(event.text, values, system, "edit"))
+
+    def undo(self, request: gr.Request) -> list[Any]:
+        return frames.updates(chat_handlers.undo(self._visitor(request)))
+
+    def stop(self, request: gr.Request) -> None:
+        self._visitor(request).stop()
+
+    def clear(self, request: gr.Request) -> list[Any]:
+        return frames.updates(chat_handlers.clear(self._visitor(request)))
+
+    def _visitor(self, request: gr.Request) -> Visitor:
+        return self.visitors.of(request.session_hash)
+
+    def _answer(self, request: gr.Request, question: Question) -> Iterator[list[Any]]:
+        for frame in chat_handlers.ask(self._visitor(request), self.holder, question):
+            yield frames.updates(frame)

@@ -1,4 +1,4 @@
-"""Lanes of a comparison side by side, each in a token view: as they are decoded, or replayed at that pace.
+"""Lanes of a comparison side by side, each in a token view: live, or replayed at the pace of the decoding.
 
 Knows measurements and the page's scripts; nothing of engines. The browser keeps the time.
 """
@@ -11,14 +11,14 @@ from typing import Any
 import gradio as gr
 
 import specdec_core as sd
-from specdec_core.trace import Round
 
 from ..parts import token_view
-from ..parts.assets import json_line, script
+from ..parts.assets import json_line, view_script
 from ..parts.figures import number
-from .comparison import TITLES, Comparison, Lane
+from .comparison import TITLES, Comparison, LaneAnswer
 
 MOST_LANES = len(TITLES)
+"""Lanes that the view has room for."""
 
 _PEER_NOTE = "transformers does not say which tokens were drafts, so none is marked."
 
@@ -37,27 +37,25 @@ _CONTROLS = """
 
 
 def race_view() -> gr.HTML:
-    """The component; its value is what `race` makes."""
+    """Return the component; its value is made by `race` or a LiveRace."""
     lanes = "".join(
         f'<div class="race-lane" hidden><progress max="1" value="0" aria-hidden="true"></progress>'
         f'<p class="race-clock"></p><p class="race-note" hidden></p>'
         f"{token_view.section(f'race-{at}', 'Lane', f'lane {at + 1}', '')}</div>"
         for at in range(MOST_LANES)
     )
-    *shared, view = token_view.SCRIPTS
-    tokens = f"function tokenView(element, followLines) {{\n{script(view)}\n}}\n"
     return gr.HTML(
         value="",
         html_template=f'{_CONTROLS}<div class="race-lanes">{lanes}</div>'
         f'<details class="race-legend"><summary>What the marks mean</summary>{token_view.legend()}</details>',
-        js_on_load=script(*shared) + tokens + script("race.js"),
+        js_on_load=view_script("race.js"),
         apply_default_css=False,
         elem_id="compare-race",
     )
 
 
 class LiveRace:
-    """The view's value while lanes are decoded: `text` only grows. `count` tells one race from the next."""
+    """The view's value while lanes are decoded; `text` only grows. `count` differs from race to race."""
 
     def __init__(self, lanes: Sequence[tuple[str, sd.Settings]], count: int) -> None:
         self._count = count
@@ -69,17 +67,17 @@ class LiveRace:
         ]
         self.text = json_line(race=count, live=True, lanes=facts)
 
-    def add(self, lane: int, rnd: Round) -> None:
-        """Another round of a lane."""
+    def add(self, lane: int, rnd: sd.Round) -> None:
+        """Append a round of a lane."""
         self.text += self._tracks[lane].round(rnd)
 
     def finish(self, comparison: Comparison) -> str:
-        """The text with what was measured, after which it can be replayed."""
+        """Return the text with the measurements at its end, which make it replayable."""
         return self.text + json_line(race=self._count, lanes=_facts(comparison))
 
 
 def race(comparison: Comparison, count: int) -> str:
-    """The view's value for a race that was run unseen; `count` tells one race from the next."""
+    """Return the view's value for finished lanes; `count` differs from race to race."""
     lines = [json_line(race=count, lanes=_facts(comparison))]
     for at, lane in enumerate(comparison.lanes):
         track = _Track(at)
@@ -88,14 +86,14 @@ def race(comparison: Comparison, count: int) -> str:
 
 
 class _Track:
-    """One lane's lines, each at its seconds of decoding."""
+    """Writer of one lane's lines, each with its time in seconds of decoding."""
 
     def __init__(self, lane: int) -> None:
         self._lane = lane
         self._seconds = 0.0
         self._emitted = 0
 
-    def round(self, rnd: Round) -> str:
+    def round(self, rnd: sd.Round) -> str:
         self._seconds += rnd.seconds if rnd.index > 0 else 0.0
         self._emitted += len(rnd.emitted)
         text = self._line(token_view.round_line(rnd))
@@ -121,13 +119,13 @@ def _facts(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
-def title(lane: Lane) -> str:
-    """The lane's name with its draft length."""
+def title(lane: LaneAnswer) -> str:
+    """Return the lane's title with its draft length."""
     return title_of(lane.name, lane.settings)
 
 
 def title_of(name: str, settings: sd.Settings) -> str:
-    """The same for a lane that has not begun."""
+    """Return the title of a lane that has not started."""
     if name in ("plain", "generate"):
         return TITLES[name]
     gamma = "automatic gamma" if settings.gamma == "auto" else f"gamma {settings.gamma}"

@@ -1,4 +1,4 @@
-"""The result of a comparison as HTML: the speedup in words, then the charts; and the table over many prompts.
+"""The result of a comparison as HTML: the speedup in words, the charts, and the table over many prompts.
 
 Every value is escaped; knows measurements, nothing of components.
 """
@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from ..parts.charts import Bar, Curve, Point, bars, columns, curves
 from ..parts.figures import number
 from . import words as compare_words
-from .comparison import PEERS, TITLES, Comparison, Lane, drafts_a_round, predict, tokens_a_round
+from .comparison import PEERS, TITLES, Comparison, Costs, LaneAnswer
 from .race import title
+
+_Summary = Callable[[Sequence[float]], float | None]
 
 _PEER = ' data-peer="true"'
 
 
 def headline(comparison: Comparison) -> str:
-    """Each lane's speedup over plain decoding, why, and whether the text is the same."""
+    """Return each lane's speedup over plain decoding with its explanation, and remarks about the texts."""
     parts = []
-    for lane in comparison.others:
+    for lane in comparison.other_lanes:
         speedup = comparison.speedup(lane)
         outcome = "none" if speedup is None else "faster" if speedup > 1 else "slower"
         rates = (
-            f"{number(comparison.plain.stats.tokens_per_second)} → "
+            f"{number(comparison.baseline.stats.tokens_per_second)} → "
             f"{number(lane.stats.tokens_per_second)} tokens/s"
         )
         parts.append(
@@ -41,7 +43,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def charts(comparison: Comparison) -> str:
-    """Tokens per second, acceptance by position, tokens per round, and the speedup predicted over gamma."""
+    """Return charts of the speed, acceptance by position, tokens per round and predicted speedup by gamma."""
     drawn = [
         bars(
             "Tokens per second",
@@ -52,18 +54,18 @@ def charts(comparison: Comparison) -> str:
             "Of decoding alone, in one go, without the page's own work.",
         )
     ]
-    for lane in comparison.drafted:
+    for lane in comparison.drafting_lanes:
         if lane.stats.tested:
             drawn += _lane_charts(comparison, lane)
     return f'<div class="charts">{"".join(drawn)}</div>'
 
 
-def _rate(lane: Lane) -> str:
+def _rate(lane: LaneAnswer) -> str:
     return number(lane.stats.tokens_per_second)
 
 
-def _lane_charts(comparison: Comparison, lane: Lane) -> list[str]:
-    whose = "" if len(comparison.drafted) == 1 else f", {lane.title.lower()}"
+def _lane_charts(comparison: Comparison, lane: LaneAnswer) -> list[str]:
+    whose = "" if len(comparison.drafting_lanes) == 1 else f", {lane.title.lower()}"
     rates = lane.stats.acceptance_by_position
     tested = max(at + 1 for at, rate in enumerate(rates) if rate is not None)
     unit = " %" if tested <= 6 else ""
@@ -72,7 +74,7 @@ def _lane_charts(comparison: Comparison, lane: Lane) -> list[str]:
         for at, rate in enumerate(rates[:tested])
     ]
     untested = f" No draft was tested beyond position {tested}." if tested < len(rates) else ""
-    counts = Counter(tokens_a_round(lane))
+    counts = Counter(lane.tokens_by_round)
     histogram = [
         Bar(str(tokens), counts[tokens], str(counts[tokens]), lane.name)
         for tokens in range(1, max(counts) + 1)
@@ -92,7 +94,7 @@ def _lane_charts(comparison: Comparison, lane: Lane) -> list[str]:
             note=f"Number of rounds; {lane.stats.block_efficiency:.2f} tokens on average.",
         ),
     ]
-    if (prediction := predict(lane)) and (speedup := comparison.speedup(lane)):
+    if (prediction := lane.prediction) and lane.costs and (speedup := comparison.speedup(lane)):
         drawn.append(
             curves(
                 f"Predicted speedup over gamma{whose}",
@@ -100,26 +102,26 @@ def _lane_charts(comparison: Comparison, lane: Lane) -> list[str]:
                     Curve("from the acceptance at each position", prediction.by_position, "measured"),
                     Curve("one acceptance rate for all (Leviathan et al.)", prediction.one_alpha, "theory"),
                 ],
-                [Point(f"measured {speedup:.2f}×", drafts_a_round(lane), speedup)],
+                [Point(f"measured {speedup:.2f}×", lane.mean_gamma, speedup)],
                 "gamma, drafts in a round",
                 1.0,
                 f"tokens per round ÷ (γc + v), with this answer's acceptance and measured costs: "
-                f"c = {lane.costs.c:.2f}, v = {_verify_cost(lane):.2f}. What sampling and Python take is not "
-                "in it.",
+                f"c = {lane.costs.c:.2f}, v = {_verify_cost(lane, lane.costs):.2f}. What sampling and Python "
+                "take is not in it.",
             )
         )
     return drawn
 
 
-def _verify_cost(lane: Lane) -> float:
-    return lane.costs.v[min(round(drafts_a_round(lane)), len(lane.costs.v) - 1)]
+def _verify_cost(lane: LaneAnswer, costs: Costs) -> float:
+    return costs.v[min(round(lane.mean_gamma), len(costs.v) - 1)]
 
 
-def table(comparisons: Sequence[Comparison], of: int) -> str:
-    """One row a prompt, then mean and spread; `of` is how many prompts there are."""
+def table(comparisons: Sequence[Comparison], prompts: int) -> str:
+    """Return a table with a row a prompt, then mean and spread; `prompts` is the length of the list."""
     if not comparisons:
         return ""
-    names = list(dict.fromkeys(lane.name for comparison in comparisons for lane in comparison.others))
+    names = list(dict.fromkeys(lane.name for comparison in comparisons for lane in comparison.other_lanes))
     heads = "<th scope='col'>Prompt</th><th scope='col'>Plain tokens/s</th>"
     for name in names:
         heads += f"<th scope='col'>{escape(TITLES[name])} tokens/s</th><th scope='col'>Speedup</th>"
@@ -132,7 +134,7 @@ def table(comparisons: Sequence[Comparison], of: int) -> str:
         for label, summarize in (("Mean", statistics.fmean), ("Spread (standard deviation)", _spread))
     )
     return (
-        f'<p class="list-count">{len(comparisons)} of {of} prompts compared.</p>'
+        f'<p class="list-count">{len(comparisons)} of {prompts} prompts compared.</p>'
         '<div class="report-scroll" role="region" aria-label="Comparison of the prompts" tabindex="0">'
         f'<table class="report list-table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>'
         f"<tfoot>{footer}</tfoot></table></div>"
@@ -141,8 +143,8 @@ def table(comparisons: Sequence[Comparison], of: int) -> str:
 
 def _row(comparison: Comparison, names: Sequence[str]) -> str:
     prompt = comparison.prompt if len(comparison.prompt) <= 80 else comparison.prompt[:79] + "…"
-    cells = _cell(number(comparison.plain.stats.tokens_per_second))
-    lanes = {lane.name: lane for lane in comparison.others}
+    cells = _cell(number(comparison.baseline.stats.tokens_per_second))
+    lanes = {lane.name: lane for lane in comparison.other_lanes}
     for name in names:
         lane = lanes.get(name)
         if lane is None:
@@ -158,14 +160,14 @@ def _row(comparison: Comparison, names: Sequence[str]) -> str:
     return f'<tr><th scope="row">{escape(prompt)}</th>{cells}</tr>'
 
 
-def _summary_cells(comparisons: Sequence[Comparison], names: Sequence[str], summarize) -> str:
-    def cell(values, digits: int, unit: str = "", scale: float = 1.0) -> str:
+def _summary_cells(comparisons: Sequence[Comparison], names: Sequence[str], summarize: _Summary) -> str:
+    def cell(values: Iterable[float | None], digits: int, unit: str = "", scale: float = 1.0) -> str:
         known = [scale * value for value in values if value is not None]
         return _cell(number(summarize(known) if known else None, digits, unit))
 
-    cells = cell([c.plain.stats.tokens_per_second for c in comparisons], 1)
+    cells = cell([c.baseline.stats.tokens_per_second for c in comparisons], 1)
     for name in names:
-        lanes = [(c, lane) for c in comparisons for lane in c.others if lane.name == name]
+        lanes = [(c, lane) for c in comparisons for lane in c.other_lanes if lane.name == name]
         cells += cell([lane.stats.tokens_per_second for _, lane in lanes], 1)
         cells += cell([c.speedup(lane) for c, lane in lanes], 2, "×")
         if name not in PEERS:

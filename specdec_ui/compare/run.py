@@ -1,4 +1,4 @@
-"""Runs the lanes of a comparison: one after the other, or live, taking turns round by round.
+"""Running the lanes of a comparison: one after the other, or live, taking turns round by round.
 
 Knows the engine's public names; nothing of components or of how results are shown.
 """
@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import specdec_core as sd
-from specdec_core.trace import Round, emitted_ids
 
-from .comparison import PEERS, TITLES, Comparison, Costs, Lane
+from .comparison import PEERS, TITLES, Comparison, Costs, LaneAnswer
 
 LONGEST_PREDICTED = 8
-"""Speedups are predicted for gamma up to here, or up to the one that was used."""
+"""Speedups are predicted for gamma up to this one, or up to the gamma in use."""
 WARM_UP_TOKENS = 16
+"""Most tokens of a lane's warm-up."""
+
+LaneSettings = tuple[str, sd.Settings]
+"""A lane's name and its settings."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which lanes there are to be beside plain decoding and the drafter's, and whether to watch them live."""
+class LaneChoice:
+    """Lanes to run beside plain decoding and the drafter's; `live` runs them in turns."""
 
     ngram: bool = False
     peers: tuple[str, ...] = ()
@@ -32,11 +34,11 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Running:
-    """How far a comparison is: `done` of `lanes` finished, `new_tokens` in the one that `name` says."""
+class LaneProgress:
+    """Progress of a comparison: `done` of `lanes` finished, `new_tokens` so far in the lane `name`."""
 
     name: str
-    done: float
+    done: int
     lanes: int
     new_tokens: int
     max_new_tokens: int
@@ -44,9 +46,9 @@ class Running:
 
 @dataclass(frozen=True)
 class LiveStart:
-    """Live lanes begin: each one's name and settings."""
+    """The start of live lanes: name and settings of each."""
 
-    lanes: tuple[tuple[str, sd.Settings], ...]
+    lanes: tuple[LaneSettings, ...]
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,15 @@ class LiveRound:
     """A round of the lane at that index, just decoded."""
 
     lane: int
-    round: Round
+    round: sd.Round
 
 
-Step = Running | LiveStart | LiveRound | Comparison
+Step = LaneProgress | LiveStart | LiveRound | Comparison
+"""A step of a comparison; the comparison itself is the last."""
 
 
-def plan(settings: sd.Settings, asked: Asked, has_drafter: bool) -> list[tuple[str, sd.Settings]]:
-    """Lanes by name with the settings of each; one seed for all. Raises SettingsError."""
+def plan(settings: sd.Settings, choice: LaneChoice, has_drafter: bool) -> list[LaneSettings]:
+    """Return the lanes with the settings of each; one seed for all. Raises SettingsError."""
     if settings.gamma == 0:
         raise sd.SettingsError(
             "gamma is 0, which is plain decoding: there is nothing to compare it with. Set it to 1 or more."
@@ -71,45 +74,44 @@ def plan(settings: sd.Settings, asked: Asked, has_drafter: bool) -> list[tuple[s
     lanes = [("plain", replace(settings, gamma=0))]
     if has_drafter:
         lanes.append(("model", settings))
-    if asked.ngram or not has_drafter:
+    if choice.ngram or not has_drafter:
         lanes.append(("ngram", replace(settings, drafting="ngram")))
-    if not asked.live:
-        lanes += [(name, settings) for name in PEERS if name in asked.peers]
+    if not choice.live:
+        lanes += [(name, settings) for name in PEERS if name in choice.peers]
     return lanes
 
 
 def compare(
-    engine: Any,
+    engine: sd.ChatEngine,
     prompt: str,
     settings: sd.Settings,
-    asked: Asked,
+    choice: LaneChoice,
     cancel: threading.Event,
     turn: int = 0,
-) -> Iterator[Step]:
-    """Answers `prompt` once in each lane, each in a session of its own after a warm-up that is not counted.
+) -> Generator[Step]:
+    """Answer `prompt` once in each lane, each in a session of its own after a warm-up that is not counted.
 
-    Yields after every round, at last the comparison; nothing more once `cancel` is set. `turn` rotates which
-    lane goes first. Raises what the engine raises.
+    Yields after every round, and the comparison at the end; stops once `cancel` is set. `turn` rotates the
+    order of the lanes. Raises what the engine raises.
     """
-    lanes = plan(settings, asked, engine.info.drafter is not None)
-    if asked.live:
-        yield from _live(engine, prompt, lanes, asked, cancel)
+    lanes = plan(settings, choice, engine.info.drafter is not None)
+    if choice.live:
+        yield from _live(engine, prompt, lanes, choice, cancel)
         return
-    messages = _messages(prompt)
-    finished: dict[str, Lane] = {}
+    answers: dict[str, LaneAnswer] = {}
     left_out: list[str] = []
-    for at in range(len(lanes)):
-        name, chosen = lanes[(at + turn) % len(lanes)]
-        yield Running(name, at, len(lanes), 0, chosen.max_new_tokens)
-        rounds: list[Round] = []
-        count = 0
+    for done in range(len(lanes)):
+        name, lane_settings = lanes[(done + turn) % len(lanes)]
+        rounds: list[sd.Round] = []
+        new_tokens = 0
+        yield LaneProgress(name, done, len(lanes), 0, lane_settings.max_new_tokens)
         try:
-            _warm_up(engine, messages, name, chosen, cancel)
-            with closing(_answer(engine, messages, name, chosen, cancel)) as answer:
+            _warm_up(engine, prompt, name, lane_settings, cancel)
+            with closing(_answer(engine, prompt, name, lane_settings, cancel)) as answer:
                 for rnd in answer:
                     rounds.append(rnd)
-                    count += len(rnd.emitted)
-                    yield Running(name, at, len(lanes), count, chosen.max_new_tokens)
+                    new_tokens += len(rnd.emitted)
+                    yield LaneProgress(name, done, len(lanes), new_tokens, lane_settings.max_new_tokens)
         except sd.SpecDecError as error:
             if name not in PEERS:
                 raise
@@ -117,29 +119,28 @@ def compare(
             continue
         if cancel.is_set():
             return
-        finished[name] = _lane(engine, name, chosen, rounds)
-    done = tuple(finished[name] for name, _ in lanes if name in finished)
-    yield with_margins(engine, Comparison(prompt, done, engine.info, left_out=tuple(left_out)))
+        answers[name] = _lane_answer(engine, name, lane_settings, rounds)
+    in_order = tuple(answers[name] for name, _ in lanes if name in answers)
+    yield with_margins(engine, Comparison(prompt, in_order, engine.info, left_out=tuple(left_out)))
 
 
 def _live(
-    engine: Any,
+    engine: sd.ChatEngine,
     prompt: str,
-    lanes: list[tuple[str, sd.Settings]],
-    asked: Asked,
+    lanes: list[LaneSettings],
+    choice: LaneChoice,
     cancel: threading.Event,
-) -> Iterator[Step]:
-    """A round of each lane in turn until all have ended; the engine's turn is held for a round at a time."""
-    messages = _messages(prompt)
-    for name, chosen in lanes:
-        yield Running(name, 0, len(lanes), 0, chosen.max_new_tokens)
-        _warm_up(engine, messages, name, chosen, cancel)
+) -> Generator[Step]:
+    """A round of each lane in turn until all have ended; the engine's turn is taken round by round."""
+    for name, settings in lanes:
+        yield LaneProgress(name, 0, len(lanes), 0, settings.max_new_tokens)
+        _warm_up(engine, prompt, name, settings, cancel)
     yield LiveStart(tuple(lanes))
-    rounds: list[list[Round]] = [[] for _ in lanes]
+    rounds: list[list[sd.Round]] = [[] for _ in lanes]
     with ExitStack() as open_answers:
         answers = {
-            at: open_answers.enter_context(closing(_answer(engine, messages, name, chosen, cancel)))
-            for at, (name, chosen) in enumerate(lanes)
+            at: open_answers.enter_context(closing(_answer(engine, prompt, name, settings, cancel)))
+            for at, (name, settings) in enumerate(lanes)
         }
         while answers:
             for at, answer in list(answers.items()):
@@ -154,57 +155,60 @@ def _live(
     if cancel.is_set():
         return
     left_out = tuple(
-        f"{TITLES[name]} cannot take turns, so it is left out of a live comparison." for name in asked.peers
+        f"{TITLES[name]} cannot take turns, so it is left out of a live comparison." for name in choice.peers
     )
-    done = [_lane(engine, name, chosen, own) for (name, chosen), own in zip(lanes, rounds, strict=True)]
-    yield with_margins(engine, Comparison(prompt, tuple(done), engine.info, live=True, left_out=left_out))
+    lane_answers = tuple(
+        _lane_answer(engine, name, settings, own) for (name, settings), own in zip(lanes, rounds, strict=True)
+    )
+    yield with_margins(engine, Comparison(prompt, lane_answers, engine.info, live=True, left_out=left_out))
 
 
-def with_margins(engine: Any, comparison: Comparison) -> Comparison:
-    """The comparison with how close the choice was where a lane parts that should not have."""
-    ids = emitted_ids(comparison.plain.rounds)
+def with_margins(engine: sd.ChatEngine, comparison: Comparison) -> Comparison:
+    """Return the comparison with the margin of each lane that differs from the baseline and should not."""
+    ids = sd.emitted_ids(comparison.baseline.rounds)
     margins = {
-        lane.name: engine.margin(_messages(comparison.prompt), ids[: parting.position], lane.settings)
-        for lane in comparison.others
-        if comparison.same_text_promised(lane) and (parting := comparison.divergence(lane)) is not None
+        lane.name: engine.margin(_messages(comparison.prompt), ids[: divergence.position], lane.settings)
+        for lane in comparison.other_lanes
+        if comparison.same_text_promised(lane) and (divergence := comparison.divergence(lane)) is not None
     }
     return replace(comparison, margins=margins)
+
+
+def step_costs(engine: sd.ChatEngine, settings: sd.Settings) -> Costs:
+    """Return the engine's measured costs for this way of drafting, as of the answers so far."""
+    longest = LONGEST_PREDICTED if settings.gamma == "auto" else max(LONGEST_PREDICTED, settings.gamma)
+    measured = engine.costs[settings.drafting]
+    return Costs(measured.drafter, tuple(measured.v(rows) for rows in range(1, longest + 2)))
 
 
 def _messages(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def _lane(engine: Any, name: str, settings: sd.Settings, rounds: list[Round]) -> Lane:
-    return Lane(name, settings, rounds, step_costs(engine, settings) if name == "model" else None)
+def _lane_answer(
+    engine: sd.ChatEngine, name: str, settings: sd.Settings, rounds: list[sd.Round]
+) -> LaneAnswer:
+    return LaneAnswer(name, settings, rounds, step_costs(engine, settings) if name == "model" else None)
 
 
 def _warm_up(
-    engine: Any, messages: list[dict[str, str]], name: str, settings: sd.Settings, cancel: threading.Event
+    engine: sd.ChatEngine, prompt: str, name: str, settings: sd.Settings, cancel: threading.Event
 ) -> None:
     short = replace(settings, max_new_tokens=min(WARM_UP_TOKENS, settings.max_new_tokens))
-    for _ in _answer(engine, messages, name, short, cancel):
+    for _ in _answer(engine, prompt, name, short, cancel):
         pass
 
 
 def _answer(
-    engine: Any, messages: list[dict[str, str]], name: str, settings: sd.Settings, cancel: threading.Event
-) -> Iterator[Round]:
+    engine: sd.ChatEngine, prompt: str, name: str, settings: sd.Settings, cancel: threading.Event
+) -> Generator[sd.Round]:
+    """The rounds of one lane's answer. Closing it closes the engine's stream."""
+    messages = _messages(prompt)
     if name in PEERS:
-        assisted = name == "assisted"
-        with closing(engine.peer_stream(messages, settings, assisted=assisted, cancel=cancel)) as rounds:
-            yield from rounds
+        yield from engine.peer_stream(messages, settings, assisted=name == "assisted", cancel=cancel)
         return
     session = engine.session()
     try:
-        with closing(engine.stream(messages, settings, session, cancel)) as rounds:
-            yield from rounds
+        yield from engine.stream(messages, settings, session, cancel)
     finally:
         session.close()
-
-
-def step_costs(engine: Any, settings: sd.Settings) -> Costs:
-    """The engine's measured costs for this way of drafting, as they are after the answers so far."""
-    longest = LONGEST_PREDICTED if settings.gamma == "auto" else max(LONGEST_PREDICTED, settings.gamma)
-    measured = engine.costs[settings.drafting]
-    return Costs(measured.drafter, tuple(measured.v(rows) for rows in range(1, longest + 2)))

@@ -1,6 +1,6 @@
 """The Compare tab: one prompt answered with and without drafts, measured, replayed and explained.
 
-Lays components out and wires them, at the end; what happens is in compare_handlers.
+Lays components out and wires them to the handlers.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import gradio as gr
 
 import specdec_core as sd
 
-from ..parts.frames import notice
-from ..parts.settings_panel import common_controls
+from ..parts.frames import QUIET, notice
 from ..state import space
 from ..state.holder import EngineHolder
 from ..state.presets import Presets
 from ..state.visitors import Visitors
 from . import handlers as compare_handlers
 from .comparison import PEERS, TITLES
-from .handlers import CompareFrame
+from .handlers import PANEL, CompareFrame, comparable
 from .race import race_view
-from .run import Asked
+from .run import LaneChoice
 
 _INTRO = """
 <p class="tab-intro">The same model answers the same prompt twice under the same settings: token by token
@@ -35,92 +34,139 @@ them as they are made, a round of each in turn.</p>
 
 @dataclass(frozen=True)
 class CompareTab:
-    """What the page calls when a pair was loaded, so that prompt and settings follow it."""
+    """The tab's part in a load: prompt and settings follow the loaded pair.
+
+    `follow` takes the values of the first two of `parts` and returns values for all of them.
+    """
 
     parts: list[Any]
-    """What `follow` returns values for; it is called with those of the first two."""
     follow: Callable[[str, int], list[Any]]
 
 
+@dataclass(frozen=True)
+class _PromptView:
+    """Components of the comparison of one prompt."""
+
+    prompt: gr.Textbox
+    start: gr.Button
+    cancel: gr.Button
+    mode: gr.Radio
+    controls: list[Any]
+    lanes: gr.CheckboxGroup
+    progress: gr.HTML
+    headline: gr.HTML
+    race: gr.HTML
+    charts: gr.HTML
+
+
+@dataclass(frozen=True)
+class _ListView:
+    """Components of the comparison of a list of prompts."""
+
+    prompts: gr.Textbox
+    start: gr.Button
+    cancel: gr.Button
+    file: gr.UploadButton
+    progress: gr.HTML
+    table: gr.HTML
+
+
 def compare_tab(holder: EngineHolder, visitors: Visitors, presets: Presets, example: str) -> CompareTab:
-    """Builds the tab inside the Blocks being built; `example` is the prompt that it begins with."""
+    """Build the tab inside the Blocks being built; `example` is the prompt before the first load."""
     with gr.Tab("Compare", id="compare") as tab:
         gr.HTML(_INTRO, apply_default_css=False)
-        with gr.Row(elem_classes="composer compare-composer"):
-            prompt = gr.Textbox(
-                value=example,
-                label="Prompt",
-                lines=2,
-                max_lines=8,
-                elem_id="compare-prompt",
-                scale=8,
-                min_width=200,
-            )
-            start = gr.Button("Compare", variant="primary", elem_id="compare-start", scale=0, min_width=110)
-            cancel = gr.Button("Cancel", elem_id="compare-cancel", scale=0, min_width=90, interactive=False)
-        mode = gr.Radio(
-            [("One after the other, then replay", "after"), ("Live, alternating rounds", "live")],
-            value="after",
-            label="When each lane runs",
-            show_label=False,
-            container=False,
-            elem_id="compare-mode",
-            visible=not space.on_zero_gpu(),  # there an answer has the GPU to itself
-        )
-        with gr.Accordion("Settings", open=False, elem_id="compare-settings"):
-            controls = _controls()
-            lanes = gr.CheckboxGroup(
-                [("drafts by repetition (n-gram)", "ngram")] + [(TITLES[name], name) for name in PEERS],
-                label="More lanes",
-                info="N-gram drafts what followed the same words earlier; it needs no drafter. transformers' "
-                "lanes run its own code on the same models, with random draws of its own; nobody else's "
-                "answer goes on meanwhile.",
-                elem_id="compare-lanes",
-            )
-        progress = gr.HTML("", elem_id="compare-progress", apply_default_css=False)
-        headline = gr.HTML("", elem_id="compare-headline", apply_default_css=False)
-        race = race_view()
-        charts = gr.HTML("", elem_id="compare-charts", apply_default_css=False)
+        single = _prompt_view(example)
         with gr.Accordion("A list of prompts", open=False, elem_id="compare-list"):
-            prompts = gr.Textbox(
-                label="Prompts, one a line",
-                lines=5,
-                max_lines=12,
-                elem_id="compare-prompts",
-            )
-            with gr.Row(elem_classes="list-buttons"):
-                start_list = gr.Button("Compare the list", elem_id="compare-start-list", min_width=200)
-                cancel_list = gr.Button(
-                    "Cancel", elem_id="compare-cancel-list", min_width=90, interactive=False
-                )
-                file = gr.UploadButton(
-                    "Read it from a file", type="binary", elem_id="compare-file", min_width=200
-                )
-            list_progress = gr.HTML("", elem_id="compare-list-progress", apply_default_css=False)
-            table = gr.HTML("", elem_id="compare-table", apply_default_css=False)
-        seen = gr.State(0)
+            several = _list_view()
+        pair_number = gr.State(0)
+    _wire_runs(single, several, holder, visitors)
+    parts = [single.prompt, pair_number, *single.controls]
+    follow = _follower(holder, presets, len(parts))
+    tab.select(follow, parts[:2], parts, queue=False, **QUIET)
+    return CompareTab(parts, follow)
 
-    def updates(frame: CompareFrame, *shown: str | None) -> list[Any]:
-        buttons = [gr.skip()] * 3
-        if frame.running is not None:
-            idle = gr.update(interactive=not frame.running)
-            buttons = [idle, idle, gr.update(interactive=frame.running)]
-        return [gr.skip() if value is None else value for value in shown] + buttons
 
-    def asked(more: list[str], mode: str = "after") -> Asked:
-        return Asked("ngram" in more, tuple(name for name in more if name in PEERS), mode == "live")
+def _prompt_view(example: str) -> _PromptView:
+    with gr.Row(elem_classes="composer compare-composer"):
+        prompt = gr.Textbox(
+            value=example,
+            label="Prompt",
+            lines=2,
+            max_lines=8,
+            elem_id="compare-prompt",
+            scale=8,
+            min_width=200,
+        )
+        start = gr.Button("Compare", variant="primary", elem_id="compare-start", scale=0, min_width=110)
+        cancel = gr.Button("Cancel", elem_id="compare-cancel", scale=0, min_width=90, interactive=False)
+    mode = gr.Radio(
+        [("One after the other, then replay", "after"), ("Live, alternating rounds", "live")],
+        value="after",
+        label="When each lane runs",
+        show_label=False,
+        container=False,
+        elem_id="compare-mode",
+        visible=not space.on_zero_gpu(),  # there an answer has the GPU to itself
+    )
+    with gr.Accordion("Settings", open=False, elem_id="compare-settings"):
+        controls = PANEL.controls(comparable(sd.Settings()))
+        lanes = gr.CheckboxGroup(
+            [("drafts by repetition (n-gram)", "ngram")] + [(TITLES[name], name) for name in PEERS],
+            label="More lanes",
+            info="N-gram drafts what followed the same words earlier; it needs no drafter. transformers' "
+            "lanes run its own code on the same models, with random draws of its own; nobody else's "
+            "answer goes on meanwhile.",
+            elem_id="compare-lanes",
+        )
+    return _PromptView(
+        prompt,
+        start,
+        cancel,
+        mode,
+        controls,
+        lanes,
+        progress=gr.HTML("", elem_id="compare-progress", apply_default_css=False),
+        headline=gr.HTML("", elem_id="compare-headline", apply_default_css=False),
+        race=race_view(),
+        charts=gr.HTML("", elem_id="compare-charts", apply_default_css=False),
+    )
+
+
+def _list_view() -> _ListView:
+    prompts = gr.Textbox(
+        label="Prompts, one a line",
+        lines=5,
+        max_lines=12,
+        elem_id="compare-prompts",
+    )
+    with gr.Row(elem_classes="list-buttons"):
+        start = gr.Button("Compare the list", elem_id="compare-start-list", min_width=200)
+        cancel = gr.Button("Cancel", elem_id="compare-cancel-list", min_width=90, interactive=False)
+        file = gr.UploadButton("Read it from a file", type="binary", elem_id="compare-file", min_width=200)
+    return _ListView(
+        prompts,
+        start,
+        cancel,
+        file,
+        progress=gr.HTML("", elem_id="compare-list-progress", apply_default_css=False),
+        table=gr.HTML("", elem_id="compare-table", apply_default_css=False),
+    )
+
+
+def _wire_runs(single: _PromptView, several: _ListView, holder: EngineHolder, visitors: Visitors) -> None:
+    """Connect both buttons, cancelling and the upload of a list."""
 
     def on_start(
-        request: gr.Request, text: str, chosen: str, more: list[str], *values: Any
+        request: gr.Request, prompt: str, mode: str, lanes: list[str], *values: Any
     ) -> Iterator[list[Any]]:
-        visitor = visitors.of(request.session_hash)
-        for frame in compare_handlers.run(visitor, holder, text, values, asked(more, chosen)):
-            yield updates(frame, frame.progress, frame.headline, frame.race, frame.charts)
+        visitor, choice = visitors.of(request.session_hash), _lane_choice(lanes, mode)
+        for frame in compare_handlers.run(visitor, holder, prompt, values, choice):
+            yield _updates(frame, frame.progress, frame.headline, frame.race, frame.charts)
 
-    def on_list(request: gr.Request, typed: str, more: list[str], *values: Any) -> Iterator[list[Any]]:
-        visitor = visitors.of(request.session_hash)
-        for frame in compare_handlers.run_list(visitor, holder, typed, values, asked(more)):
-            yield updates(frame, frame.progress, frame.table)
+    def on_list(request: gr.Request, prompts: str, lanes: list[str], *values: Any) -> Iterator[list[Any]]:
+        visitor, choice = visitors.of(request.session_hash), _lane_choice(lanes)
+        for frame in compare_handlers.run_list(visitor, holder, prompts, values, choice):
+            yield _updates(frame, frame.progress, frame.table)
 
     def on_file(data: bytes | None) -> list[Any]:
         try:
@@ -131,36 +177,40 @@ def compare_tab(holder: EngineHolder, visitors: Visitors, presets: Presets, exam
     def on_cancel(request: gr.Request) -> None:
         visitors.of(request.session_hash).stop()
 
+    starts = [single.start, several.start]
+    single_inputs = [single.prompt, single.mode, single.lanes, *single.controls]
+    single_parts = [single.progress, single.headline, single.race, single.charts, *starts, single.cancel]
+    gr.on([single.start.click, single.prompt.submit], on_start, single_inputs, single_parts, **QUIET)
+    list_inputs = [several.prompts, single.lanes, *single.controls]
+    list_parts = [several.progress, several.table, *starts, several.cancel]
+    several.start.click(on_list, list_inputs, list_parts, **QUIET)
+    several.file.upload(on_file, several.file, [several.prompts, several.progress], **QUIET)
+    gr.on([single.cancel.click, several.cancel.click], on_cancel, queue=False, **QUIET)
+
+
+def _updates(frame: CompareFrame, *html: str | None) -> list[Any]:
+    """Values for the parts that show `html`, then for both start buttons and the cancel button."""
+    buttons = [gr.skip()] * 3
+    if frame.running is not None:
+        start = gr.update(interactive=not frame.running)
+        buttons = [start, start, gr.update(interactive=frame.running)]
+    return [gr.skip() if value is None else value for value in html] + buttons
+
+
+def _lane_choice(lanes: list[str], mode: str = "after") -> LaneChoice:
+    return LaneChoice("ngram" in lanes, tuple(name for name in lanes if name in PEERS), mode == "live")
+
+
+def _follower(holder: EngineHolder, presets: Presets, parts: int) -> Callable[[str, int], list[Any]]:
     examples = {text for preset in presets.usable.values() for text in preset.examples}
 
-    def follow(typed: str, number: int) -> list[Any]:
+    def follow(prompt: str, pair_number: int) -> list[Any]:
+        """Values of a newly loaded pair; a prompt that is not an example stays."""
         loaded = holder.current
-        if loaded is None or loaded.number == number:
-            return [gr.skip()] * len(follow_parts)
+        if loaded is None or loaded.number == pair_number:
+            return [gr.skip()] * parts
         own = list(loaded.preset.examples)
-        new_prompt = own[0] if own and (not typed or typed in examples) else gr.skip()
-        return [new_prompt, loaded.number, *compare_handlers.control_values(loaded.engine.default_settings)]
+        new_prompt = own[0] if own and (not prompt or prompt in examples) else gr.skip()
+        return [new_prompt, loaded.number, *PANEL.values(comparable(loaded.engine.default_settings))]
 
-    parts = [progress, headline, race, charts, start, start_list, cancel]
-    list_parts = [list_progress, table, start, start_list, cancel_list]
-    follow_parts = [prompt, seen, *controls]
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    gr.on([start.click, prompt.submit], on_start, [prompt, mode, lanes, *controls], parts, **quiet)
-    start_list.click(on_list, [prompts, lanes, *controls], list_parts, **quiet)
-    file.upload(on_file, file, [prompts, list_progress], **quiet)
-    gr.on([cancel.click, cancel_list.click], on_cancel, queue=False, **quiet)
-    tab.select(follow, [prompt, seen], follow_parts, queue=False, **quiet)
-    return CompareTab(follow_parts, follow)
-
-
-def _controls() -> list[Any]:
-    """The components in the order of compare_handlers.CONTROLS."""
-    start = dict(zip(compare_handlers.CONTROLS, compare_handlers.control_values(sd.Settings()), strict=True))
-    return common_controls(
-        start,
-        lowest_gamma=1,
-        gamma_info="Tokens drafted in a round.",
-        verification_info="With coupled and a seed both texts are the same; with rejection they only follow "
-        "the same probabilities.",
-        seed_info="The same for all lanes.",
-    )
+    return follow

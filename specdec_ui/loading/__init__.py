@@ -1,1 +1,1 @@
-"""The load bar: preset choice, progress and status."""
+"""Load bar: preset choice, progress and status."""

@@ -1,4 +1,4 @@
-"""The top of the page: which preset, Load, and what is loaded. Components only; the page wires them."""
+"""Load bar at the top of the page: preset, Load, Cancel and status. Components only; the page wires them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from typing import Any
 
 import gradio as gr
 
+import specdec_core as sd
+
 from ..parts.frames import LoadFrame
-from ..state.holder import has_gpu
+from ..state.holder import Loaded, has_gpu
 from ..state.presets import Presets
 from . import status
 
 DEFAULT_PRESET = "stories"
 SMALL_GB = 1.0
-"""A download from which on a pair is slow on a CPU."""
+"""Smallest download of a pair that is slow on a CPU."""
 FLOAT32_SHARE = 2
-"""Weights on the Hub have two bytes each, on the CPU four."""
+"""Size of weights in float32 (4 bytes) over their size on the Hub (2 bytes)."""
 
 
 @dataclass(frozen=True)
 class LoadBar:
+    """Components of the bar."""
+
     preset: gr.Dropdown
     about: gr.HTML
     load: gr.Button
@@ -30,12 +34,12 @@ class LoadBar:
 
     @property
     def parts(self) -> list[Any]:
-        """What `updates` returns values for."""
+        """Outputs of `updates`."""
         return [self.status, self.load, self.preset, self.cancel]
 
 
 def load_bar(presets: Presets, fixed: str | None) -> LoadBar:
-    """`fixed` names the preset that the operator has fixed, if any."""
+    """Create the bar inside the Blocks being built; `fixed` is the operator's preset, if any."""
     names = presets.names()
     start = fixed or (DEFAULT_PRESET if DEFAULT_PRESET in names else next(iter(names), None))
     choices = [(_label(name, presets), name) for name in names]
@@ -62,12 +66,12 @@ def load_bar(presets: Presets, fixed: str | None) -> LoadBar:
                 cancel = gr.Button("Cancel", elem_id="load-cancel", visible=False, scale=1, min_width=90)
             about = gr.HTML(elem_id="about-preset", apply_default_css=False)
         with gr.Column(scale=6, min_width=280):
-            shown = gr.HTML(status.empty(), elem_id="status", apply_default_css=False)
-    return LoadBar(preset, about, load, cancel, shown)
+            state = gr.HTML(status.empty(), elem_id="status", apply_default_css=False)
+    return LoadBar(preset, about, load, cancel, state)
 
 
 def updates(frame: LoadFrame, locked: bool) -> list[Any]:
-    """The frame for LoadBar.parts; nobody may choose or load where it is `locked`."""
+    """Convert a frame to updates of LoadBar.parts; a `locked` bar takes no choice and no load."""
     if frame.status is None:
         return [gr.skip()] * 4
     variant = "secondary" if frame.loaded or frame.loading else "primary"
@@ -78,24 +82,26 @@ def updates(frame: LoadFrame, locked: bool) -> list[Any]:
     return [frame.status, button, gr.update(interactive=not locked), cancel]
 
 
-def cancelling(called_off: bool) -> Any:
-    """Cancel once it was pressed: what is on its way may take seconds to end."""
-    return gr.update(value="Cancelling", interactive=False) if called_off else gr.skip()
+def cancelling(cancelled: bool) -> Any:
+    """Return the update of Cancel after a press: a load may take seconds to end."""
+    return gr.update(value="Cancelling", interactive=False) if cancelled else gr.skip()
 
 
 def _label(name: str, presets: Presets) -> str:
     return f"{name} · {presets.usable[name].title if name in presets.usable else 'cannot be read'}"
 
 
-def about(preset: Any, loaded: Any, others: int, locked: bool = False) -> str:
-    """What a preset is, and what loading it would take from whom. `others` counts the other open pages."""
+def about(preset: sd.Preset | None, loaded: Loaded | None, others: int, locked: bool = False) -> str:
+    """Return the description of a preset as HTML, with download, licence, and the pair that it would replace.
+    `others` is the number of other open pages.
+    """
     if preset is None:
         return ""
     needs = ""
     if preset.download_gb:
         needs += f" The first load downloads about {preset.download_gb:g} GB."
     if preset.gated:
-        page = escape(preset.license_page)
+        page = escape(preset.license_page or "")
         needs += (
             f' Gated: accept the <a href="{page}" target="_blank" rel="noopener noreferrer">'
             f"{escape(preset.license)}</a> with your Hugging Face account first, and set HF_TOKEN."
@@ -110,11 +116,11 @@ def about(preset: Any, loaded: Any, others: int, locked: bool = False) -> str:
     if locked:
         text += "<p>The operator of this page has fixed what is loaded.</p>"
     elif loaded is not None and loaded.preset.name != preset.name:
-        whom = "everybody on this page"
+        users = "everybody on this page"
         if others:
-            whom += f", {others} other{'s' if others > 1 else ''} just now"
+            users += f", {others} other{'s' if others > 1 else ''} just now"
         text += (
             f"<p class='about-warning'>Load replaces <strong>{escape(loaded.preset.name)}</strong> for "
-            f"{whom}; answers in progress are finished first.</p>"
+            f"{users}; answers in progress are finished first.</p>"
         )
     return text

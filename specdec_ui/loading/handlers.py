@@ -1,6 +1,6 @@
-"""What the top of the page does: load a preset behind the gate, and say what is loaded.
+"""Handlers of the load bar: loading with progress, cancellation, and the current status.
 
-Plain functions from input to frames; knows the shared pair, nothing of components.
+Plain functions from input to frames; they know the shared pair, nothing of components.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import logging
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import Future
+from dataclasses import dataclass
 
 import specdec_core as sd
 
 from ..parts.frames import LoadFrame
-from ..parts.settings_panel import panel_values
+from ..parts.settings_panel import CHAT_PANEL
 from ..state.holder import EngineHolder, Loaded, LockedError
 from ..state.presets import Presets
 from ..state.visitors import Visitor
@@ -26,55 +27,63 @@ log = logging.getLogger(__name__)
 def load(
     visitor: Visitor, holder: EngineHolder, presets: Presets, name: str, locked: bool = False
 ) -> Iterator[LoadFrame]:
-    """Loads a preset, with progress; a refused one leaves the loaded pair as it is."""
+    """Load a preset and yield its progress; a refusal leaves the current pair loaded."""
     try:
         for step in load_steps(visitor, holder, presets, name, locked):
             if isinstance(step, Loaded):
-                yield shown(step)
+                yield ready(step)
             else:
-                message, fraction = step
-                yield LoadFrame(status=status.loading(name, message, fraction), loading=True, own=True)
+                bar = status.loading(name, step.message, step.fraction)
+                yield LoadFrame(status=bar, loading=True, own=True)
     except sd.LoadCancelledError:
         yield _cancelled(name, holder)
     except sd.IncompatiblePairError as error:
-        yield _refused(name, error, holder, error.report)
+        yield _refused(name, str(error), holder, error.report)
     except sd.SpecDecError as error:
-        yield _refused(name, error, holder)
+        yield _refused(name, str(error), holder)
     except Exception as error:
         log.exception("A preset could not be loaded")
         fault = f"Loading failed unexpectedly ({type(error).__name__}); the server's log has the details."
-        yield _refused(name, RuntimeError(fault), holder)
+        yield _refused(name, fault, holder)
+
+
+@dataclass(frozen=True)
+class LoadStep:
+    """Progress of a load: the step in words, and the completed fraction if known."""
+
+    message: str
+    fraction: float | None
 
 
 def load_steps(
     visitor: Visitor, holder: EngineHolder, presets: Presets, name: str, locked: bool
-) -> Iterator[tuple[str, float | None] | Loaded]:
-    """What is being done and its share, then the loaded pair. Raises what loading raises."""
+) -> Iterator[LoadStep | Loaded]:
+    """Load a preset and yield its progress, then the loaded pair. Raises what loading raises."""
     if locked:
         raise LockedError("The operator of this page has fixed what is loaded.")
     preset = presets.get(name)
     loaded = holder.current
     if loaded is None or loaded.preset.name != name:
-        work = _Loading(holder, preset, visitor)
-        yield from work.progress()
-        loaded = work.result()
-    visitor.seen_pair = loaded.number
+        load = _LoadThread(holder, preset, visitor)
+        yield from load.progress()
+        loaded = load.result()
+    visitor.displayed_pair = loaded.number
     yield loaded
 
 
 def cancel(visitor: Visitor, holder: EngineHolder) -> bool:
-    """Calls off the load that this visitor asked for; the pair before goes on answering."""
+    """Cancel this visitor's load; the current pair stays loaded. Return False if there is no such load."""
     return holder.cancel(visitor)
 
 
 def current(visitor: Visitor, holder: EngineHolder) -> LoadFrame:
-    """What the page shows when it is opened."""
+    """Return the state of a page that is opened."""
     loaded = holder.current
     if loaded is not None:
-        visitor.seen_pair = loaded.number
-        return shown(loaded)
+        visitor.displayed_pair = loaded.number
+        return ready(loaded)
     if holder.loading is not None:
-        visitor.waiting = True
+        visitor.awaits_load = True
         return LoadFrame(
             status=status.loading(holder.loading, "Somebody else on this page has asked for it.", None),
             loading=True,
@@ -83,22 +92,22 @@ def current(visitor: Visitor, holder: EngineHolder) -> LoadFrame:
 
 
 def changed(visitor: Visitor, holder: EngineHolder) -> LoadFrame:
-    """What the page shows when somebody else has replaced the pair; nothing where nobody has."""
-    if visitor.waiting and holder.loading is None:
-        visitor.waiting = False
+    """Return the state of an open page after another visitor's load; an empty frame if there was none."""
+    if visitor.awaits_load and holder.loading is None:
+        visitor.awaits_load = False
         return current(visitor, holder)
     loaded = holder.current
-    if loaded is None or loaded.number == visitor.seen_pair:
+    if loaded is None or loaded.number == visitor.displayed_pair:
         return LoadFrame()
-    visitor.seen_pair = loaded.number
-    return shown(loaded)
+    visitor.displayed_pair = loaded.number
+    return ready(loaded)
 
 
-def shown(loaded: Loaded) -> LoadFrame:
-    """A loaded pair with its own settings and examples."""
+def ready(loaded: Loaded) -> LoadFrame:
+    """Return the state of a page with this pair, its settings and its examples."""
     return LoadFrame(
-        status=status.ready(loaded, loaded.report),
-        settings=panel_values(loaded.engine.default_settings),
+        status=status.ready(loaded),
+        settings=CHAT_PANEL.values(loaded.engine.default_settings),
         takes_system_message=loaded.engine.info.takes_system_message,
         examples=list(loaded.preset.examples),
         loaded=loaded.preset.name,
@@ -110,38 +119,34 @@ def _cancelled(name: str, holder: EngineHolder) -> LoadFrame:
     return LoadFrame(status=status.cancelled(name, loaded), loaded=loaded.preset.name if loaded else None)
 
 
-def _refused(name: str, error: Exception, holder: EngineHolder, report: Any = None) -> LoadFrame:
+def _refused(name: str, error: str, holder: EngineHolder, report: sd.PairReport | None = None) -> LoadFrame:
     return LoadFrame(status=status.refused(name, error, holder.current, report))
 
 
-class _Loading:
-    """One load in a thread of its own, so that its progress can be shown."""
+class _LoadThread:
+    """A load in a thread of its own, and its progress as an iterator."""
 
-    def __init__(self, holder: EngineHolder, preset: Any, visitor: Visitor) -> None:
-        self._events: queue.Queue[tuple[str, float | None] | None] = queue.Queue()
-        self._loaded: Loaded | None = None
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(holder, preset, visitor), daemon=True)
-        self._thread.start()
+    def __init__(self, holder: EngineHolder, preset: sd.Preset, visitor: Visitor) -> None:
+        self._steps: queue.Queue[LoadStep | None] = queue.Queue()
+        self._result: Future[Loaded] = Future()
+        threading.Thread(target=self._run, args=(holder, preset, visitor), daemon=True).start()
 
-    def _run(self, holder: EngineHolder, preset: Any, visitor: Visitor) -> None:
+    def _run(self, holder: EngineHolder, preset: sd.Preset, visitor: Visitor) -> None:
         try:
-            self._loaded = holder.load(
-                preset, lambda message, fraction: self._events.put((message, fraction)), visitor
+            loaded = holder.load(
+                preset, lambda message, fraction: self._steps.put(LoadStep(message, fraction)), visitor
             )
-        except Exception as error:
-            self._error = error
+            self._result.set_result(loaded)
+        except BaseException as error:
+            self._result.set_exception(error)
         finally:
-            self._events.put(None)
+            self._steps.put(None)
 
-    def progress(self) -> Iterator[tuple[str, float | None]]:
-        """What is being done, until nothing more is."""
-        while (event := self._events.get()) is not None:
-            yield event
+    def progress(self) -> Iterator[LoadStep]:
+        """Yield the steps until the load has ended."""
+        while (step := self._steps.get()) is not None:
+            yield step
 
     def result(self) -> Loaded:
-        """The loaded pair. Raises what loading raised."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._loaded
+        """Wait for the end of the load and return the pair. Raises what loading raised."""
+        return self._result.result()

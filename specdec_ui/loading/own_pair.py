@@ -1,4 +1,4 @@
-"""A checked pair as a preset of one's own: to be loaded, and as the TOML to keep it.
+"""A checked pair as a preset: to load it, and as a TOML file to keep it.
 
 Knows the engine's presets; nothing of components.
 """
@@ -9,7 +9,6 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
 
 import specdec_core as sd
 
@@ -18,8 +17,8 @@ LICENSE = "see the pages of both models"
 
 @dataclass(frozen=True)
 class OwnPair:
-    """What was checked: Hub ids or folders, whether padding ids are cut off, the precision on a GPU, and
-    branches, tags or commits of Hub models (None is the main branch).
+    """A pair of Hub ids or folders. `trim` cuts padding ids off; `nf4` is the precision on a GPU; revisions
+    are branches, tags or commits of Hub models, None the main branch.
     """
 
     target: str
@@ -30,45 +29,51 @@ class OwnPair:
     drafter_revision: str | None = None
 
     @property
-    def vocab_padding(self) -> str:
+    def vocab_padding(self) -> sd.VocabPadding:
+        """The preset's `vocab_padding`."""
         return "trim" if self.trim else "refuse"
 
     @property
     def title(self) -> str:
-        """Both models by the last part of their names, so that no path of the machine is shown to others."""
+        """Last parts of both models' names: other visitors see no path of the machine."""
         return f"{_last(self.target)} drafted by {_last(self.drafter)}"
 
     @property
     def file_stem(self) -> str:
+        """Name of the TOML file, without its suffix."""
         return re.sub(r"[^a-z0-9.]+", "-", f"{_last(self.target)}-{_last(self.drafter)}".lower()).strip("-.")
 
-    def preset(self, taken: Any = None) -> sd.Preset:
-        """The pair as a preset; `taken` is the loaded one, whose name it gets only if it is the same pair."""
+    def preset(self, loaded: sd.Preset | None = None) -> sd.Preset:
+        """Return the pair as a preset. Its name differs from that of the `loaded` preset, unless that is the
+        same pair.
+        """
         quantization = "nf4" if self.nf4 else "none"
         name = self.title
-        if taken is not None and taken.name == name and not self._is(taken):
+        if loaded is not None and loaded.name == name and not self._is(loaded):
             name += " (another)"
-        return sd.Preset(
-            name=name,
-            title=self.title,
-            description=f"A pair of your own: {self.title}.",
-            license=LICENSE,
-            vocab_padding=self.vocab_padding,
-            target={
-                "model": self.target,
-                "revision": self.target_revision,
-                "quantization": quantization,
-            },
-            drafter={
-                "model": self.drafter,
-                "revision": self.drafter_revision,
-                "quantization": quantization,
-            },
-            settings={"gamma": "auto"},
+        return sd.Preset.model_validate(
+            {
+                "name": name,
+                "title": self.title,
+                "description": f"A pair of your own: {self.title}.",
+                "license": LICENSE,
+                "vocab_padding": self.vocab_padding,
+                "target": {
+                    "model": self.target,
+                    "revision": self.target_revision,
+                    "quantization": quantization,
+                },
+                "drafter": {
+                    "model": self.drafter,
+                    "revision": self.drafter_revision,
+                    "quantization": quantization,
+                },
+                "settings": {"gamma": "auto"},
+            }
         )
 
     def toml(self) -> str:
-        """A file for presets/, or for the folder that SPECDEC_PRESETS names."""
+        """Return the preset as a file for presets/ or the folder in SPECDEC_PRESETS."""
         lines = [
             f"# Save as {self.file_stem}.toml in presets/, or in the folder that SPECDEC_PRESETS names.",
             f"title = {_quoted(self.title)}",
@@ -88,16 +93,16 @@ class OwnPair:
                 if revision is not None:
                     lines.append(f"revision = {_quoted(revision)}")
             else:
-                kept = f"./{self.file_stem}/{role}"
+                copy = f"./{self.file_stem}/{role}"
                 lines += [
-                    f"# Copy the folder {model} to {kept} beside this file.",
-                    f"model = {_quoted(kept)}",
+                    f"# Copy the folder {model} to {copy} beside this file.",
+                    f"model = {_quoted(copy)}",
                 ]
             if self.nf4:
                 lines.append('quantization = "nf4"')
         return "\n".join([*lines, "", "[settings]", 'gamma = "auto"', ""])
 
-    def _is(self, preset: Any) -> bool:
+    def _is(self, preset: sd.Preset) -> bool:
         own = self.preset()
         return (preset.target, preset.drafter, preset.vocab_padding) == (
             own.target,
@@ -107,7 +112,7 @@ class OwnPair:
 
 
 def _is_hub_id(model: str) -> bool:
-    """By its form, as the gate reads names that are no folder on this machine."""
+    """Return True for the form of a Hub id, which the gate expects of a name that is no folder here."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model) is not None and not PurePath(model).is_absolute()
 
 
@@ -116,5 +121,5 @@ def _last(model: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string."""
+    """Return a TOML basic string."""
     return json.dumps(text, ensure_ascii=False)

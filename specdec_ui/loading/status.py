@@ -1,13 +1,14 @@
-"""The status of the page in words: what is loaded, what is on its way, what was refused and why.
+"""Status of the page as HTML: the loaded pair, the progress of a load, or a refusal with its reason.
 
-Makes HTML in which every value is escaped; knows nothing of components.
+Escapes every value; knows nothing of components.
 """
 
 from __future__ import annotations
 
 import re
 from html import escape
-from typing import Any
+
+import specdec_core as sd
 
 from ..parts import gate_report as gate
 from ..parts.terms import term
@@ -15,7 +16,7 @@ from ..state.holder import Loaded
 
 
 def empty() -> str:
-    """Nothing is loaded."""
+    """Return the status before the first load."""
     return _box(
         "empty",
         "<p><strong>No model is loaded.</strong> Press Load: <em>stories</em> ships with this page, needs no "
@@ -24,7 +25,7 @@ def empty() -> str:
 
 
 def loading(name: str, message: str, fraction: float | None) -> str:
-    """A pair is on its way; `fraction` is None where the share that is done is not known."""
+    """Return the status during a load; `fraction` is None if the completed share is not known."""
     value = "" if fraction is None else f' value="{min(max(fraction, 0.0), 1.0):.3f}"'
     return _box(
         "loading",
@@ -33,13 +34,14 @@ def loading(name: str, message: str, fraction: float | None) -> str:
     )
 
 
-def ready(loaded: Loaded, report: Any = None) -> str:
-    """A pair is loaded and answers."""
-    return _box("ready", f"<p>{_pair_line(loaded)}</p>" + _facts(loaded.engine.info) + _details(report))
+def ready(loaded: Loaded) -> str:
+    """Return the status of a loaded pair, with the gate's report if there is one."""
+    engine = loaded.engine
+    return _box("ready", f"<p>{_pair_line(loaded)}</p>" + _facts(engine.info) + _details(engine.report))
 
 
 def cancelled(name: str, current: Loaded | None) -> str:
-    """A load was called off; what was loaded before still is."""
+    """Return the status after a cancelled load, with the `current` pair, which stays loaded."""
     note = (
         f"<p><strong>Loading {escape(name)} was cancelled.</strong> What had been downloaded is kept: "
         "loading it again goes on from there.</p>"
@@ -49,15 +51,15 @@ def cancelled(name: str, current: Loaded | None) -> str:
     return _box("ready", f"{note}<p>{_pair_line(current)}</p>" + _facts(current.engine.info))
 
 
-def refused(name: str, error: Exception, current: Loaded | None, report: Any = None) -> str:
-    """A pair was not loaded; what was loaded before still is."""
+def refused(name: str, error: str, current: Loaded | None, report: sd.PairReport | None = None) -> str:
+    """Return the status after a refused or failed load, with the `current` pair, which stays loaded."""
     still = (
         f"<strong>{escape(_name(current))}</strong> is still loaded and goes on answering."
         if current
         else "Nothing is loaded. Choose another preset and press Load."
     )
     if report is None:
-        why = f'<p class="status-error">{_with_links(str(error))}</p>'
+        why = f'<p class="status-error">{_with_links(error)}</p>'
     else:
         why = (
             "<p>These two models cannot work together: the target would be judging tokens that mean "
@@ -68,7 +70,7 @@ def refused(name: str, error: Exception, current: Loaded | None, report: Any = N
 
 
 def _with_links(text: str) -> str:
-    """Escaped, the web addresses in it as links."""
+    """Return the text escaped, with web addresses as links."""
     link = r'<a href="\g<0>" target="_blank" rel="noopener noreferrer">\g<0></a>'
     return re.sub(r"https?://[\w.:~%/-]*[\w/-]", link, escape(text))
 
@@ -90,7 +92,7 @@ def _pair_line(loaded: Loaded) -> str:
     return f"<strong>{escape(_name(loaded))}</strong> is loaded: target {target}, drafter {drafter}."
 
 
-def _facts(info: Any) -> str:
+def _facts(info: sd.EngineInfo) -> str:
     facts = {
         "precision": _precision(info),
         "device": info.device,
@@ -104,7 +106,7 @@ def _facts(info: Any) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
-def _details(report: Any) -> str:
+def _details(report: sd.PairReport | None) -> str:
     if report is None:
         return ""
     return (
@@ -113,14 +115,14 @@ def _details(report: Any) -> str:
     )
 
 
-def _precision(info: Any) -> str:
-    held = [q for q in (info.target_quantization, info.drafter_quantization) if q is not None]
-    names = [info.dtype if q == "none" else f"{q} ({info.dtype})" for q in held]
+def _precision(info: sd.EngineInfo) -> str:
+    formats = [q for q in (info.target_quantization, info.drafter_quantization) if q is not None]
+    names = [info.dtype if q == "none" else f"{q} ({info.dtype})" for q in formats]
     return names[0] if len(set(names)) == 1 else f"target {names[0]}, drafter {names[1]}"
 
 
 def _short(model: str) -> str:
-    """A folder by its last two parts; a Hub id as it is."""
+    """Return a Hub id as it is, a folder's last two parts."""
     parts = model.rstrip("/").split("/")
     return "/".join(parts[-2:])
 

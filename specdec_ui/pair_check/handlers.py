@@ -1,4 +1,4 @@
-"""What the Pair check tab does: two names in, the gate's report out; input to frames.
+"""Handlers of the Pair check tab: from two names to the gate's report as frames for the page.
 
 Knows the gate by its public name; nothing of components.
 """
@@ -16,7 +16,7 @@ import specdec_core as sd
 
 from ..loading import bar as load_bar
 from ..loading.own_pair import OwnPair
-from ..parts import gate_report as report
+from ..parts import gate_report
 from ..parts.frames import notice
 from ..parts.messages import checked_message
 from ..state.holder import EngineHolder, import_engine
@@ -24,11 +24,12 @@ from ..state.holder import EngineHolder, import_engine
 log = logging.getLogger(__name__)
 
 LONGEST_NAME = 500
+"""Most characters in a name or revision."""
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the tab's fields hold, in their order; unchecked, as a browser sent it."""
+class PairFields:
+    """Values of the tab's fields, in their order; unchecked, as a browser sent them."""
 
     target: Any
     drafter: Any
@@ -40,9 +41,9 @@ class Given:
 
 @dataclass(frozen=True)
 class PairFrame:
-    """What the tab shows next; `shown` and `about` are HTML made here, `passed` a pair that may be loaded."""
+    """The tab's next state; `report` and `about` are HTML made here, `passed` is a loadable pair."""
 
-    shown: str
+    report: str
     passed: OwnPair | None = None
     about: str = ""
     toml: str = ""
@@ -51,17 +52,20 @@ class PairFrame:
 
 @dataclass(frozen=True)
 class Login:
-    """Who asks where visitors can log in: `token` opens to this check what their account may read, if any."""
+    """A visitor's login, on servers that offer one; `token`, if any, gives the check their access."""
 
     token: str | None = field(default=None, repr=False)
 
 
 def check(
-    holder: EngineHolder, given: Given, others: int, locked: bool, login: Login | None = None
+    holder: EngineHolder, fields: PairFields, others: int, locked: bool, login: Login | None = None
 ) -> Iterator[PairFrame]:
-    """Runs the gate and shows what it says; reads no weights. `login` is None where nobody can log in."""
+    """Run the gate; yield progress, then its report. Reads no weights.
+
+    `login` is None on servers without logins.
+    """
     try:
-        pair = _own_pair(given)
+        pair = _own_pair(fields)
     except sd.SpecDecError as error:
         yield PairFrame(notice(str(error)))
         return
@@ -72,7 +76,7 @@ def check(
     )
     try:
         import_engine()
-        result = sd.check_pair(
+        report = sd.check_pair(
             pair.target,
             pair.drafter,
             target_revision=pair.target_revision,
@@ -81,7 +85,7 @@ def check(
             token=login.token if login else None,
         )
     except sd.PairUncheckableError as error:
-        yield PairFrame(_refusal("This pair could not be checked.", _why(error, login)))
+        yield PairFrame(_uncheckable(_reason(error, login)))
     except sd.SpecDecError as error:
         yield PairFrame(notice(str(error)))
     except Exception:
@@ -90,31 +94,33 @@ def check(
             notice("The check broke off because of a fault on the server; its log has the details.")
         )
     else:
-        yield _result(pair, result, holder, others, locked)
+        yield _result(pair, report, holder, others, locked)
 
 
-def _why(error: sd.PairUncheckableError, login: Login | None) -> str:
-    """The error without the token, and with what logging in could do about it."""
-    why = str(error)
+def _reason(error: sd.PairUncheckableError, login: Login | None) -> str:
+    """The error without the token; for a gated model, with the way to get access by logging in."""
+    reason = str(error)
     if login is not None and login.token:
-        why = why.replace(login.token, "(token)")
-    if login is None or "is gated" not in why:
-        return why
+        reason = reason.replace(login.token, "(token)")
+    if login is None or "is gated" not in reason:
+        return reason
     if login.token:
-        return f"{why} You are logged in here: what counts for this check is the access of your own account."
-    return f"{why} Or accept it with your own account and log in above: that opens it for this check."
+        return (
+            f"{reason} You are logged in here: what counts for this check is the access of your own account."
+        )
+    return f"{reason} Or accept it with your own account and log in above: that opens it for this check."
 
 
-def _own_pair(given: Given) -> OwnPair:
-    """Raises PromptError, saying which field is wrong."""
-    target, drafter = _name(given.target, "target"), _name(given.drafter, "drafter")
+def _own_pair(fields: PairFields) -> OwnPair:
+    """The pair in the fields. Raises PromptError, naming the wrong field."""
+    target, drafter = _name(fields.target, "target"), _name(fields.drafter, "drafter")
     return OwnPair(
         target,
         drafter,
-        bool(given.trim),
-        bool(given.nf4),
-        _revision(given.target_revision, target, "target"),
-        _revision(given.drafter_revision, drafter, "drafter"),
+        bool(fields.trim),
+        bool(fields.nf4),
+        _revision(fields.target_revision, target, "target"),
+        _revision(fields.drafter_revision, drafter, "drafter"),
     )
 
 
@@ -132,31 +138,33 @@ def _name(text: object, role: str) -> str:
     return _line(text, f"name of the {role}")
 
 
-def _line(text: str, what: str) -> str:
+def _line(text: str, name: str) -> str:
     line = checked_message(text).strip()
     if "\n" in line or len(line) > LONGEST_NAME:
-        raise sd.PromptError(f"The {what} must be one line of at most {LONGEST_NAME} characters.")
+        raise sd.PromptError(f"The {name} must be one line of at most {LONGEST_NAME} characters.")
     return line
 
 
-def _result(pair: OwnPair, result: Any, holder: EngineHolder, others: int, locked: bool) -> PairFrame:
+def _result(
+    pair: OwnPair, report: sd.PairReport, holder: EngineHolder, others: int, locked: bool
+) -> PairFrame:
     names = f"<strong>{escape(pair.target)}</strong> drafted by <strong>{escape(pair.drafter)}</strong>"
-    verdict = "These two can work together." if result.ok else "These two cannot work together."
-    shown = (
-        f'<div class="pair-verdict" data-verdict="{"pass" if result.ok else "fail"}" role="status">'
-        f"<p class='pair-lead'>{verdict}</p><p>{names}. {escape(report.summary(result))}.</p></div>"
-        f"{report.table(result)}"
+    verdict = "These two can work together." if report.ok else "These two cannot work together."
+    report_html = (
+        f'<div class="pair-verdict" data-verdict="{"pass" if report.ok else "fail"}" role="status">'
+        f"<p class='pair-lead'>{verdict}</p><p>{names}. {escape(gate_report.summary(report))}.</p></div>"
+        f"{gate_report.table(report)}"
     )
-    if not result.ok:
-        return PairFrame(shown)
+    if not report.ok:
+        return PairFrame(report_html)
     loaded = holder.current
     preset = pair.preset(loaded.preset if loaded else None)
     about = load_bar.about(preset, loaded, others, locked)
-    return PairFrame(shown, passed=pair, about=about, toml=pair.toml())
+    return PairFrame(report_html, passed=pair, about=about, toml=pair.toml())
 
 
-def _refusal(lead: str, why: str) -> str:
+def _uncheckable(reason: str) -> str:
     return (
-        f'<div class="pair-verdict" data-verdict="fail" role="alert"><p class="pair-lead">{lead}</p>'
-        f"<p>{escape(why)}</p></div>"
+        '<div class="pair-verdict" data-verdict="fail" role="alert">'
+        f'<p class="pair-lead">This pair could not be checked.</p><p>{escape(reason)}</p></div>'
     )

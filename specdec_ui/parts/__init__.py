@@ -1,1 +1,1 @@
-"""Parts that several tabs share. They hold no state of a visitor."""
+"""Components and texts that several tabs share."""

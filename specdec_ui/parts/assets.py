@@ -1,45 +1,52 @@
-"""The page's own files, and text handed to its views. Knows nothing of what the views show."""
+"""Static files of the page, and the format of its views' values. Knows nothing of the views' contents."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 STATIC = Path(__file__).parent.parent / "static"
-STYLESHEETS = [STATIC / name for name in ("style.css", "conversation.css", "tokens.css", "compare.css")]
+STYLESHEETS = [
+    STATIC / f"{name}.css"
+    for name in ("variables", "style", "chat", "tokens", "compare", "pair_check", "traces")
+]
+"""Stylesheets in the order of the cascade: variables, shared looks, then tabs and their views."""
 FAVICON = STATIC / "favicon.png"
 
 
-def script(*names: str) -> str:
-    """The named files of specdec_ui/static one after the other, for a component's `js_on_load`."""
-    return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)
+def sources(data: Mapping[str, Any]) -> str:
+    """Return a script that defines all modules for `view_script`: the `js_on_load` of one static component.
 
-
-def sources() -> str:
-    """Every script, for the `js_on_load` of one component that never changes; for `view_script` to find."""
+    Modules import `data` as the default of `./data.js`.
+    """
     files = {path.relative_to(STATIC).as_posix(): path.read_text("utf-8") for path in STATIC.rglob("*.js")}
-    return f"window.specdecFiles = {json.dumps(files)}; window.dispatchEvent(new Event('specdec:files'));\n"
+    loader = files.pop("modules.js")
+    files["data.js"] = f"export default {json.dumps(data)};"
+    return f"window.specdecFiles = {json.dumps(files)};\n{loader}"
 
 
-def view_script(*names: str) -> str:
-    """What `script` does, in few bytes: Gradio compares all of a component's properties, its script among
-    them, at every change of its value, which a view that streams has 30 times a second.
+def view_script(module: str) -> str:
+    """Return a `js_on_load` that mounts a view: the default export of a module of specdec_ui/static.
+
+    Short, because Gradio compares all properties of a component, its script among them, at every change of
+    its value, and a view that streams changes 30 times a second.
     """
     return f"""
-const start = () => {{
-  const text = {json.dumps(names)}.map((name) => window.specdecFiles[name]).join("\\n");
-  Function("element", "props", "trigger", "watch", text)(element, props, trigger, watch);
+const start = async () => {{
+  const module = await window.specdecImport({json.dumps(module)});
+  module.default({{ element, props, trigger, watch }});
 }};
-if (window.specdecFiles) start();
-else window.addEventListener("specdec:files", start, {{ once: true }});
+if (window.specdecImport) start();
+else window.addEventListener("specdec:modules", start, {{ once: true }});
 """
 
 
 def json_line(**fields: Any) -> str:
-    """One line of a view's value.
+    """Return one line of a view's value as JSON.
 
-    Pure ASCII without "<": half a surrogate pair cannot break the transport, and no markup ever appears in
-    what Gradio handles as HTML.
+    Pure ASCII without "<": a lone surrogate cannot break the transport, and Gradio, which treats values as
+    HTML, never sees markup.
     """
     return json.dumps(fields, separators=(",", ":")).replace("<", "\\u003c") + "\n"

@@ -1,28 +1,33 @@
-"""Charts as inline SVG in the page's own colours, each with its values in words for those who cannot see it.
+"""Charts as inline SVG in the page's colours, each with its values in words for screen readers.
 
 Values in, HTML out, every text escaped; knows nothing of what the values mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor
 
+import specdec_core as sd
+
 WIDTH = 290
-"""Of the drawing, in the units of its text: small, so that the text can be read on a phone."""
+"""Width of a drawing, in the units of its text: small, so that the text can be read on a phone."""
 HEIGHT = 190
+"""Height of the drawings of `columns` and `curves`, in the same units."""
 _LEFT, _TOP, _BOTTOM = 40, 16, 36
 
 
 @dataclass(frozen=True)
 class Bar:
-    """`shown` is the value as text; `kind` picks the colour (plain, model, ngram, accepted)."""
+    """A bar or column. `value_text` is the value as text; `kind` picks the colour (plain, model, ngram,
+    accepted).
+    """
 
     label: str
     value: float
-    shown: str
+    value_text: str
     kind: str
 
 
@@ -37,119 +42,147 @@ class Curve:
 
 @dataclass(frozen=True)
 class Point:
+    """A labelled point beside the curves."""
+
     label: str
     x: float
     y: float
 
 
 def bars(title: str, items: Sequence[Bar], note: str = "") -> str:
-    """Horizontal bars, each with its name above it and its value at its end."""
+    """Return horizontal bars, each with its name above it and its value at its end."""
     top = max((bar.value for bar in items), default=0) or 1
     room = WIDTH - 52
-    parts = []
+    elements = []
     for at, bar in enumerate(items):
         y = 8 + 46 * at
         width = max(2.0, room * bar.value / top)
-        parts.append(
-            f'<text x="0" y="{y + 10}">{escape(bar.label)}</text>'
-            f'<rect class="chart-{bar.kind}" x="0" y="{y + 17}" width="{width:.1f}" height="16" rx="3"/>'
-            f'<text class="chart-value" x="{width + 6:.1f}" y="{y + 30}">{escape(bar.shown)}</text>'
-        )
-    said = "; ".join(f"{bar.label} {bar.shown}" for bar in items)
-    return _figure(title, said, "".join(parts), 8 + 46 * len(items), note)
+        elements += [
+            sd.svg_element("text", bar.label, x=0, y=y + 10),
+            sd.svg_element("rect", class_=f"chart-{bar.kind}", x=0, y=y + 17, width=width, height=16, rx=3),
+            sd.svg_element("text", bar.value_text, class_="chart-value", x=width + 6, y=y + 30),
+        ]
+    description = "; ".join(f"{bar.label} {bar.value_text}" for bar in items)
+    return _figure(title, description, elements, 8 + 46 * len(items), note)
 
 
 def columns(title: str, items: Sequence[Bar], axis: str, top: float | None = None, note: str = "") -> str:
-    """Columns side by side; `top` is the value that would reach the upper end."""
+    """Return columns side by side; a column of the value `top` fills the height."""
     top = top or max((bar.value for bar in items), default=0) or 1
     base = HEIGHT - _BOTTOM
     step = (WIDTH - 8) / max(len(items), 1)
     width = min(44.0, 0.68 * step)
-    parts = [f'<line class="chart-axis" x1="0" x2="{WIDTH}" y1="{base}" y2="{base}"/>']
+    elements = [sd.svg_element("line", class_="chart-axis", x1=0, x2=WIDTH, y1=base, y2=base)]
     for at, bar in enumerate(items):
         middle = 4 + step * (at + 0.5)
-        height = (base - _TOP - 6) * min(bar.value / top, 1)
-        parts.append(
-            f'<rect class="chart-{bar.kind}" x="{middle - width / 2:.1f}" y="{base - height:.1f}" '
-            f'width="{width:.1f}" height="{max(height, 1):.1f}" rx="2"/>'
-            f'<text class="chart-value" text-anchor="middle" x="{middle:.1f}" y="{base - height - 5:.1f}">'
-            f'{escape(bar.shown)}</text><text text-anchor="middle" x="{middle:.1f}" y="{base + 14}">'
-            f"{escape(bar.label)}</text>"
-        )
-    parts.append(f'<text class="chart-name" text-anchor="middle" x="{WIDTH / 2}" y="{HEIGHT - 5}">'
-                 f"{escape(axis)}</text>")  # fmt: skip
-    said = f"{axis}: " + "; ".join(f"{bar.label}: {bar.shown}" for bar in items)
-    return _figure(title, said, "".join(parts), HEIGHT, note)
+        height = (base - _TOP - 6) * min(bar.value / top, 1.0)
+        y = base - height
+        elements += [
+            sd.svg_element(
+                "rect",
+                class_=f"chart-{bar.kind}",
+                x=middle - width / 2,
+                y=y,
+                width=width,
+                height=max(height, 1.0),
+                rx=2,
+            ),
+            sd.svg_element(
+                "text", bar.value_text, class_="chart-value", text_anchor="middle", x=middle, y=y - 5
+            ),
+            sd.svg_element("text", bar.label, text_anchor="middle", x=middle, y=base + 14),
+        ]
+    elements.append(_axis_name(axis))
+    description = f"{axis}: " + "; ".join(f"{bar.label}: {bar.value_text}" for bar in items)
+    return _figure(title, description, elements, HEIGHT, note)
 
 
 def curves(
     title: str, items: Sequence[Curve], points: Sequence[Point], axis: str, level: float, note: str = ""
 ) -> str:
-    """Curves over 0, 1, 2 …, a dotted line at `level`, and measured points as diamonds."""
+    """Return curves over 0, 1, 2 …, a dotted line at `level`, and measured points as diamonds."""
     last = max([len(curve.values) - 1 for curve in items] + [1])
-    highest = max([*(v for c in items for v in c.values), *(p.y for p in points), level])
-    lowest = min([*(v for c in items for v in c.values), *(p.y for p in points), level])
-    high, low = highest + 0.1 * (highest - lowest or 1), max(0.0, lowest - 0.1 * (highest - lowest or 1))
+    values = [*(v for curve in items for v in curve.values), *(point.y for point in points), level]
+    margin = 0.1 * (max(values) - min(values) or 1)
+    low, high = max(0.0, min(values) - margin), max(values) + margin
     base = HEIGHT - _BOTTOM
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            _LEFT + (WIDTH - _LEFT - 14) * x / last,
-            base - (base - _TOP) * (y - low) / (high - low),
-        )
+    def x_of(x: float) -> float:
+        return _LEFT + (WIDTH - _LEFT - 14) * x / last
 
-    parts = []
-    for value in _ticks(low, high):
-        y = place(0, value)[1]
-        parts.append(
-            f'<line class="chart-grid" x1="{_LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text text-anchor="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{value:g}×</text>'
-        )
-    y = place(0, level)[1]
-    parts.append(f'<line class="chart-level" x1="{_LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    for x in range(last + 1):
-        if last <= 10 or x % 2 == 0:
-            parts.append(f'<text text-anchor="middle" x="{place(x, low)[0]:.1f}" y="{base + 14}">{x}</text>')
+    def y_of(y: float) -> float:
+        return base - (base - _TOP) * (y - low) / (high - low)
+
+    elements = []
+    for value in ticks(low, high):
+        y = y_of(value)
+        elements += [
+            sd.svg_element("line", class_="chart-grid", x1=_LEFT, x2=WIDTH, y1=y, y2=y),
+            sd.svg_element("text", f"{value:g}×", text_anchor="end", x=_LEFT - 6, y=y + 4),
+        ]
+    y = y_of(level)
+    elements.append(sd.svg_element("line", class_="chart-level", x1=_LEFT, x2=WIDTH, y1=y, y2=y))
+    elements += [
+        sd.svg_element("text", str(x), text_anchor="middle", x=x_of(x), y=base + 14)
+        for x in range(last + 1)
+        if last <= 10 or x % 2 == 0
+    ]
     for curve in items:
-        spots = [place(x, y) for x, y in enumerate(curve.values)]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-        parts.append(f'<polyline class="chart-{curve.kind}" points="{line}"/>')
-        if curve.kind == "measured":
-            parts += [f'<circle class="chart-dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in spots]
+        elements += _curve(curve, x_of, y_of)
     for point in points:
-        x, y = place(point.x, point.y)
-        label_x, anchor = (x + 9, "start") if x < 0.7 * WIDTH else (x - 9, "end")
-        parts.append(
-            f'<path class="chart-point" d="M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7 -7z"/>'
-            f'<text class="chart-value chart-halo" text-anchor="{anchor}" x="{label_x:.1f}" '
-            f'y="{y - 7:.1f}">{escape(point.label)}</text>'
-        )
-    parts.append(f'<text class="chart-name" text-anchor="middle" x="{WIDTH / 2}" y="{HEIGHT - 5}">'
-                 f"{escape(axis)}</text>")  # fmt: skip
-    said = "; ".join(
+        elements += _diamond(point.label, x_of(point.x), y_of(point.y))
+    elements.append(_axis_name(axis))
+    description = "; ".join(
         [f"{c.label}: " + ", ".join(f"{x}: {v:.2f}" for x, v in enumerate(c.values)) for c in items]
         + [f"{p.label} at {p.x:.1f}" for p in points]
     )
-    keys = "".join(
-        f'<span class="chart-key"><svg width="26" height="8" aria-hidden="true">'
-        f'<polyline class="chart-{c.kind}" points="1,4 25,4"/></svg>{escape(c.label)}</span>'
-        for c in items
-    )
-    return _figure(title, f"{axis}: {said}", "".join(parts), HEIGHT, note, keys)
+    return _figure(title, f"{axis}: {description}", elements, HEIGHT, note, "".join(map(_key, items)))
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round values between `low` and `high`, at most six."""
-    steps = (factor * 10**power for power in range(-2, 6) for factor in (1, 2, 5))
+def ticks(low: float, high: float) -> list[float]:
+    """Return round values between `low` and `high`, at most six."""
+    steps = (factor * 10.0**power for power in range(-2, 6) for factor in (1, 2, 5))
     step = next(step for step in steps if (high - low) / step <= 5)
     return [round(at * step, 6) for at in range(ceil(low / step), floor(high / step) + 1)]
 
 
-def _figure(title: str, said: str, drawing: str, height: int, note: str, keys: str = "") -> str:
+def _curve(
+    curve: Curve, x_of: Callable[[float], float], y_of: Callable[[float], float]
+) -> list[sd.SvgElement]:
+    vertices = [(x_of(x), y_of(y)) for x, y in enumerate(curve.values)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in vertices)
+    elements = [sd.svg_element("polyline", class_=f"chart-{curve.kind}", points=line)]
+    if curve.kind == "measured":
+        elements += [sd.svg_element("circle", class_="chart-dot", cx=x, cy=y, r=3) for x, y in vertices]
+    return elements
+
+
+def _diamond(label: str, x: float, y: float) -> list[sd.SvgElement]:
+    label_x, anchor = (x + 9, "start") if x < 0.7 * WIDTH else (x - 9, "end")
+    return [
+        sd.svg_element("path", class_="chart-point", d=f"M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7 -7z"),
+        sd.svg_element(
+            "text", label, class_="chart-value chart-halo", text_anchor=anchor, x=label_x, y=y - 7
+        ),
+    ]
+
+
+def _axis_name(axis: str) -> sd.SvgElement:
+    return sd.svg_element("text", axis, class_="chart-name", text_anchor="middle", x=WIDTH / 2, y=HEIGHT - 5)
+
+
+def _key(curve: Curve) -> str:
+    sample = sd.svg_element("polyline", class_=f"chart-{curve.kind}", points="1,4 25,4")
+    line = sd.svg_element("svg", sample, width=26, height=8, aria_hidden="true")
+    return f'<span class="chart-key">{line}{escape(curve.label)}</span>'
+
+
+def _figure(
+    title: str, description: str, elements: Sequence[sd.SvgElement], height: int, note: str, keys: str = ""
+) -> str:
     note = f'<p class="chart-note">{escape(note)}</p>' if note else ""
     keys = f'<p class="chart-keys">{keys}</p>' if keys else ""
-    return (
-        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}. {escape(said)}">'
-        f"{drawing}</svg>{keys}{note}</figure>"
+    drawing = sd.svg_element(
+        "svg", *elements, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=f"{title}. {description}"
     )
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}{keys}{note}</figure>'

@@ -1,4 +1,4 @@
-"""The line of figures under an answer: live from the rounds so far, then from the final stats.
+"""Figures of an answer: live from the rounds so far, then from the final stats.
 
 Knows the trace; nothing of Gradio.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specdec_core.trace import TESTED_KINDS, Round, Stats
+import specdec_core as sd
 
 FIGURES = (
     ("tokens/s", "Tokens of the answer per second of decoding; reading the prompt is not counted."),
@@ -15,23 +15,23 @@ FIGURES = (
     ("block efficiency", "Tokens that one round adds to the answer, the target's own token included."),
     ("time to first token", "From Send until the first token was there."),
 )
-"""Names of the figures and what they mean, in the order in which the functions below give the values."""
+"""Names and meanings of the figures, in the order of their values."""
 
 
 def number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    """A figure as text; "–" where nothing was counted."""
+    """Format a figure; "–" for None."""
     return "–" if value is None else f"{value:.{digits}f}{unit}"
 
 
 def seconds(value: float | None) -> str:
-    """A time as text, in ms below one second."""
+    """Format a time, in ms below one second; "–" for None."""
     if value is None:
         return "–"
     return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
-def in_words(stats: Stats) -> str:
-    """What the figures say, for a person who has never seen them."""
+def in_words(stats: sd.Stats) -> str:
+    """Explain the counts of an answer to a newcomer; empty if no round was counted."""
     if not stats.rounds:
         return ""
     if not stats.drafted:
@@ -58,8 +58,8 @@ def _values(
     ]
 
 
-def final_figures(stats: Stats) -> list[str]:
-    """The figures of a finished answer."""
+def final_figures(stats: sd.Stats) -> list[str]:
+    """Return the figures of a finished answer as text."""
     return _values(
         stats.tokens_per_second, stats.acceptance_rate, stats.block_efficiency, stats.time_to_first_token_s
     )
@@ -67,7 +67,7 @@ def final_figures(stats: Stats) -> list[str]:
 
 @dataclass
 class LiveFigures:
-    """The same figures while rounds come in; round 0 and rounds without a token count in no rate."""
+    """Counts of the rounds so far; round 0 and rounds without a token are left out of them."""
 
     first_token_s: float | None = None
     rounds: int = 0
@@ -76,16 +76,18 @@ class LiveFigures:
     accepted: int = 0
     seconds: float = 0.0
 
-    def add(self, rnd: Round) -> None:
+    def add(self, rnd: sd.Round) -> None:
+        """Count a round."""
         if rnd.index == 0 or not rnd.tokens:
             return
         self.rounds += 1
         self.emitted += len(rnd.emitted)
-        self.tested += sum(token.kind in TESTED_KINDS for token in rnd.tokens)
+        self.tested += sum(token.kind in sd.TESTED_KINDS for token in rnd.tokens)
         self.accepted += sum(token.kind == "accepted" for token in rnd.tokens)
         self.seconds += rnd.seconds
 
     def figures(self) -> list[str]:
+        """Return the figures so far as text."""
         return _values(
             self.emitted / self.seconds if self.seconds else None,
             self.accepted / self.tested if self.tested else None,

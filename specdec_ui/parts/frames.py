@@ -1,37 +1,48 @@
-"""What a handler wants the page to show next, as plain data, and its one way into Gradio's updates.
+"""Frames: the next state of a part of the page as plain data, and its conversion to Gradio's updates.
 
-Lets handlers be called and tested without a browser.
+Handlers yield frames, so that they can be tested without a browser.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import gradio as gr
 
 
+class ListenerOptions(TypedDict):
+    """Options of Gradio's event listeners."""
+
+    api_visibility: Literal["private"]
+    show_progress: Literal["hidden"]
+
+
+QUIET: ListenerOptions = {"api_visibility": "private", "show_progress": "hidden"}
+"""Options of every listener of the page: no endpoint of its own, and no progress bar over its outputs."""
+
+
 @dataclass(frozen=True)
 class Frame:
-    """Only what is not None changes on the page. `answering` decides which buttons can be pressed."""
+    """State of the Chat tab; None leaves a part as it is. `answering` enables and disables the buttons."""
 
     message: str | None = None
-    shown: str | None = None
+    transcript: str | None = None
     tokens: str | None = None
     notice: str | None = None
     answering: bool | None = None
 
 
 FRAME_PARTS = ("message", "conversation", "tokens", "notice", "send", "stop", "clear")
-"""The components that a frame updates, in the order of `updates`."""
+"""Components that a frame updates, in the order of `updates`."""
 
 
 def updates(frame: Frame) -> list[Any]:
-    """The frame for the components named in FRAME_PARTS."""
+    """Convert a frame to updates of the components named in FRAME_PARTS."""
     values = [
         frame.message,
-        frame.shown,
+        frame.transcript,
         frame.tokens,
         None if frame.notice is None else notice(frame.notice),
     ]
@@ -43,14 +54,14 @@ def updates(frame: Frame) -> list[Any]:
 
 
 def notice(text: str) -> str:
-    """A message of the page to the person, for the line above the message box."""
+    """Return a message to the person as HTML, for the line above the message box."""
     return f'<p class="notice" role="alert">{escape(text)}</p>' if text else ""
 
 
 @dataclass(frozen=True)
 class LoadFrame:
-    """What the top of the page shows next; `status` is HTML made by loading/status.py. `own` tells a load
-    that this page asked for, and may call off, from somebody else's.
+    """State of the load bar; None leaves a part as it is. `status` is HTML from loading/status.py. `own` is
+    True during a load that this page began and may cancel.
     """
 
     status: str | None = None

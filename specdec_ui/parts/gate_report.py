@@ -1,12 +1,13 @@
-"""The gate's report as a table for people: what was compared, with which outcome, and what it means.
+"""The gate's report as HTML: its summary, and a table of checks with both values and the verdict.
 
-Makes HTML in which every value is escaped; knows nothing of components.
+Escapes every value; knows nothing of components.
 """
 
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+
+import specdec_core as sd
 
 VERDICTS = {
     "pass": ("✓", "same"),
@@ -16,8 +17,8 @@ VERDICTS = {
 }
 
 
-def summary(report: Any) -> str:
-    """One line in plain words."""
+def summary(report: sd.PairReport) -> str:
+    """Return the verdict in one line."""
     total = len(report.checks)
     failed = [check.name for check in report.checks if check.status == "fail"]
     warned = sum(check.status == "warning" for check in report.checks)
@@ -28,8 +29,8 @@ def summary(report: Any) -> str:
     return f"{passed}{note}: both models speak the same tokens"
 
 
-def table(report: Any) -> str:
-    """Check, target, drafter, verdict, meaning: one row each, what failed first."""
+def table(report: sd.PairReport) -> str:
+    """Return the table, with a row for each check and failed ones first."""
     failed_first = sorted(report.checks, key=lambda check: check.status != "fail")
     rows = "".join(_row(check) for check in failed_first)
     return (
@@ -40,7 +41,7 @@ def table(report: Any) -> str:
     )
 
 
-def _row(check: Any) -> str:
+def _row(check: sd.Check) -> str:
     sign, verdict = VERDICTS.get(check.status, ("", check.status))
     if check.target_value == check.drafter_value:
         values = f'<td colspan="2">both <code>{_value(check.target_value)}</code></td>'

@@ -1,150 +1,154 @@
-"""The settings of an answer as controls, each explained in a line. Knows Settings; nothing of engines."""
+"""Settings of an answer as controls. Names, labels, help and ranges are those of sd.SETTINGS.
+
+Knows nothing of engines.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
 
 import specdec_core as sd
-from specdec_core.settings import MAX_GAMMA
-
-MAX_SEED = 2**53 - 1
-"""Browsers hold whole numbers exactly up to here."""
-
-DEFAULT_GAMMA = 4
-"""Where the slider stands while the draft length is chosen automatically."""
-
-FIELDS = (
-    "gamma",
-    "auto_gamma",
-    "temperature",
-    "max_new_tokens",
-    "verification",
-    "seed",
-    "drafting",
-    "top_p",
-    "top_k",
-    "min_p",
-)
-"""What the panel asks for, in the order in which `controls` returns the components."""
 
 
-def controls() -> list[Any]:
-    """The components, with the values of a Settings() until a preset brings its own."""
-    start = dict(zip(FIELDS, panel_values(sd.Settings()), strict=True))
-    common = common_controls(
-        start,
-        lowest_gamma=0,
-        gamma_info="Tokens drafted in a round. 0: no drafts, plain decoding.",
-        verification_info="How drafts are tested; both keep the target's distribution. With coupled, a seed "
-        "gives the text that plain decoding gives with it.",
-        seed_info="The same seed and settings repeat an answer.",
+@dataclass(frozen=True)
+class Widget:
+    """The page's own choices for a setting's control, over those of its declaration.
+
+    `low` and `high` narrow the range. `step` makes a slider of a number. `choice_labels` are by word.
+    `empty` is the value of an emptied box.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choice_labels: Mapping[str, str] = field(default_factory=dict)
+    placeholder: str | None = None
+    empty: Any = None
+
+
+WIDGETS: Mapping[str, Widget] = {
+    "gamma": Widget(step=1),
+    "temperature": Widget(high=2, step=0.05),
+    "max_new_tokens": Widget(),
+    "verification": Widget(),
+    # Browsers represent whole numbers exactly up to 2**53 - 1.
+    "seed": Widget(low=0, high=2**53 - 1, placeholder="empty: another one each time"),
+    "drafting": Widget(choice_labels={"model": "the drafter", "ngram": "repetition (n-gram)"}),
+    "top_p": Widget(low=0.01, step=0.01),
+    "top_k": Widget(empty=0),
+    "min_p": Widget(high=0.99, step=0.01),
+}
+"""Widgets in the order of the panel. A setting without one follows as a plain box or radio buttons."""
+
+WORD_CONTROLS = {
+    "auto": (
+        "Choose the draft length as it goes",
+        "From measured times and acceptance; the slider is ignored then.",
     )
-    with gr.Row(elem_classes="settings-row"):
-        drafting = gr.Radio(
-            [("the drafter", "model"), ("repetition (n-gram)", "ngram")],
-            value=start["drafting"],
-            label="Who drafts",
-            info="N-gram drafts what followed the same words earlier in the conversation.",
-        )
-        top_p = gr.Slider(
-            0.01,
-            1,
-            value=start["top_p"],
-            step=0.01,
-            label="Top-p",
-            info="Only the likeliest tokens that together reach this share. 1 is off.",
-        )
-    with gr.Row(elem_classes="settings-row"):
-        top_k = gr.Number(
-            value=start["top_k"],
-            precision=0,
-            minimum=0,
-            label="Top-k",
-            info="Only this many of the likeliest tokens. 0 is off.",
-        )
-        min_p = gr.Slider(
-            0,
-            0.99,
-            value=start["min_p"],
-            step=0.01,
-            label="Min-p",
-            info="Only tokens at least this likely beside the likeliest. 0 is off.",
-        )
-    return [*common, drafting, top_p, top_k, min_p]
+}
+"""Label and help of the checkbox that stands for a word in place of a number."""
 
 
-def common_controls(
-    start: dict[str, Any], *, lowest_gamma: int, gamma_info: str, verification_info: str, seed_info: str
-) -> list[Any]:
-    """The first six of FIELDS, which the chat and the comparison both ask for, each in its own words."""
-    with gr.Row(elem_classes="settings-row"):
-        gamma = gr.Slider(
-            lowest_gamma,
-            MAX_GAMMA,
-            value=start["gamma"],
-            step=1,
-            label="Draft length (gamma)",
-            info=gamma_info,
-        )
-        auto_gamma = gr.Checkbox(
-            value=start["auto_gamma"],
-            label="Choose the draft length as it goes",
-            info="From measured times and acceptance; the slider is ignored then.",
-        )
-    with gr.Row(elem_classes="settings-row"):
-        temperature = gr.Slider(
-            0,
-            2,
-            value=start["temperature"],
-            step=0.05,
-            label="Temperature",
-            info="0 always takes the likeliest token; more is more varied.",
-        )
-        longest = gr.Number(
-            value=start["max_new_tokens"],
-            precision=0,
-            minimum=1,
-            label="Longest answer",
-            info="The most tokens that an answer may have.",
-        )
-    with gr.Row(elem_classes="settings-row"):
-        verification = gr.Radio(
-            ["rejection", "coupled"],
-            value=start["verification"],
-            label="Verification",
-            info=verification_info,
-        )
-        seed = gr.Number(
-            value=start["seed"],
-            precision=0,
-            minimum=0,
-            maximum=MAX_SEED,
-            label="Seed",
-            placeholder="empty: another one each time",
-            info=seed_info,
-        )
-    return [gamma, auto_gamma, temperature, longest, verification, seed]
+def _offered() -> tuple[str, ...]:
+    """Return the settings that have a control, in the order of the panel: all but lists of texts."""
+    names = [*WIDGETS, *(name for name in sd.SETTINGS if name not in WIDGETS)]
+    return tuple(name for name in names if not isinstance(sd.SETTINGS[name].values, sd.Texts))
 
 
-def settings_from(defaults: sd.Settings, values: tuple[Any, ...]) -> sd.Settings:
-    """The panel's values over a preset's settings. Raises SettingsError, naming the field."""
-    given = dict(zip(FIELDS, values, strict=True))
-    for name in ("gamma", "max_new_tokens", "top_k", "seed"):
-        if isinstance(given[name], float) and given[name].is_integer():
-            given[name] = int(given[name])
-    if given["top_k"] is None:
-        given["top_k"] = 0
-    if given.pop("auto_gamma"):
-        given["gamma"] = "auto"
-    return replace(defaults, **given)
+@dataclass(frozen=True)
+class Panel:
+    """Controls for some settings. `help` and `low` replace the declared help and range of a setting."""
+
+    names: tuple[str, ...] = field(default_factory=_offered)
+    help: Mapping[str, str] = field(default_factory=dict)
+    low: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the controls in their order; a checkbox for a word is named `{word}_{setting}`."""
+        fields: list[str] = []
+        for name in self.names:
+            word = _word(name)
+            fields += [name] if word is None else [name, f"{word}_{name}"]
+        return tuple(fields)
+
+    def controls(self, start: sd.Settings) -> list[Any]:
+        """Create the components inside the Blocks being built, two a row, with the values of `start`."""
+        values = dict(zip(self.fields, self.values(start), strict=True))
+        components: list[Any] = []
+        for at in range(0, len(self.fields), 2):
+            with gr.Row(elem_classes="settings-row"):
+                components += [self._control(field, values[field]) for field in self.fields[at : at + 2]]
+        return components
+
+    def values(self, settings: sd.Settings) -> list[Any]:
+        """Return the values of the controls for `settings`, in the order of `fields`."""
+        values: list[Any] = []
+        for name in self.names:
+            value, word = getattr(settings, name), _word(name)
+            if word is None:
+                values.append(value)
+            else:
+                values += [sd.SETTINGS[name].default if value == word else value, value == word]
+        return values
+
+    def settings(self, defaults: sd.Settings, values: Sequence[Any]) -> sd.Settings:
+        """Return `defaults` with the values of the controls. Raises SettingsError, naming the field."""
+        by_field = dict(zip(self.fields, values, strict=True))
+        changes = {name: _parsed(name, by_field[name]) for name in self.names}
+        for name in self.names:
+            word = _word(name)
+            if word is not None and by_field[f"{word}_{name}"]:
+                changes[name] = word
+        return replace(defaults, **changes)
+
+    def _control(self, name: str, value: Any) -> Any:
+        if name not in sd.SETTINGS:
+            label, info = WORD_CONTROLS[name.partition("_")[0]]
+            return gr.Checkbox(value=value, label=label, info=info)
+        setting, widget = sd.SETTINGS[name], _widget(name)
+        label, info = setting.label, self.help.get(name, setting.help)
+        match setting.values:
+            case sd.Choice(words):
+                choices = [(widget.choice_labels.get(word, word), word) for word in words]
+                return gr.Radio(choices, value=value, label=label, info=info)
+            case sd.WholeNumber(low, high) | sd.Number(low, high):
+                low = self.low.get(name, low if widget.low is None else widget.low)
+                if widget.step is not None:
+                    high = high if widget.high is None else widget.high
+                    return gr.Slider(low, high, value=value, step=widget.step, label=label, info=info)
+                return gr.Number(
+                    value=value,
+                    precision=0 if isinstance(setting.values, sd.WholeNumber) else None,
+                    minimum=low,
+                    maximum=widget.high,
+                    placeholder=widget.placeholder,
+                    label=label,
+                    info=info,
+                )
+        raise TypeError(f"{name} has no control: {setting.values}")
 
 
-def panel_values(settings: sd.Settings) -> list[Any]:
-    """What the controls show for a preset's settings."""
-    auto = settings.gamma == "auto"
-    shown = {name: getattr(settings, name) for name in FIELDS if name != "auto_gamma"}
-    shown |= {"gamma": DEFAULT_GAMMA if auto else settings.gamma, "auto_gamma": auto}
-    return [shown[name] for name in FIELDS]
+def _widget(name: str) -> Widget:
+    return WIDGETS.get(name, Widget())
+
+
+def _word(name: str) -> str | None:
+    values = sd.SETTINGS[name].values
+    return values.word if isinstance(values, sd.WholeNumber) else None
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """Convert a control's value: browsers send whole numbers as floats, and None for an emptied box."""
+    if value is None:
+        return _widget(name).empty
+    whole = isinstance(sd.SETTINGS[name].values, sd.WholeNumber)
+    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+
+
+CHAT_PANEL = Panel()
+"""All settings that have a control."""

@@ -1,13 +1,10 @@
-"""The words of the field that the page uses, each with its meaning beside it when it is pointed at or tapped.
-
-Makes HTML; terms.js shows the meaning.
-"""
+"""Technical terms of the page as HTML, each with its meaning; terms.js shows it on hover, focus or tap."""
 
 from __future__ import annotations
 
 from html import escape
 
-from .assets import script
+from .assets import view_script
 from .figures import FIGURES
 
 MEANINGS = dict(FIGURES) | {
@@ -35,13 +32,13 @@ MEANINGS = dict(FIGURES) | {
 }
 
 BOX = '<div class="term-tip" id="term-tip" role="tooltip" hidden></div>'
-"""Where the meaning is shown; once on the page, in the component that has SCRIPT."""
+"""Tooltip for the meanings; once on the page, in the component that has SCRIPT."""
 
-SCRIPT = script("lines.js", "terms.js")
+SCRIPT = view_script("terms.js")
 
 
 def term(name: str) -> str:
-    """The word as HTML; one whose meaning is not known stands as it is."""
+    """Return the term as HTML: a button with its meaning, or escaped text if there is none."""
     meaning = MEANINGS.get(name)
     if meaning is None:
         return escape(name)

@@ -1,4 +1,4 @@
-"""The token view: every token of an answer as the target judged it, streamed round by round.
+"""Token view: every token of an answer with the target's verdict on it, streamed round by round.
 
 Knows the trace and the page's script; nothing of engines or conversations.
 """
@@ -10,24 +10,16 @@ from typing import Any
 
 import gradio as gr
 
-from specdec_core.trace import Round
+import specdec_core as sd
 
 from .assets import json_line, view_script
 from .terms import term
+from .trace_words import TOKEN_KINDS
 
-_ASKED = 60
-"""Characters of a question by which its answer is found again."""
+_QUESTION_CHARACTERS = 60
+"""Length of a question in the list of answers."""
 
-_REASON = 200
-
-LEGEND = (
-    ("accepted", "a draft that the target tested and kept"),
-    ("rejected", "a draft that it tested and threw away"),
-    ("untested", "drafted after a rejected token, so thrown away without a test"),
-    ("correction", "the target's own token in place of the rejected one"),
-    ("bonus", "the target's own token after a round in which every draft stood"),
-    ("plain", "the target's own token where nothing was drafted, as at the start"),
-)
+_REASON_CHARACTERS = 200
 
 _SECTION = """
 <section class="token-section" aria-labelledby="NAME-title">
@@ -67,14 +59,10 @@ _CHOOSER = '<select class="token-answers" aria-label="Answer that is shown" hidd
 _EMPTY = """Send a message: each token of the answer appears here as it is drafted, tested and kept or thrown
     away. Point at a token to see what both models thought of it; click or tap it to see its whole round."""
 
-SCRIPTS = ("lines.js", "token_text.js", "round_panel.js", "tokens.js")
-"""What fills a section, in this order; the last one is the view itself."""
-
 
 def section(name: str, title: str, label: str, empty: str, chooser: bool = False) -> str:
-    """What tokens.js fills. `name` begins the ids in it; `label` says whose tokens they are; all are HTML.
-
-    With a `chooser` the answers before the latest one can be looked at again.
+    """Return the HTML that tokens.js fills. All arguments are HTML: `name` is the prefix of the ids, `label`
+    the name of the answer for screen readers. A `chooser` selects an earlier answer.
     """
     parts = {
         "NAME": name,
@@ -92,11 +80,11 @@ def section(name: str, title: str, label: str, empty: str, chooser: bool = False
 
 
 def legend() -> str:
-    """What the marks mean, as HTML."""
+    """Return the legend of token kinds as HTML."""
     rows = "".join(
         f'<div><dt><span class="token-sample" data-kind="{kind}">'
-        f'<span class="token-body">{kind}</span></span></dt><dd>{meaning}</dd></div>'
-        for kind, meaning in LEGEND
+        f'<span class="token-body">{kind}</span></span></dt><dd>{words.meaning}</dd></div>'
+        for kind, words in TOKEN_KINDS.items()
     )
     return f'<dl class="token-legend" aria-label="What the marks mean">{rows}</dl>'
 
@@ -109,53 +97,52 @@ def token_view(
     empty: str = _EMPTY,
     chooser: bool = True,
 ) -> gr.HTML:
-    """The component; its value is text made by the functions below, one answer at a time.
+    """Create the component. Its value is one answer, as lines made by the functions below.
 
-    An answer is sent once: the page keeps the latest answers of a conversation itself. The empty text clears
-    them all.
+    The browser keeps the latest answers of a conversation, so each is sent once. An empty value clears them.
     """
     return gr.HTML(
         value="",
         html_template=section(name, title, label, empty, chooser) + legend(),
-        js_on_load=view_script(*SCRIPTS),
+        js_on_load=view_script("tokens.js"),
         apply_default_css=False,
         elem_id=elem_id,
     )
 
 
-def answer_line(number: int, asked: str = "", settings: Mapping[str, Any] | None = None) -> str:
-    """The first line of an answer: its place in the conversation, what was `asked`, and by which rule a
-    draft stood under the `settings`. It takes the place of answers with this number or a higher one.
+def answer_line(number: int, question: str = "", settings: Mapping[str, Any] | None = None) -> str:
+    """Return the first line of an answer: its number in the conversation, its question, and the rule of
+    verification under the `settings`. It replaces answers with this number or a higher one.
     """
-    words = " ".join(asked.split())
+    line = " ".join(question.split())
     return json_line(
         answer=number,
-        asked=words if len(words) <= _ASKED else words[: _ASKED - 1] + "…",
+        asked=line if len(line) <= _QUESTION_CHARACTERS else line[: _QUESTION_CHARACTERS - 1] + "…",
         rule=_rule(settings or {}),
     )
 
 
-def round_line(rnd: Round) -> str:
-    """One round: each token with its kind, text, p and q; gamma and why; draft, verify and overhead in ms."""
+def round_line(rnd: sd.Round) -> str:
+    """Return the line of a round: kind, text, p and q of each token; gamma and its reason; times in ms."""
     tokens = [
-        [token.kind, token.text, _shown(token.target_prob), _shown(token.drafter_prob)]
+        [token.kind, token.text, _rounded(token.target_prob), _rounded(token.drafter_prob)]
         for token in rnd.tokens
     ]
     return json_line(
         round=rnd.index,
         tokens=tokens,
-        gamma=[rnd.gamma, rnd.gamma_reason[:_REASON]],
-        ms=[_shown(1000 * seconds) for seconds in (rnd.draft_s, rnd.verify_s, rnd.overhead_s)],
+        gamma=[rnd.gamma, rnd.gamma_reason[:_REASON_CHARACTERS], _rounded(rnd.gamma_gain), rnd.gamma_cut],
+        ms=[_rounded(1000 * seconds) for seconds in (rnd.draft_s, rnd.verify_s, rnd.overhead_s)],
     )
 
 
 def end_line(reason: str) -> str:
-    """The last line of an answer."""
+    """Return the last line of an answer."""
     return json_line(end=reason)
 
 
 def _rule(settings: Mapping[str, Any]) -> str:
-    """How it was decided whether a draft stands, for a person who sees p and q."""
+    """Return the rule of verification, for a person who sees p and q."""
     if settings.get("gamma") == 0:
         return ""
     if settings.get("temperature") == 0:
@@ -166,5 +153,5 @@ def _rule(settings: Mapping[str, Any]) -> str:
     }.get(str(settings.get("verification")), "")
 
 
-def _shown(figure: float | None) -> float | None:
+def _rounded(figure: float | None) -> float | None:
     return None if figure is None else float(f"{figure:.4g}")

@@ -1,6 +1,6 @@
-"""Traces as files: any answer of the page to JSON and back, with what is needed to read it elsewhere.
+"""Trace files: an answer of the page as self-contained JSON, written and read.
 
-No ids of people, no paths of the machine. What is read is judged before it is believed; knows no components.
+They hold no ids of people and no paths of the machine. Files are validated before use; knows no components.
 """
 
 from __future__ import annotations
@@ -17,49 +17,55 @@ from pathlib import PurePath
 from typing import Any, get_args
 
 import specdec_core as sd
-from specdec_core.trace import Round, Stats, Token, TokenKind
 
 FORMAT = "specdec-chat-trace"
+"""Value of a file's field `format`."""
 VERSION = 1
+"""Value of a file's field `version`."""
 MOST_BYTES = 50_000_000
+"""Largest file to be read."""
 MOST_TOKENS = 100_000
-_KINDS = frozenset(get_args(TokenKind))
+"""Most tokens of a trace to be read, emitted or not."""
+_KINDS = get_args(sd.TokenKind)
 _COUNTS = ("index", "position", "gamma")
 _TIMES = ("draft_s", "verify_s", "overhead_s")
 
 
 class TraceFileError(sd.SpecDecError, ValueError):
-    """A file is not a trace; the message says what is wrong with it."""
+    """A file that is not a trace; the message names the defect."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One answer. `settings`, `pair` and `versions` are plain values: what was asked, of what, on what."""
+    """One answer, with its settings, its pair and the versions of the software as plain values."""
 
     prompt: str
     settings: Mapping[str, Any]
     pair: Mapping[str, Any]
     versions: Mapping[str, Any]
-    rounds: list[Round]
+    rounds: list[sd.Round]
 
     @property
-    def stats(self) -> Stats | None:
+    def stats(self) -> sd.Stats | None:
+        """The figures of the answer; None in a file without them."""
         return self.rounds[-1].stats
 
     @property
     def finish_reason(self) -> str | None:
+        """The reason of the answer's end; None in a file of an unfinished answer."""
         return self.rounds[-1].finish_reason
 
     @property
     def label(self) -> str:
         """The answer in a line."""
         prompt = " ".join(self.prompt.split())
-        asked = prompt if len(prompt) <= 48 else prompt[:47] + "…"
+        beginning = prompt if len(prompt) <= 48 else prompt[:47] + "…"
         count = sum(len(rnd.emitted) for rnd in self.rounds)
-        return f"{asked} · {drafting_in_words(self.settings)} · {count} tokens"
+        return f"{beginning} · {drafting_in_words(self.settings)} · {count} tokens"
 
 
 def drafting_in_words(settings: Mapping[str, Any]) -> str:
+    """Return the way of drafting, such as "n-gram, gamma 4"."""
     gamma = settings.get("gamma")
     if gamma == 0:
         return "plain decoding"
@@ -67,12 +73,12 @@ def drafting_in_words(settings: Mapping[str, Any]) -> str:
     return f"{drafts}gamma {gamma}"
 
 
-def trace_of(prompt: str, settings: sd.Settings, info: Any, rounds: list[Round]) -> Trace:
-    """The trace of an answer that `info`'s pair gave; the seed is the one that was drawn."""
-    asked = asdict(settings)
+def trace_of(prompt: str, settings: sd.Settings, info: sd.EngineInfo, rounds: list[sd.Round]) -> Trace:
+    """Return the trace of an answer of `info`'s pair; its seed is the one in use, drawn or set."""
+    values = asdict(settings)
     stats = rounds[-1].stats
     if stats is not None and stats.seed is not None:
-        asked["seed"] = stats.seed
+        values["seed"] = stats.seed
     pair = {
         "title": info.title,
         "preset": info.preset,
@@ -84,11 +90,11 @@ def trace_of(prompt: str, settings: sd.Settings, info: Any, rounds: list[Round])
         "drafter_quantization": info.drafter_quantization,
         "runner": info.runner,
     }
-    return Trace(prompt, asked, pair, versions(), rounds)
+    return Trace(prompt, values, pair, versions(), rounds)
 
 
 def to_json(trace: Trace) -> str:
-    """The trace as a JSON file; `from_json` is its inverse."""
+    """Return the trace as the text of a JSON file; `from_json` is its inverse."""
     stats = trace.stats
     data = {
         "format": FORMAT,
@@ -105,7 +111,7 @@ def to_json(trace: Trace) -> str:
 
 
 def from_json(data: bytes) -> Trace:
-    """The trace in a file. Raises TraceFileError, naming what is wrong."""
+    """Return the trace in a file. Raises TraceFileError, naming the defect."""
     if len(data) > MOST_BYTES:
         raise TraceFileError(f"The file is larger than {MOST_BYTES // 1_000_000} MB, too large for a trace.")
     try:
@@ -135,10 +141,11 @@ def _trace(values: dict[str, Any]) -> Trace:
     if sum(len(rnd.tokens) for rnd in read) > MOST_TOKENS:
         raise ValueError(f"it has more than {MOST_TOKENS:,} tokens.")
     if values.get("stats") is not None:
-        # Round.from_dict is what checks the fields of stats.
+        # Round.from_dict checks the fields of stats.
         last = replace(read[-1], stats=None).to_dict() | {"stats": values["stats"]}
-        read[-1] = Round.from_dict(last)
-        _check_stats(read[-1].stats)
+        read[-1] = sd.Round.from_dict(last)
+        if read[-1].stats is not None:
+            _check_stats(read[-1].stats)
     facts = {name: _flat(name, values.get(name, {})) for name in ("settings", "pair", "versions")}
     prompt = values.get("prompt", "")
     if not isinstance(prompt, str):
@@ -146,11 +153,11 @@ def _trace(values: dict[str, Any]) -> Trace:
     return Trace(prompt, facts["settings"], facts["pair"], facts["versions"], read)
 
 
-def _round(at: int, values: Any) -> Round:
+def _round(at: int, values: Any) -> sd.Round:
     if isinstance(values, dict) and not isinstance(values.get("tokens", []), list):
         raise ValueError(f"round {at}: tokens must be a list.")
     try:
-        rnd = Round.from_dict(values)
+        rnd = sd.Round.from_dict(values)
     except ValueError as error:
         raise ValueError(f"round {at}: {error}") from error
     for name in _COUNTS:
@@ -161,6 +168,10 @@ def _round(at: int, values: Any) -> Round:
             raise ValueError(f"round {at}: {name} must be seconds, not {_short(getattr(rnd, name))}.")
     if not isinstance(rnd.text, str) or not isinstance(rnd.gamma_reason, str):
         raise ValueError(f"round {at}: text and gamma_reason must be text.")
+    if rnd.gamma_gain is not None and not _is_number(rnd.gamma_gain):
+        raise ValueError(f"round {at}: gamma_gain must be a number, not {_short(rnd.gamma_gain)}.")
+    if not isinstance(rnd.gamma_cut, bool):
+        raise ValueError(f"round {at}: gamma_cut must be true or false, not {_short(rnd.gamma_cut)}.")
     if rnd.finish_reason is not None and not isinstance(rnd.finish_reason, str):
         raise ValueError(f"round {at}: finish_reason must be text.")
     for token in rnd.tokens:
@@ -168,7 +179,7 @@ def _round(at: int, values: Any) -> Round:
     return rnd
 
 
-def _check_token(at: int, token: Token) -> None:
+def _check_token(at: int, token: sd.Token) -> None:
     if not isinstance(token.kind, str) or token.kind not in _KINDS:
         raise ValueError(f"round {at}: a token has kind {_short(token.kind)}; known are {', '.join(_KINDS)}.")
     if not isinstance(token.text, str) or not _is_count(token.id):
@@ -178,7 +189,7 @@ def _check_token(at: int, token: Token) -> None:
             raise ValueError(f"round {at}: a probability must be from 0 to 1, not {_short(p)}.")
 
 
-def _check_stats(stats: Stats) -> None:
+def _check_stats(stats: sd.Stats) -> None:
     for name, value in asdict(stats).items():
         numbers = value if name == "acceptance_by_position" else [value]
         if not isinstance(numbers, list):
@@ -188,7 +199,7 @@ def _check_stats(stats: Stats) -> None:
 
 
 def _flat(name: str, values: Any) -> dict[str, Any]:
-    """A table of plain values, the longest cut: they are only shown."""
+    """A table of plain values, with long keys cut: the values are only displayed."""
     if not isinstance(values, dict):
         raise ValueError(f"{name} must be an object.")
     plain = (str, int, float, bool, type(None), list)
@@ -211,7 +222,7 @@ def _short(value: Any) -> str:
 
 
 def _model_name(model: str | None) -> str | None:
-    """A Hub id as it is; of a folder only its own name."""
+    """A Hub id unchanged; the last part of a folder's path."""
     if model is None or re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model):
         return model
     return PurePath(model.replace("\\", "/")).name
@@ -219,17 +230,17 @@ def _model_name(model: str | None) -> str | None:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide what an answer is."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that influence an answer."""
+    known = {"python": platform.python_version()}
     for package in ("torch", "transformers", "tokenizers", "gradio"):
         try:
-            found[package] = metadata.version(package)
+            known[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return known
 
 
 def file_name(trace: Trace, ending: str) -> str:
-    """A name for the file, of letters that every system takes."""
+    """Return a file name for the trace, portable to every system."""
     words = re.sub(r"[^a-z0-9]+", "-", trace.prompt.lower()).strip("-")[:40].strip("-")
     return f"specdec-{words or 'trace'}.{ending}"

@@ -1,19 +1,17 @@
-"""One visitor's conversation: what was said, and the two texts that the page's views show of it.
+"""A visitor's conversation: its messages, and the values of the page's two views of it.
 
-Knows the trace and the engine's public names; nothing of Gradio's events.
+Knows the engine's public names; nothing of Gradio's events.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import specdec_core as sd
-from specdec_core.trace import Round, Stats
 
 from ..parts import token_view
 from ..parts.assets import json_line
@@ -28,73 +26,82 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and, of the conversation before it, what undoing it goes back to."""
+    """A question, and the conversation before it: number of messages, length of the transcript, tokens."""
 
     question: str
-    messages: int
-    shown: int
+    message_count: int
+    transcript_length: int
     tokens: str
+
+
+@dataclass(frozen=True)
+class QuestionAdded:
+    """First step of an answer: the question is in the conversation, and no round has been decoded."""
+
+
+Step = QuestionAdded | sd.Round
+"""A step of an answer."""
 
 
 @dataclass
 class Conversation:
-    """`shown` and `tokens` are the values of the conversation view and of the token view."""
+    """Messages and turns; `transcript` and `tokens` are the values of the conversation and token views."""
 
     messages: list[dict[str, str]] = field(default_factory=list)
-    shown: str = ""
+    transcript: str = ""
     tokens: str = ""
     turns: list[Turn] = field(default_factory=list)
 
     @property
     def question(self) -> str:
-        """What was asked last. Raises PromptError where nothing was."""
+        """The last question. Raises PromptError if there is none."""
         if not self.turns:
             raise sd.PromptError("Nothing has been asked yet. Send a message first.")
         return self.turns[-1].question
 
     def clear(self) -> None:
-        self.messages, self.shown, self.tokens, self.turns = [], "", "", []
+        """Remove everything."""
+        self.messages, self.transcript, self.tokens, self.turns = [], "", "", []
 
     def undo(self) -> None:
-        """Takes back the last question and its answer, if there is one."""
+        """Remove the last question and its answer, if there is one."""
         if self.turns:
             turn = self.turns.pop()
-            self.shown, self.tokens = self.shown[: turn.shown], turn.tokens
-            del self.messages[turn.messages :]
+            self.transcript, self.tokens = self.transcript[: turn.transcript_length], turn.tokens
+            del self.messages[turn.message_count :]
 
     def note(self, text: str) -> None:
-        """A remark of the page's own between the turns."""
-        self.shown += json_line(event="note", text=text)
+        """Add a remark of the page between turns."""
+        self.transcript += json_line(event="note", text=text)
 
     def ask(
         self,
         text: str,
-        engine: Any,
+        engine: sd.ChatEngine,
         settings: sd.Settings,
-        session: Any,
+        session: sd.ChatSession | None,
         cancel: threading.Event,
         system: str = "",
         again: bool = False,
-    ) -> Iterator[Round | None]:
-        """Asks `text` and yields None, then each round after `shown` and `tokens` have grown by it.
+    ) -> Generator[Step]:
+        """Yield the steps of the answer to `text`; the two views have grown by each before it is yielded.
 
-        `system` is the system message that this answer is given under, `again` asks in place of the last
-        question. Raises what the engine raises; if that is before the first round, the conversation is as it
-        was.
+        `system` is the system message of this answer; `again` replaces the last question and its answer.
+        Raises what the engine raises; before the first round, that leaves the conversation unchanged.
         """
         started = time.perf_counter()
-        before = (list(self.messages), self.shown, self.tokens, list(self.turns))
+        before = (list(self.messages), self.transcript, self.tokens, list(self.turns))
         if again:
             self.undo()
-        self.turns.append(Turn(text, len(self.messages), len(self.shown), self.tokens))
+        self.turns.append(Turn(text, len(self.messages), len(self.transcript), self.tokens))
         self.messages.append({"role": "user", "content": text})
         head = [{"role": "system", "content": system}] if system else []
-        self.shown += json_line(event="user", text=text)
-        self.shown += json_line(event="answer", who=engine.info.title, figures=FIGURES)
+        self.transcript += json_line(event="user", text=text)
+        self.transcript += json_line(event="answer", who=engine.info.title, figures=FIGURES)
         self.tokens = token_view.answer_line(len(self.turns), text, asdict(settings))
         live, answer, last = LiveFigures(), [], None
         try:
-            yield None
+            yield QuestionAdded()
             with closing(engine.stream([*head, *self.messages], settings, session, cancel)) as rounds:
                 for rnd in rounds:
                     if last is None:
@@ -106,19 +113,20 @@ class Conversation:
                     yield rnd
         finally:
             if last is None:
-                self.messages, self.shown, self.tokens, self.turns = before
+                self.messages, self.transcript, self.tokens, self.turns = before
             else:
                 self._settle("".join(answer), last)
 
-    def _show_round(self, rnd: Round, live: LiveFigures) -> None:
+    def _show_round(self, rnd: sd.Round, live: LiveFigures) -> None:
         if rnd.text:
-            self.shown += json_line(event="text", text=rnd.text)
+            self.transcript += json_line(event="text", text=rnd.text)
         self.tokens += token_view.round_line(rnd)
-        stats: Stats | None = rnd.stats
-        self.shown += json_line(event="figures", values=final_figures(stats) if stats else live.figures())
+        stats = rnd.stats
+        figures = final_figures(stats) if stats else live.figures()
+        self.transcript += json_line(event="figures", values=figures)
         if rnd.finish_reason is not None:
             remarks = [in_words(stats) if stats else "", ENDINGS.get(rnd.finish_reason, "")]
-            self.shown += json_line(event="end", remarks=[remark for remark in remarks if remark])
+            self.transcript += json_line(event="end", remarks=[remark for remark in remarks if remark])
             self.tokens += token_view.end_line(rnd.finish_reason)
             if stats and stats.dropped_messages:
                 self.note(
@@ -126,10 +134,10 @@ class Conversation:
                     "the answer above was made without them."
                 )
 
-    def _settle(self, answer: str, last: Round) -> None:
-        """Keeps the turn for what follows. An answer without text leaves no turn: templates want text."""
+    def _settle(self, answer: str, last: sd.Round) -> None:
+        """Add the answer to the messages. Without text, its question is removed: templates require text."""
         if last.finish_reason is None:
-            self.shown += json_line(event="end", remarks=["Broken off."])
+            self.transcript += json_line(event="end", remarks=["Broken off."])
         if answer:
             self.messages.append({"role": "assistant", "content": answer})
         else:

@@ -1,4 +1,4 @@
-"""The one loaded pair, shared by every visitor: borrowed for an answer, replaced without breaking one off.
+"""The loaded pair, shared by all visitors: loading, borrowing for an answer, replacement.
 
 Knows the engine's public names; nothing of Gradio or of conversations.
 """
@@ -11,23 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import specdec_core as sd
 
-from .queue import WaitingLine
+from .queue import TurnQueue
 
-Progress = Callable[[str, float | None], None]
-Load = Callable[[Any, Progress], tuple[Any, Any]]
-"""From a preset to an engine and the gate's report; what `Progress` raises ends it, with nothing loaded."""
+Load = Callable[[sd.Preset, sd.Progress, threading.Event], sd.ChatEngine]
+"""Loader of a preset's engine. Setting the event ends it with LoadCancelledError, and nothing is loaded."""
 
 _import_lock = threading.Lock()
 
 
-def import_engine() -> Any:
-    """Engine, imported when first needed: it brings torch and transformers along.
+def import_engine() -> type[sd.Engine]:
+    """Import the engine, and with it torch and transformers; return its class.
 
-    One thread at a time, since transformers' lazy imports fail where two begin them together.
+    One thread at a time: transformers' lazy imports are not thread-safe.
     """
     with _import_lock:
         _leave_a_core()
@@ -36,8 +34,9 @@ def import_engine() -> Any:
 
 @cache
 def _leave_a_core() -> None:
-    """To the server, and to a browser on the same machine: where both cores of two compute, each small
-    product waits for the core that is busy otherwise, and answers in the page take up to twice as long.
+    """Limit torch to all cores but one, which is left to the server and to a browser on the same machine.
+
+    On two cores, a product on both waits for whichever is busy: answers on the page take up to twice as long.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         import torch
@@ -46,7 +45,7 @@ def _leave_a_core() -> None:
 
 
 def has_gpu() -> bool:
-    """Whether pairs would be loaded onto a GPU here. Takes seconds where torch is not imported yet."""
+    """Return True where pairs are loaded onto a GPU. Takes seconds if torch is not imported yet."""
     import_engine()
     import torch
 
@@ -54,115 +53,106 @@ def has_gpu() -> bool:
 
 
 class NothingLoadedError(sd.SpecDecError):
-    """An answer was asked for before a pair was loaded."""
+    """A question before the first load."""
 
 
 class BusyError(sd.SpecDecError):
-    """What was asked for has to wait for something that is under way."""
+    """A request that has to wait for another one in progress."""
 
 
 class LockedError(sd.SpecDecError):
-    """The operator does not let visitors change the pair."""
+    """A load on a page whose operator has fixed the pair."""
 
 
-def load_checked(preset: Any, on_progress: Progress) -> tuple[Any, Any]:
-    """The engine, and the gate's report to show beside it (None where there is no drafter to check).
-
-    Raises what the gate and the engine raise.
-    """
-    engine = import_engine().load(preset, on_progress=on_progress)
-    return engine, engine.report
+def load_engine(preset: sd.Preset, on_progress: sd.Progress, cancel: threading.Event) -> sd.ChatEngine:
+    """Load a pair into this process. Raises what Engine.load raises."""
+    return import_engine().load(preset, on_progress=on_progress, cancel=cancel)
 
 
 @dataclass(eq=False)
 class Loaded:
-    """A loaded pair. `number` tells it from those before and after it."""
+    """A loaded pair. `number` is unique among the pairs of this process; `answers` are in progress; a
+    `retired` pair has been replaced and is unloaded after its last answer.
+    """
 
-    engine: Any
-    preset: Any
+    engine: sd.ChatEngine
+    preset: sd.Preset
     number: int
-    report: Any = None
     answers: int = 0
     retired: bool = False
 
 
 @dataclass(frozen=True)
-class _Request:
-    """A load under way: of which preset, for whom, and whether it was called off."""
+class _LoadInProgress:
+    """A load: the preset's name, the `owner` that may cancel it, and the event that does."""
 
     name: str
-    asked_by: object
+    owner: object
     cancel: threading.Event = field(default_factory=threading.Event)
 
 
 class EngineHolder:
-    """Holds the pair that everybody talks to."""
+    """Owner of the loaded pair. Safe to use from many threads."""
 
-    def __init__(self, load: Load = load_checked) -> None:
-        self.measuring = WaitingLine()
-        """Of those who measure: two at a time would slow each other down."""
+    def __init__(self, load: Load = load_engine) -> None:
+        self.measuring = TurnQueue()
+        """Queue of the comparisons: two at a time would slow each other down."""
         self._load = load
         self._lock = threading.Lock()
-        self._loading: _Request | None = None
+        self._loading: _LoadInProgress | None = None
         self._current: Loaded | None = None
         self._count = 0
 
     @property
     def current(self) -> Loaded | None:
+        """The loaded pair, None before the first load."""
         return self._current
 
     @property
     def loading(self) -> str | None:
-        """The preset on its way, if any."""
-        request = self._loading
-        return None if request is None else request.name
+        """Name of the preset that is being loaded, None if there is none."""
+        load = self._loading
+        return None if load is None else load.name
 
     def require(self) -> Loaded:
-        """The current pair. Raises NothingLoadedError."""
+        """Return the current pair. Raises NothingLoadedError."""
         if self._current is None:
             raise NothingLoadedError("No model is loaded yet. Press Load at the top, then send again.")
         return self._current
 
-    def load(self, preset: Any, on_progress: Progress, asked_by: object = None) -> Loaded:
-        """Loads a preset beside the current pair, then takes its place.
+    def load(self, preset: sd.Preset, on_progress: sd.Progress, owner: object = None) -> Loaded:
+        """Load a preset beside the current pair, then replace that one. Return the new pair.
 
-        Raises what the engine raises, LoadCancelledError once `asked_by` calls it off, both with the current
-        pair still serving, and BusyError while another load is under way. The pair before is unloaded when
-        its last answer has ended.
+        The replaced pair is unloaded after its last answer. Raises what the engine raises, LoadCancelledError
+        after `cancel(owner)`, and BusyError during another load; the current pair then stays loaded.
         """
         with self._lock:
             if self._loading is not None:
                 raise BusyError(f"“{self._loading.name}” is being loaded just now. Try again afterwards.")
-            request = self._loading = _Request(preset.name, asked_by)
-
-        def watched(message: str, fraction: float | None) -> None:
-            if request.cancel.is_set():
-                raise sd.LoadCancelledError(f"Loading {preset.name} was cancelled.")
-            on_progress(message, fraction)
-
+            load = self._loading = _LoadInProgress(preset.name, owner)
         try:
-            engine, report = self._load(preset, watched)
+            engine = self._load(preset, on_progress, load.cancel)
             with self._lock:
                 self._count += 1
-                before, self._current = self._current, Loaded(engine, preset, self._count, report)
-                loaded = self._current
+                loaded = Loaded(engine, preset, self._count)
+                replaced, self._current = self._current, loaded
         finally:
             self._loading = None
-        if before is not None:
-            self._retire(before)
+        if replaced is not None:
+            self._retire(replaced)
         return loaded
 
-    def cancel(self, asked_by: object) -> bool:
-        """Calls off the load that `asked_by` asked for; False where there is none of theirs."""
-        request = self._loading
-        if request is None or request.asked_by is not asked_by:
+    def cancel(self, owner: object) -> bool:
+        """Cancel the load of `owner`. Return False if there is none."""
+        load = self._loading
+        if load is None or load.owner is not owner:
             return False
-        request.cancel.set()
+        load.cancel.set()
         return True
 
     @contextmanager
     def borrow(self) -> Iterator[Loaded]:
-        """The current pair for the length of one answer. Raises NothingLoadedError."""
+        """Keep the current pair loaded for the length of one answer. Raises NothingLoadedError."""
         with self._lock:
             loaded = self.require()
             loaded.answers += 1

@@ -1,4 +1,4 @@
-"""The presets that the page offers: those that ship, one's own, and what is wrong with the broken ones.
+"""Presets on the page: those that ship, those of the operator's folder, and the errors of broken files.
 
 Knows the engine's presets; nothing of components.
 """
@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import specdec_core as sd
 
 
 @dataclass(frozen=True)
 class Presets:
-    """`usable` by name; `broken` holds the error of each file that cannot be used."""
+    """Presets by name: `usable` ones, and the error of each `broken` file."""
 
-    usable: Mapping[str, Any]
+    usable: Mapping[str, sd.Preset]
     broken: Mapping[str, sd.PresetError] = field(default_factory=dict)
 
     @classmethod
     def read(cls, own_folder: str | None = None) -> Presets:
-        """Those that ship and those in `own_folder`, which win over others of the same name.
+        """Read the presets that ship and those in `own_folder`, which win over others of the same name.
 
         Raises PresetError where a folder cannot be read.
         """
@@ -34,11 +33,11 @@ class Presets:
         return cls(usable, broken)
 
     def names(self) -> list[str]:
-        """In the order in which they are offered, the broken ones last."""
+        """Return all names in the order of the page, those of broken files last."""
         return [*self.usable, *self.broken]
 
-    def get(self, name: str) -> Any:
-        """Raises PresetError for one that is broken or not there."""
+    def get(self, name: str) -> sd.Preset:
+        """Return a preset by name. Raises PresetError if its file is broken or missing."""
         if name in self.broken:
             raise self.broken[name]
         if name not in self.usable:

@@ -1,4 +1,4 @@
-"""A line for what only one may do at a time, in which all know their place. Knows not what it is for."""
+"""First-in-first-out queue for work that runs one at a time, with visible positions. Knows no work."""
 
 from __future__ import annotations
 
@@ -7,41 +7,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class WaitingLine:
+class TurnQueue:
+    """Queue of tickets; the first one has its turn. Its length counts that one too."""
+
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._line: list[object] = []
+        self._tickets: list[object] = []
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._tickets)
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
-        """A place at the end of the line, given up when the block is left."""
-        mine = object()
+    def enter(self) -> Iterator[Ticket]:
+        """Join the end of the queue; leave it at the end of the block."""
+        identity = object()
         with self._changed:
-            self._line.append(mine)
+            self._tickets.append(identity)
         try:
-            yield Place(self._changed, self._line, mine)
+            yield Ticket(self._changed, self._tickets, identity)
         finally:
             with self._changed:
-                self._line.remove(mine)
+                self._tickets.remove(identity)
                 self._changed.notify_all()
 
 
-class Place:
-    def __init__(self, changed: threading.Condition, line: list[object], mine: object) -> None:
+class Ticket:
+    """A position in the queue."""
+
+    def __init__(self, changed: threading.Condition, tickets: list[object], identity: object) -> None:
         self._changed = changed
-        self._line = line
-        self._mine = mine
+        self._tickets = tickets
+        self._identity = identity
 
     @property
     def ahead(self) -> int:
-        """How many come first; 0 when it is one's turn."""
-        return self._line.index(self._mine)
+        """Number of tickets before this one; 0 when it has its turn."""
+        return self._tickets.index(self._identity)
 
     def wait(self, timeout_s: float) -> None:
-        """Until somebody has left the line, or `timeout_s` is over."""
+        """Wait for a change of the queue, `timeout_s` at most; return at once if this ticket has its turn."""
         with self._changed:
             if self.ahead:
                 self._changed.wait(timeout_s)

@@ -1,4 +1,4 @@
-"""What only a Hugging Face Space has: ZeroGPU, logins, and a file that names the pair it is for.
+"""Features of Hugging Face Spaces: ZeroGPU, logins, and a file that names the Space's preset.
 
 Knows no models.
 """
@@ -9,26 +9,26 @@ import os
 from pathlib import Path
 
 PRESET_FILE = "space-preset.txt"
-"""Written by scripts/make_space.py, since a Space's front matter cannot set a variable."""
+"""File that scripts/make_space.py writes: a Space's front matter cannot set a variable."""
 
 
 def on_zero_gpu() -> bool:
-    """Whether GPUs are lent to this Space for a call at a time; the platform says so in a variable."""
+    """Return True on a Space with ZeroGPU, which the platform marks with a variable."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def offers_login() -> bool:
-    """Whether visitors may log in with their Hugging Face account: the Space was made with hf_oauth.
+    """Return True on a Space with hf_oauth, where visitors log in with their Hugging Face accounts.
 
-    Elsewhere Gradio would log everybody in as whoever the machine belongs to.
+    Elsewhere Gradio's login would give every visitor the account of the machine's owner.
     """
     return os.environ.get("SYSTEM") == "spaces" and bool(os.environ.get("OAUTH_CLIENT_ID"))
 
 
 def fixed_preset() -> str | None:
-    """The preset that the operator has fixed: SPECDEC_PRESET, else what the Space was made for.
+    """Return the name of the operator's preset: SPECDEC_PRESET, else the Space's file. None if not fixed.
 
-    On ZeroGPU there always is one, for models are put on the GPU before the page is up, or never.
+    ZeroGPU always has one: models are moved to the GPU before the page is up, or never.
     """
     if name := os.environ.get("SPECDEC_PRESET"):
         return name

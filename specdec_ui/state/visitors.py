@@ -1,4 +1,4 @@
-"""Who is on the page: each visitor's conversation and engine session, found by Gradio's session hash.
+"""Visitors of the page: conversation, engine session and traces of each, by Gradio's session hash.
 
 Knows conversations and the shared pair; nothing of components.
 """
@@ -7,54 +7,61 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import specdec_core as sd
-from specdec_core.trace import Round
 
 from ..parts.trace_files import Trace, trace_of
-from .conversation import Conversation
+from .conversation import Conversation, Step
 from .holder import BusyError, EngineHolder, Loaded
 
 IDLE_S = 3600.0
-"""An open page is heard of every few seconds; who was not heard of for this long is gone."""
+"""Time without a request after which a visitor is forgotten; an open page sends one every few seconds."""
 
 KEPT_TRACES = 20
-"""Traces of one visitor that can still be saved."""
+"""Number of a visitor's latest traces that can be saved."""
 
 _BUSY = "An answer is still on its way. Stop it or wait for its end."
 
 
 class Visitor:
-    """One open page, or one client of the API."""
+    """An open page, or a client of the API.
+
+    `displayed_pair` is the number of the pair in the page's status; `awaits_load` is set while the status is
+    that of another visitor's load.
+    """
 
     def __init__(self) -> None:
         self.conversation = Conversation()
         self.traces: dict[int, Trace] = {}
         self._answers = 0
-        self.seen_pair = 0
-        self.waiting = False
+        self.displayed_pair = 0
+        self.awaits_load = False
         self.last_seen = time.monotonic()
         self._busy = threading.Lock()
         self._cancel = threading.Event()
         self._pair: Loaded | None = None
-        self._session: Any = None
+        self._session: sd.ChatSession | None = None
         self._left = False
 
+    @property
+    def session(self) -> sd.ChatSession | None:
+        """Session of the conversation with the pair that answered last."""
+        return self._session
+
     def require_idle(self) -> None:
-        """Raises BusyError while an answer is on its way."""
+        """Raise BusyError during an answer."""
         if self._busy.locked():
             raise BusyError(_BUSY)
 
     def stop(self) -> None:
-        """Ends the answer in progress after its current round."""
+        """End the answer in progress after its current round."""
         self._cancel.set()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """One thing at a time happens to a conversation. Raises BusyError."""
+        """Hold the conversation for one change. Raises BusyError during another one."""
         if not self._busy.acquire(blocking=False):
             raise BusyError(_BUSY)
         try:
@@ -66,29 +73,30 @@ class Visitor:
 
     def ask(
         self, text: str, settings: sd.Settings, holder: EngineHolder, system: str = "", again: bool = False
-    ) -> Iterator[Round | None]:
-        """Asks the loaded pair; `conversation` grows with each item, of which the first is None: asked.
+    ) -> Generator[Step]:
+        """Yield the steps of the loaded pair's answer; `conversation` has grown by each before it is yielded.
 
-        `system` is left out where the pair's template takes no system message; `again` asks in place of the
-        last question. Raises BusyError, NothingLoadedError and what the engine raises. Closing the iterator
-        ends the answer.
+        `system` is left out if the pair's template takes no system message; `again` replaces the last
+        question and its answer. Closing the generator ends the answer. Raises BusyError, NothingLoadedError
+        and what the engine raises.
         """
         with self.work(holder) as (loaded, cancel):
             self._use(loaded)
-            rounds: list[Round] = []
-            if not loaded.engine.info.takes_system_message:
+            engine = loaded.engine
+            rounds: list[sd.Round] = []
+            if not engine.info.takes_system_message:
                 system = ""
-            asked = self.conversation.ask(text, loaded.engine, settings, self._session, cancel, system, again)
-            with closing(asked) as answer:
-                for rnd in answer:
-                    if rnd is not None:
-                        rounds.append(rnd)
-                    if rounds and rounds[-1].finish_reason is not None:
-                        self.keep(text, settings, loaded.engine.info, rounds)
-                    yield rnd
+            steps = self.conversation.ask(text, engine, settings, self._session, cancel, system, again)
+            with closing(steps):
+                for step in steps:
+                    if isinstance(step, sd.Round):
+                        rounds.append(step)
+                        if step.finish_reason is not None:
+                            self.keep(text, settings, engine.info, rounds)
+                    yield step
 
-    def keep(self, prompt: str, settings: sd.Settings, info: Any, rounds: list[Round]) -> None:
-        """Keeps the trace of an answer that came to its end; of many, the latest."""
+    def keep(self, prompt: str, settings: sd.Settings, info: sd.EngineInfo, rounds: list[sd.Round]) -> None:
+        """Keep the trace of a finished answer; of many, the latest KEPT_TRACES."""
         self._answers += 1
         self.traces[self._answers] = trace_of(prompt, settings, info, rounds)
         if len(self.traces) > KEPT_TRACES:
@@ -96,7 +104,7 @@ class Visitor:
 
     @contextmanager
     def work(self, holder: EngineHolder) -> Iterator[tuple[Loaded, threading.Event]]:
-        """The loaded pair, for one thing at a time, and what `stop` sets.
+        """Hold the conversation and the loaded pair; yield the pair, and the event that `stop` sets.
 
         Raises BusyError and NothingLoadedError.
         """
@@ -105,7 +113,7 @@ class Visitor:
             yield loaded, self._cancel
 
     def _use(self, loaded: Loaded) -> None:
-        """A session with `loaded`; says so where the conversation began with another pair."""
+        """Open a session with `loaded`; note the change if the conversation began with another pair."""
         if self._pair is loaded:
             return
         if self._pair is not None and self.conversation.messages:
@@ -114,7 +122,7 @@ class Visitor:
         self._pair, self._session = loaded, loaded.engine.session()
 
     def leave(self) -> None:
-        """The page was closed: ends the answer in progress and gives up the caches."""
+        """End the answer in progress and free the caches, after the page was closed."""
         self._left = True
         self._cancel.set()
         if self._busy.acquire(blocking=False):
@@ -132,7 +140,7 @@ class Visitor:
 class Visitors:
     """All visitors of this server.
 
-    A page says when it is closed; a program that came once and never says so is forgotten after IDLE_S.
+    A page reports that it was closed; a client of the API does not, and is forgotten after IDLE_S.
     """
 
     def __init__(self) -> None:
@@ -143,25 +151,25 @@ class Visitors:
         return len(self._visitors)
 
     def of(self, session_hash: str | None) -> Visitor:
-        """The visitor with that hash, made on the first visit. Without a hash nobody can come back."""
+        """Return the visitor with that hash, created on its first request; a new one each time for None."""
         if session_hash is None:
             return Visitor()
         now = time.monotonic()
         with self._lock:
             if session_hash not in self._visitors:
-                forgotten = [key for key, known in self._visitors.items() if now - known.last_seen > IDLE_S]
-                gone = [self._visitors.pop(key) for key in forgotten]
+                idle = [key for key, known in self._visitors.items() if now - known.last_seen > IDLE_S]
+                forgotten = [self._visitors.pop(key) for key in idle]
                 self._visitors[session_hash] = Visitor()
             else:
-                gone = []
+                forgotten = []
             visitor = self._visitors[session_hash]
             visitor.last_seen = now
-        for old in gone:
-            old.leave()
+        for former in forgotten:
+            former.leave()
         return visitor
 
     def leave(self, session_hash: str | None) -> None:
-        """The visitor's page was closed."""
+        """Remove the visitor, after the page was closed."""
         with self._lock:
             visitor = self._visitors.pop(session_hash, None) if session_hash else None
         if visitor is not None:

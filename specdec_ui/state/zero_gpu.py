@@ -1,7 +1,7 @@
-"""Answers on a Space with ZeroGPU, where a GPU is lent for one call at a time to a process forked for it.
+"""Engine for Spaces with ZeroGPU, where each call has a GPU of its own in a forked worker process.
 
-The weights are loaded here, once, before the page is up; what goes to a worker is plain data, and so is what
-comes back. A worker keeps nothing for the next call. Import it before torch; it knows nothing of components.
+The weights are loaded in this process, once, before the page is up. Plain data goes to a worker and comes
+back; a worker keeps nothing for the next call. Import this before torch. Knows nothing of components.
 """
 
 from __future__ import annotations
@@ -9,144 +9,147 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-# transformers would read weights in threads of its own, where ZeroGPU's stand-in for CUDA is not in force.
+# transformers reads weights in threads, where ZeroGPU's emulation of CUDA is not active.
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 
 import gradio as gr
-import spaces
+import spaces  # pyright: ignore[reportMissingImports] -- installed on Spaces only
 
 import specdec_core as sd
-from specdec_core.metrics import summarize
-from specdec_core.trace import Round
 
-from .holder import Progress, import_engine
+from .holder import import_engine
 
 RUNNER_REASON = (
     "ZeroGPU lends a GPU for one answer at a time, to a process of its own: no CUDA graph and no cache lives "
     "on there, so each message reads its conversation anew"
 )
 QUANTIZATION = "none"
-"""bitsandbytes would quantize on the CPU at every start of the Space (14 million weights a second on two
-cores, so ten minutes for 9 billion), and the GPU that is lent has room for every preset in bfloat16.
+"""Format of the weights: bitsandbytes would quantize on the CPU at every start of the Space (14 million
+weights a second on two cores, ten minutes for 9 billion), and the GPU has room for all presets in bfloat16.
 """
 START_S = 20
-"""For moving the weights onto the GPU, the first forwards and the prompt."""
+"""Time for moving the weights onto the GPU, the first forwards and the prompt."""
 MEASURING_S = 10
 SECONDS_A_TOKEN = 0.05
 LONGEST_S = 120
-"""What a visitor without an account may use in a day."""
+"""Daily quota of a visitor without an account."""
 
 Peer = Literal["assisted", "unassisted"]
+Sampled = Mapping[str, Sequence[int]]
+"""Sampled ids of a conversation's answers, by text."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a worker is asked. `sampled` are the ids of the answers before; `costs` None until measured;
-    `peer` where transformers' own generate is to answer.
+    """Input of a worker. `sampled` are the ids of the answers so far; `costs` are None until measured; `peer`
+    is set if transformers' own generate answers.
     """
 
-    messages: list[dict[str, str]]
+    prompt: sd.Prompt
     settings: sd.Settings
-    sampled: dict[str, list[int]]
-    costs: dict[str, Any] | None
+    sampled: Sampled
+    costs: Mapping[Any, Any] | None
     peer: Peer | None = None
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What the next worker is to know; the last thing that a worker says."""
+    """Last output of a worker: input for the next one."""
 
-    sampled: dict[str, list[int]]
-    costs: dict[str, Any]
+    sampled: Sampled
+    costs: Mapping[Any, Any]
 
 
 @dataclass
 class Session:
     """One conversation: the ids that were sampled for it."""
 
-    sampled: dict[str, list[int]] = field(default_factory=dict)
+    sampled: Sampled = field(default_factory=dict)
 
     def close(self) -> None:
-        """There are no caches to give up."""
+        """Do nothing: workers keep no caches."""
 
 
-_loaded: Any = None
-"""The engine whose weights every worker inherits."""
+_loaded: sd.Engine | None = None
+"""Engine whose weights every worker inherits."""
 _warm = False
-"""Whether this process, a worker, has computed before."""
+"""True in a worker that has computed before."""
 
 
-def load(preset: Any, on_progress: Progress) -> tuple[ZeroGpuEngine, Any]:
-    """The engine and the gate's report. Only the main thread can: in others CUDA has no stand-in.
+def load(preset: sd.Preset, on_progress: sd.Progress, cancel: threading.Event) -> sd.ChatEngine:
+    """Load the weights that every worker inherits. Raises what Engine.load raises.
 
-    Raises what the engine raises.
+    Call it from the main thread: ZeroGPU's emulation of CUDA is not active in others.
     """
     global _loaded
     _loaded = import_engine().load(
-        preset, quantization=QUANTIZATION, on_progress=on_progress, for_workers=True
+        preset, quantization=QUANTIZATION, on_progress=on_progress, cancel=cancel, for_workers=True
     )
-    return ZeroGpuEngine(_loaded), _loaded.report
+    return ZeroGpuEngine(_loaded)
 
 
 class ZeroGpuEngine:
-    """What the page uses of an Engine, each answer made by a worker."""
+    """A ChatEngine whose answers are decoded by workers; `engine` has the weights that they inherit."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: sd.Engine) -> None:
         self.info = replace(engine.info, runner_reason=RUNNER_REASON)
         self.report = engine.report
         self.default_settings = engine.default_settings
-        self.costs: Mapping[str, Any] = {}
-        self._engine = engine
+        self.costs: Mapping[Any, sd.MeasuredCosts] = {}
+        self.engine = engine
 
     def session(self) -> Session:
-        """A conversation; pass it to `stream`."""
+        """Begin a conversation, to be passed to `stream`."""
         return Session()
 
     def stream(
         self,
-        messages: list[dict[str, str]],
+        prompt: sd.Prompt,
         settings: sd.Settings | None = None,
-        session: Session | None = None,
+        session: sd.ChatSession | None = None,
         cancel: threading.Event | None = None,
-    ) -> Iterator[Round]:
-        """As Engine.stream. Raises SpecDecError too where no GPU was to be had, or it was taken back."""
-        return self._ask(messages, settings, session or Session(), cancel)
+    ) -> Generator[sd.Round]:
+        """Yield the rounds of an answer, as Engine.stream does. Raises SpecDecError too if no GPU is free, or
+        the time on it is over.
+        """
+        own = session if isinstance(session, Session) else Session()
+        return self._rounds(prompt, settings, own, cancel)
 
     def peer_stream(
         self,
-        messages: list[dict[str, str]],
+        prompt: sd.Prompt,
         settings: sd.Settings | None = None,
         *,
         assisted: bool,
         cancel: threading.Event | None = None,
-    ) -> Iterator[Round]:
-        """As Engine.peer_stream, and with `stream`'s errors."""
-        return self._ask(messages, settings, Session(), cancel, "assisted" if assisted else "unassisted")
+    ) -> Generator[sd.Round]:
+        """Yield rounds as Engine.peer_stream does, with `stream`'s errors."""
+        return self._rounds(prompt, settings, Session(), cancel, "assisted" if assisted else "unassisted")
 
-    def margin(self, messages: Any, answer: Any, settings: sd.Settings) -> None:
-        """Engine.margin is not worth a GPU's call."""
+    def margin(self, prompt: sd.Prompt, answer: Sequence[int], settings: sd.Settings) -> None:
+        """Return None: a margin is not worth a call of its own on the GPU."""
 
-    def _ask(
+    def _rounds(
         self,
-        messages: list[dict[str, str]],
+        prompt: sd.Prompt,
         settings: sd.Settings | None,
         session: Session,
         cancel: threading.Event | None,
         peer: Peer | None = None,
-    ) -> Iterator[Round]:
+    ) -> Generator[sd.Round]:
         settings = settings or self.default_settings
-        question = Question(messages, settings, session.sampled, dict(self.costs) or None, peer)
+        question = Question(prompt, settings, session.sampled, dict(self.costs) or None, peer)
         started = time.perf_counter()
-        rounds: list[Round] = []
+        rounds: list[sd.Round] = []
         first_token_s = 0.0
         try:
-            with closing(answer(question)) as said:
-                for item in said:
+            with closing(answer(question)) as items:
+                for item in items:
                     if isinstance(item, Learned):
                         session.sampled, self.costs = item.sampled, item.costs
                         continue
@@ -162,12 +165,14 @@ class ZeroGpuEngine:
             raise sd.SpecDecError(_in_words(error, seconds(question))) from error
 
     def unload(self) -> None:
-        """Frees the weights."""
-        self._engine.unload()
+        """Free the weights."""
+        self.engine.unload()
 
 
 def seconds(question: Question) -> int:
-    """How long a GPU is asked for; it is taken back then. Less is had sooner, and more of it in a day."""
+    """Return the time on a GPU to request for an answer, in s. Shorter requests wait less and use less of the
+    daily quota.
+    """
     longest = START_S + SECONDS_A_TOKEN * question.settings.max_new_tokens
     if question.costs is None:
         longest += MEASURING_S
@@ -175,38 +180,43 @@ def seconds(question: Question) -> int:
 
 
 @spaces.GPU(duration=seconds)
-def answer(question: Question) -> Iterator[Round | Learned | sd.SpecDecError]:
-    """In a worker: the rounds, and at last what was learned; an error that is fit to be shown, as it is."""
+def answer(question: Question) -> Generator[sd.Round | Learned | sd.SpecDecError]:
+    """Yield, in a worker, the rounds of an answer, then Learned; a SpecDecError is yielded, not raised."""
     global _warm
+    assert _loaded is not None, "load() runs before the first worker is forked"
     try:
         if not _warm:
             _loaded.warm_up(question.costs)
             _warm = True
         elif question.costs:
-            _loaded.costs.update(question.costs)
+            _loaded.pair.costs.update(question.costs)
         session = _loaded.session(question.sampled)
         if question.peer is None:
-            yield from _loaded.stream(question.messages, question.settings, session)
+            yield from _loaded.stream(question.prompt, question.settings, session)
         else:
             assisted = question.peer == "assisted"
-            yield from _loaded.peer_stream(question.messages, question.settings, assisted=assisted)
+            yield from _loaded.peer_stream(question.prompt, question.settings, assisted=assisted)
         yield Learned(session.sampled, dict(_loaded.costs))
     except sd.SpecDecError as error:
         yield error
 
 
-def _cancelled(rounds: list[Round], first_token_s: float) -> Round:
-    """The last round as the answer's end."""
-    stats = summarize(rounds, time_to_first_token_s=first_token_s, prompt_tokens=0)
+def _cancelled(rounds: list[sd.Round], first_token_s: float) -> sd.Round:
+    """Return the last round as the end of a cancelled answer."""
+    stats = sd.summarize(rounds, time_to_first_token_s=first_token_s, prompt_tokens=0)
     return replace(rounds[-1], finish_reason="cancelled", stats=stats)
 
 
-def _in_words(error: gr.Error, asked_s: int) -> str:
-    """What ZeroGPU said, and what to do."""
-    said = f"{error.title}: {error.message}".rstrip(". ")
-    if "aborted" in said:
+def _in_words(error: gr.Error, requested_s: int) -> str:
+    """Return ZeroGPU's error with advice."""
+    problem = f"{error.title}: {error.message}".rstrip(". ")
+    if "aborted" in problem:
         return (
-            f"{said}. The answer took longer than the {asked_s} seconds that it had the GPU for, or its "
-            "worker broke off. Set a shorter “Longest answer” and send again."
+            f"{problem}. The answer took longer than the {requested_s} seconds that it had the GPU for, or "
+            "its worker broke off. Set a shorter “Longest answer” and send again."
         )
-    return f"{said}. Try again later, or set a shorter “Longest answer”: it asks for less time."
+    return f"{problem}. Try again later, or set a shorter “Longest answer”: it asks for less time."
+
+
+if TYPE_CHECKING:
+    _: type[sd.ChatEngine] = ZeroGpuEngine

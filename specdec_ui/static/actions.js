@@ -1,31 +1,33 @@
-// What can be done with a turn: its buttons, and the copying of text. Knows nothing of where turns come from.
-const SAID_FOR_MS = 2000;
+// Actions on a turn: its buttons, copying, and the editor of a message. Knows nothing of the conversation.
+import { make } from "./dom.js";
 
-// A button whose name goes on for who cannot see what it stands beside.
-function actionButton(name, rest, className) {
+const CONFIRMATION_MS = 2000;
+
+// A button whose name has a `rest` that only screen readers read.
+export function actionButton(name, rest, className) {
   const button = make("button", className, name);
   button.type = "button";
   button.append(make("span", "only-read-out", " " + rest));
   return button;
 }
 
-function copyButton(rest) {
+export function copyButton(rest) {
   return actionButton("Copy", rest, "turn-action copy");
 }
 
-function say(button, text) {
+function confirm(button, text) {
   const name = button.firstChild;
   const before = button.dataset.name || name.data;
   button.dataset.name = before;
   name.data = text;
-  setTimeout(() => (name.data = before), SAID_FOR_MS);
+  setTimeout(() => (name.data = before), CONFIRMATION_MS);
 }
 
-async function copy(text, button) {
-  say(button, (await copied(text, button)) ? "Copied" : "Not copied: select the text");
+export async function copy(text, button) {
+  confirm(button, (await copied(text, button)) ? "Copied" : "Not copied: select the text");
 }
 
-// Pages that are not served over https have no clipboard of their own; a selected text area does there.
+// Pages without https have no clipboard API; there the selection of a text area is copied.
 async function copied(text, button) {
   try {
     await navigator.clipboard.writeText(text);
@@ -42,8 +44,8 @@ async function copied(text, button) {
   }
 }
 
-// A text that can be changed in place of `shown`. Calls `onSend` with it; it stays until it is closed.
-function openEditor(shown, text, onSend) {
+// An editor in the place of the element `original`. It calls `onSend` with the text and stays open until it is closed.
+export function openEditor(original, text, onSend) {
   const form = make("form", "turn-edit");
   const area = make("textarea");
   area.value = text;
@@ -57,7 +59,7 @@ function openEditor(shown, text, onSend) {
   form.append(area, buttons);
   const close = () => {
     form.remove();
-    shown.hidden = false;
+    original.hidden = false;
   };
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -70,8 +72,8 @@ function openEditor(shown, text, onSend) {
     event.preventDefault();
     onSend(area.value);
   });
-  shown.hidden = true;
-  shown.after(form);
+  original.hidden = true;
+  original.after(form);
   area.focus();
   return { area, close };
 }

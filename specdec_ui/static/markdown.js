@@ -1,11 +1,15 @@
-// Markdown as it streams, as nodes. markdown-it only reads here, and none of its HTML is used: what it finds
-// becomes the elements named below with text nodes in them, so that nothing in a text can run or fetch. Images,
-// links, HTML and formulas are no part of it; they are shown as the text that they are.
+// Streamed markdown as DOM nodes. Only markdown-it's parser is used, none of its HTML: its tokens become the elements
+// listed below with text nodes in them, so that nothing in a text can run or fetch. Images, links, HTML and formulas
+// are disabled and stay text.
+import { copyButton } from "./actions.js";
+import { make } from "./dom.js";
+import "./vendor/markdown-it.umd.min.js";
+
 const DEEPEST = 100;
 const DEEPEST_LIST = 8;
 const REST = 4;
-const reader = markdownit({ html: false, breaks: true, maxNesting: DEEPEST });
-reader.disable(["image", "link", "autolink", "html_inline", "html_block", "reference", "entity"]);
+const parser = globalThis.markdownit({ html: false, breaks: true, maxNesting: DEEPEST });
+parser.disable(["image", "link", "autolink", "html_inline", "html_block", "reference", "entity"]);
 
 const ELEMENTS = {
   paragraph_open: "p",
@@ -24,7 +28,7 @@ const ELEMENTS = {
 };
 const READ_IN_THEIR_OWN_DIRECTION = new Set(["p", "ul", "ol", "th", "td"]);
 
-// --- what the text says ---------------------------------------------------------------------------------
+// --- parsing ---------------------------------------------------------------------------------
 
 const FORMULA =
   /\$\$[^]{1,2000}?\$\$|\$(?![\s$])(?:[^$\n]{0,500}?[^\s$\\])?\$(?!\d)|\\\([^]{1,2000}?\\\)|\\\[[^]{1,2000}?\\\]/y;
@@ -35,23 +39,23 @@ function passOver(state, silent, length) {
   return true;
 }
 
-reader.inline.ruler.before("escape", "formula", (state, silent) => {
+parser.inline.ruler.before("escape", "formula", (state, silent) => {
   FORMULA.lastIndex = state.pos;
-  const found = FORMULA.exec(state.src);
-  if (found) return passOver(state, silent, found[0].length);
+  const formula = FORMULA.exec(state.src);
+  if (formula) return passOver(state, silent, formula[0].length);
   const begun = state.tokens === state.env.open && /^(\\[([]|\$\$)/.test(state.src.slice(state.pos, state.pos + 2));
   return begun && passOver(state, silent, state.posMax - state.pos);
 });
 
-// While an answer grows, code and emphasis opened at its end look as if they were closed there. `env.open` is
-// where the tokens of the text at its end go.
-reader.core.ruler.before("inline", "open_end", (state) => {
+// In a growing answer, code and emphasis that are open at its end are treated as closed there. `env.open` is the list
+// of tokens of the last text.
+parser.core.ruler.before("inline", "open_end", (state) => {
   const last = state.tokens.findLast((token) => token.nesting >= 0);
   const growing = state.env.growing && last && last.type === "inline" && !/\n[ \t]*\n\s*$/.test(state.src);
   state.env.open = growing ? last.children : null;
 });
 
-reader.inline.ruler.before("backticks", "open_code", (state, silent) => {
+parser.inline.ruler.before("backticks", "open_code", (state, silent) => {
   if (state.tokens !== state.env.open || state.src[state.pos] !== "`") return false;
   const [marks] = /^`+/.exec(state.src.slice(state.pos));
   const rest = state.src.slice(state.pos + marks.length);
@@ -61,7 +65,7 @@ reader.inline.ruler.before("backticks", "open_code", (state, silent) => {
   return true;
 });
 
-reader.inline.ruler2.after("balance_pairs", "open_emphasis", (state) => {
+parser.inline.ruler2.after("balance_pairs", "open_emphasis", (state) => {
   if (state.tokens !== state.env.open) return;
   const open = [];
   let paired = -1;
@@ -132,8 +136,8 @@ function fill(into, tokens) {
   return into;
 }
 
-// Makes the children of `old` from the one at `from` on what those of `fresh` are, and keeps what is the same:
-// a selection in it, the focus on a button, how far it was scrolled.
+// Updates the children of `old`, from the one at `from`, to those of `fresh`. Equal nodes stay, and with them a
+// selection, the focus and the scroll position.
 function patch(old, fresh, from = 0) {
   const had = [...old.childNodes].slice(from);
   const wanted = [...fresh.childNodes];
@@ -155,7 +159,7 @@ function patch(old, fresh, from = 0) {
 
 // --- an answer ------------------------------------------------------------------------------------------
 
-// The text without what may still turn into something else: marks at its end, a last line of marks alone.
+// The text without an end that later text may change: trailing marks, or a last line of nothing but marks.
 function settled(text) {
   return text.replace(/(^|\n)[ \t>]*(?:[-+*_=#`~|:]+|\d{1,9}[.)]?)[ \t]*$/, "$1").replace(/[*_~`]+$/, "");
 }
@@ -166,10 +170,10 @@ function offsetOfLine(text, line) {
   return at;
 }
 
-// An answer's text, shown in `box`. Blocks that later text cannot change are made once: those before one whose
-// first line is whole. Only what follows them is read again when more has come, and that seldom enough to
-// leave the page at least REST times the time that it takes, as a very long list does.
-function markdownText(box) {
+// An answer's text in `box`. Blocks that later text cannot change, those before a block with a complete first line,
+// are made once. Only the rest is parsed again for new text, with pauses of REST times its duration: a very long list
+// would block the page otherwise.
+export function markdownText(box) {
   let whole = "";
   let source = "";
   let fixedText = 0;
@@ -194,7 +198,7 @@ function markdownText(box) {
       later = null;
       const rest = source.slice(fixedText);
       const text = ended ? rest : settled(rest);
-      const tokens = reader.parse(text, { growing: !ended });
+      const tokens = parser.parse(text, { growing: !ended });
       if (tokens.some((token) => token.level >= DEEPEST - 1)) {
         patch(box, make("div", "", text), fixedNodes);
         return;

@@ -1,28 +1,29 @@
-// All that is known of one round, below the tokens. Knows round lines, not where they come from.
-const GAMMA_REASONS = {
-  fixed: "as the settings ask",
-  baseline: "plain decoding: nothing is drafted",
-  prefill: "the prompt is being read",
-};
-const DRAFTED = new Set(["accepted", "rejected", "untested"]);
+// The panel with all facts of one round, below the tokens. Knows round lines, not their source.
+import data from "./data.js";
+import { make, term } from "./dom.js";
+import { fill, percent, quoted } from "./token_text.js";
+import { isDrafted, isEmitted } from "./token_kinds.js";
 
-function reasonInWords(reason) {
-  const [, first, rest] = /^(?:auto: )?([^,]*)(.*)$/s.exec(reason);
-  const words = (GAMMA_REASONS[first] || first) + rest;
-  return (reason.startsWith("auto: ") ? "chosen for this round: " + words : words).slice(0, 200);
+const REASONS = new Map(Object.entries(data.gammaReasons));
+
+// The reason for a round's gamma. Traces of early versions have a text in place of a code; it is shown unchanged.
+function reasonInWords(reason, gain, cut) {
+  const words = REASONS.get(reason);
+  if (words === undefined) return reason;
+  return words.replace("{gain}", gain === null ? "–" : gain.toFixed(2)) + (cut ? data.gammaCut : "");
 }
 
-// The round in a sentence or two.
+// A round in a sentence or two.
 function roundInWords(tokens) {
   const of = (kind) => tokens.filter(([each]) => each === kind);
-  const [stood, rejected, untested] = ["accepted", "rejected", "untested"].map(of);
-  const drafted = stood.length + rejected.length + untested.length;
-  const own = tokens.find(([kind]) => !DRAFTED.has(kind));
+  const [accepted, rejected, untested] = ["accepted", "rejected", "untested"].map(of);
+  const drafted = accepted.length + rejected.length + untested.length;
+  const own = tokens.find(([kind]) => !isDrafted(kind));
   const named = ([, text]) => quoted(text.trim() || text);
   const drafts = (count) => (count === 1 ? "1 draft" : count + " drafts");
   if (!drafted) return `Nothing was drafted: the target gave ${named(own)} in a step of its own.`;
   if (rejected.length) {
-    const kept = stood.length ? `${stood.length} of ${drafts(drafted)} stood` : "No draft stood";
+    const kept = accepted.length ? `${accepted.length} of ${drafts(drafted)} stood` : "No draft stood";
     const instead = own ? ` and put ${named(own)} in its place` : "";
     const rest = untested.length ? ` So ${drafts(untested.length)} after it never came to be tested.` : "";
     return `${kept}: the target rejected ${named(rejected[0])}${instead}.${rest}`;
@@ -31,8 +32,8 @@ function roundInWords(tokens) {
   return own ? `${all}, and the target added ${named(own)}.` : `${all}; the answer ended there.`;
 }
 
-// `onMove(at, from)`: round `at` is shown now; null when the panel was closed, by the keyboard or a button.
-function roundPanel(box, onMove) {
+// Calls `onMove(at, from)` when it shows round `at`; `at` is null when the panel was closed.
+export function roundPanel(box, onMove) {
   const part = (name) => box.querySelector(".round-" + name);
   const [title, before, after, close] = ["title", "before", "after", "close"].map(part);
   const milliseconds = (x) => (x < 10 ? x.toFixed(2) : x.toFixed(1)) + " ms";
@@ -49,13 +50,14 @@ function roundPanel(box, onMove) {
       row.lastChild.append(...value);
       facts.append(row);
     };
-    const drafted = line.tokens.filter(([kind]) => DRAFTED.has(kind)).length;
-    const given = line.tokens.filter(([kind]) => KEPT.has(kind)).length;
-    add("tokens given", "Tokens that this round added to the answer.", String(given));
+    const drafted = line.tokens.filter(([kind]) => isDrafted(kind)).length;
+    const emitted = line.tokens.filter(([kind]) => isEmitted(kind)).length;
+    add("tokens given", "Tokens that this round added to the answer.", String(emitted));
     if (line.gamma) {
-      const [gamma, reason] = line.gamma;
+      const [gamma, ...reason] = line.gamma;
       const fewer = gamma > drafted ? `, ${drafted} proposed` : "";
-      add("gamma", "How many drafts the round asks for.", `${gamma}${fewer}`, make("small", "", reasonInWords(reason)));
+      const words = make("small", "", reasonInWords(...reason));
+      add("gamma", "How many drafts the round asks for.", `${gamma}${fewer}`, words);
     }
     if (line.ms) {
       const [draft, verify, overhead] = line.ms;
@@ -78,7 +80,7 @@ function roundPanel(box, onMove) {
       const token = make("span", "token-sample");
       token.dataset.kind = kind;
       fill(token, text, false);
-      row.append(make("td", "", DRAFTED.has(kind) ? String(which + 1) : ""), make("td"));
+      row.append(make("td", "", isDrafted(kind) ? String(which + 1) : ""), make("td"));
       row.lastChild.append(token);
       row.append(make("td", "", percent(p)), make("td", "", percent(q)), make("td", "", kind));
       rows.append(row);

@@ -1,26 +1,18 @@
-// A token as nodes. Its text only ever becomes text nodes: nothing in it can run or fetch.
-const NAMES = {
-  accepted: "accepted draft",
-  rejected: "rejected draft",
-  untested: "untested draft",
-  correction: "correction by the target",
-  bonus: "bonus token of the target",
-  plain: "token of the target, not drafted",
-};
-const KEPT = new Set(["accepted", "correction", "bonus", "plain"]);
+// A token's text as nodes. It only ever becomes text nodes: nothing in it can run or fetch.
+import { make } from "./dom.js";
 
 const INVISIBLE = /[\n\r\t\u0000-\u001f\u007f-\u00a0\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]/;
 const MARKS = { "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
 
-const percent = (x) => (x === null || x === undefined ? "–" : (100 * x).toFixed(x > 0 && x < 0.1 ? 2 : 1) + " %");
+export const percent = (x) => (x === null || x === undefined ? "–" : (100 * x).toFixed(x > 0 && x < 0.1 ? 2 : 1) + " %");
 
-function mark(sign) {
+export function mark(sign) {
   return make("span", "token-mark", sign);
 }
 
-// Fills a token with its text; a space standing alone and what cannot be seen are made visible. The space
-// before a word is no part of its body, so that no mark runs through it where a line ends.
-function fill(span, text, breaksLines) {
+// Fills a token with its text; spaces without a word and invisible characters are made visible. The space before a
+// word is outside the token's body, so that no decoration runs through it at a line break.
+export function fill(span, text, breaksLines) {
   const body = make("span", "token-body");
   if (text === "") {
     body.append(mark("∅"));
@@ -44,6 +36,6 @@ function fill(span, text, breaksLines) {
 }
 
 // The token in a sentence.
-function quoted(text) {
+export function quoted(text) {
   return text === "" ? "a token without text" : "“" + text.replace(/\n/g, "↵") + "”";
 }

@@ -1,25 +1,26 @@
-"""A trace as a picture to share: one SVG file that needs nothing else, with the marks of the token view.
+"""A trace as a picture to share: one self-contained SVG file with the marks of the token view.
 
-Set in columns of a fixed width, so that it looks alike wherever it is opened. Text in, escaped XML out.
+Set in columns of a fixed width, so that it looks the same in every viewer.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 
-from specdec_core.trace import Token
+import specdec_core as sd
 
 from ..parts.figures import number
-from ..parts.token_view import LEGEND
 from ..parts.trace_files import Trace, drafting_in_words
+from ..parts.trace_words import TOKEN_KINDS
 
 COLUMNS = 100
+"""Columns in a row of text."""
 _COLUMN, _ROW, _EDGE, _SIZE = 8.4, 27, 32, 14
-_WIDTH = COLUMNS * _COLUMN + 2 * _EDGE
+_WIDTH = round(COLUMNS * _COLUMN + 2 * _EDGE)
+_TOP = 116
+_LEGEND_ROW = 22
 
 INK = {  # ink and paper of each kind, as in the page's light colours
     "accepted": ("#14532d", "#e2f3e6"),
@@ -30,19 +31,19 @@ INK = {  # ink and paper of each kind, as in the page's light colours
     "plain": ("#1d2430", "none"),
 }
 _STYLE = {
-    "rejected": 'text-decoration="line-through"',
-    "untested": 'font-style="italic"',
-    "correction": 'font-weight="700"',
-    "bonus": 'font-weight="600"',
+    "rejected": {"text_decoration": "line-through"},
+    "untested": {"font_style": "italic"},
+    "correction": {"font_weight": "700"},
+    "bonus": {"font_weight": "600"},
 }
 _SIGN = {"correction": "•", "bonus": "+"}
 _MARKS = {"\n": "↵", "\r": "␍", "\t": "⇥"}
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SOFT = "#525b6b"
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """A piece of a token in its row and column."""
+class _Piece:
+    """A token, or a part of one that fits into its row, with its row and column."""
 
     row: int
     column: int
@@ -51,29 +52,44 @@ class _Placed:
 
 
 def picture(trace: Trace) -> str:
-    """The SVG file."""
-    placed = list(_place(trace))
-    rows = max((piece.row for piece in placed), default=0) + 1
-    top = 116
-    legend_top = top + rows * _ROW + 24
-    height = legend_top + 22 * len(LEGEND) + 24
+    """Return the picture as the text of an SVG file."""
+    pieces = list(_layout(trace))
+    rows = max((piece.row for piece in pieces), default=0) + 1
+    legend_top = _TOP + rows * _ROW + 24
+    height = legend_top + _LEGEND_ROW * len(TOKEN_KINDS) + 24
     heading, facts = _heading(trace)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH:.0f}" height="{height}" '
-        f'viewBox="0 0 {_WIDTH:.0f} {height}" font-family="ui-monospace, Menlo, Consolas, monospace" '
-        f'font-size="{_SIZE}">',
-        f"<title>{_text(heading)}</title><desc>{_text(facts)}</desc>",
-        f'<rect width="{_WIDTH:.0f}" height="{height}" rx="12" fill="#ffffff"/>',
-        f'<text x="{_EDGE}" y="42" font-size="18" font-weight="700" fill="#1d2430">{_text(heading)}</text>',
-        f'<text x="{_EDGE}" y="66" fill="#525b6b">{_text(facts)}</text>',
-        f'<text x="{_EDGE}" y="90" fill="#525b6b">{_text(_clip("Prompt: " + trace.prompt))}</text>',
+    prompt = _clip("Prompt: " + trace.prompt)
+    elements = [
+        sd.svg_element("title", heading),
+        sd.svg_element("desc", facts),
+        sd.svg_element("rect", width=_WIDTH, height=height, rx=12, fill="#ffffff"),
+        sd.svg_element("text", heading, x=_EDGE, y=42, font_size=18, font_weight=700, fill="#1d2430"),
+        sd.svg_element("text", facts, x=_EDGE, y=66, fill=_SOFT),
+        sd.svg_element("text", prompt, x=_EDGE, y=90, fill=_SOFT),
     ]
-    parts += [_draw(piece, top) for piece in placed]
-    for at, (kind, meaning) in enumerate(LEGEND):
-        y = legend_top + 22 * at
-        parts.append(_draw(_Placed(0, 0, _SIGN.get(kind, "") + kind, kind), y))
-        parts.append(f'<text x="{_EDGE + 13 * _COLUMN:.1f}" y="{y + 18}" fill="#525b6b">{meaning}</text>')
-    return "\n".join([*parts, "</svg>", ""])
+    for piece in pieces:
+        elements += _draw(piece, _TOP)
+    elements += _legend(legend_top)
+    drawing = sd.svg_element(
+        "svg",
+        *elements,
+        xmlns="http://www.w3.org/2000/svg",
+        width=_WIDTH,
+        height=height,
+        viewBox=f"0 0 {_WIDTH} {height}",
+        font_family="ui-monospace, Menlo, Consolas, monospace",
+        font_size=_SIZE,
+    )
+    return drawing + "\n"
+
+
+def _legend(top: int) -> list[sd.SvgElement]:
+    elements = []
+    for at, (kind, words) in enumerate(TOKEN_KINDS.items()):
+        y = top + _LEGEND_ROW * at
+        elements += _draw(_Piece(0, 0, _SIGN.get(kind, "") + kind, kind), y)
+        elements.append(sd.svg_element("text", words.meaning, x=_EDGE + 13 * _COLUMN, y=y + 18, fill=_SOFT))
+    return elements
 
 
 def _heading(trace: Trace) -> tuple[str, str]:
@@ -91,8 +107,8 @@ def _heading(trace: Trace) -> tuple[str, str]:
     return _clip(str(trace.pair.get("title") or "An answer"), 70), _clip(" · ".join(figures))
 
 
-def _place(trace: Trace) -> Iterator[_Placed]:
-    """Every token in rows of COLUMNS, a gap after each round."""
+def _layout(trace: Trace) -> Iterator[_Piece]:
+    """Lay every token out in rows of COLUMNS, with a gap after each round."""
     row = column = 0
     for rnd in trace.rounds:
         for token in rnd.tokens:
@@ -101,7 +117,7 @@ def _place(trace: Trace) -> Iterator[_Placed]:
                     row, column = row + 1, 0
                 while piece:
                     fits = _fitting(piece, COLUMNS - column)
-                    yield _Placed(row, column, fits, token.kind)
+                    yield _Piece(row, column, fits, token.kind)
                     column += _columns(fits)
                     piece = piece[len(fits) :]
                     if piece:
@@ -111,9 +127,11 @@ def _place(trace: Trace) -> Iterator[_Placed]:
         column += 1 if column else 0
 
 
-def _pieces(token: Token) -> Iterator[tuple[str, bool]]:
-    """The token's text with what cannot be seen made visible, cut after the line ends that were emitted."""
-    text = "".join(map(_visible, _NOT_XML.sub("\ufffd", token.text))) or "∅"
+def _pieces(token: sd.Token) -> Iterator[tuple[str, bool]]:
+    """Yield the token's text as pieces (text, ends a line), cut after the line ends that were emitted, with
+    invisible characters made visible.
+    """
+    text = "".join(map(_visible, token.text)) or "∅"
     word = text.lstrip(" ")
     text = text[: len(text) - len(word)] + _SIGN.get(token.kind, "") + word
     if token.kind in ("rejected", "untested"):
@@ -129,12 +147,14 @@ def _pieces(token: Token) -> Iterator[tuple[str, bool]]:
 def _visible(char: str) -> str:
     if char in _MARKS:
         return _MARKS[char]
+    if char < " ":  # XML allows no other control characters
+        return "\ufffd"
     category = unicodedata.category(char)
     return "·" if category in ("Cc", "Cf", "Zl", "Zp") else char
 
 
 def _columns(text: str) -> int:
-    """How many columns of a fixed-width font the text takes."""
+    """Return the width of the text in columns of a fixed-width font."""
     wide = {"W": 2, "F": 2}
     return sum(
         0 if unicodedata.combining(char) else wide.get(unicodedata.east_asian_width(char), 1) for char in text
@@ -142,7 +162,7 @@ def _columns(text: str) -> int:
 
 
 def _fitting(text: str, room: int) -> str:
-    """The longest beginning that fits; at least one character, so that there is an end."""
+    """Return the longest prefix that fits, of at least one character so that the layout advances."""
     taken = 0
     for at, char in enumerate(text):
         taken += _columns(char)
@@ -151,7 +171,7 @@ def _fitting(text: str, room: int) -> str:
     return text
 
 
-def _draw(piece: _Placed, top: float) -> str:
+def _draw(piece: _Piece, top: int) -> list[sd.SvgElement]:
     word = piece.text.lstrip(" ")
     indent = _columns(piece.text) - _columns(word)
     if not word:
@@ -160,26 +180,32 @@ def _draw(piece: _Placed, top: float) -> str:
     x = _EDGE + (piece.column + indent) * _COLUMN
     y = top + piece.row * _ROW
     width = max(_columns(word), 1) * _COLUMN
-    drawn = ""
+    elements = []
     if paper != "none":
-        drawn += f'<rect x="{x:.1f}" y="{y + 2}" width="{width:.1f}" height="22" rx="3" fill="{paper}"/>'
+        elements.append(sd.svg_element("rect", x=x, y=y + 2, width=width, height=22, rx=3, fill=paper))
     if piece.kind in ("accepted", "untested"):
-        dashes = ' stroke-dasharray="2 2"' if piece.kind == "untested" else ""
-        drawn += (
-            f'<line x1="{x:.1f}" x2="{x + width:.1f}" y1="{y + 23}" y2="{y + 23}" stroke="{ink}" '
-            f'stroke-width="1.5"{dashes}/>'
+        dashes = {"stroke_dasharray": "2 2"} if piece.kind == "untested" else {}
+        elements.append(
+            sd.svg_element(
+                "line", x1=x, x2=x + width, y1=y + 23, y2=y + 23, stroke=ink, stroke_width=1.5, **dashes
+            )
         )
-    style = _STYLE.get(piece.kind, "")
-    return drawn + (
-        f'<text x="{x:.1f}" y="{y + 18}" textLength="{width:.1f}" lengthAdjust="spacingAndGlyphs" '
-        f'fill="{ink}" xml:space="preserve" {style}>{_text(word)}</text>'
+    elements.append(
+        sd.svg_element(
+            "text",
+            word,
+            x=x,
+            y=y + 18,
+            textLength=width,
+            lengthAdjust="spacingAndGlyphs",
+            fill=ink,
+            xml_space="preserve",
+            **_STYLE.get(piece.kind, {}),
+        )
     )
+    return elements
 
 
 def _clip(text: str, most: int = COLUMNS) -> str:
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _text(text: str) -> str:
-    return escape(_NOT_XML.sub("\ufffd", text))

@@ -1,6 +1,6 @@
 """The Traces tab: an answer of this page, or one from a file, in the token view; saved as JSON or picture.
 
-Lays components out and wires them; what a trace is and how it is drawn is elsewhere.
+Lays components out and wires them; trace files and pictures are made elsewhere.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import gradio as gr
 import specdec_core as sd
 
 from ..parts import token_view
-from ..parts.assets import json_line, script
+from ..parts.assets import json_line, view_script
 from ..parts.figures import in_words, number
-from ..parts.frames import notice
+from ..parts.frames import QUIET, notice
 from ..parts.terms import term
 from ..parts.trace_files import Trace, drafting_in_words, file_name, from_json, to_json
 from ..state.visitors import Visitors
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 
 def traces_tab(visitors: Visitors) -> None:
-    """Builds the tab inside the Blocks being built."""
+    """Build the tab inside the Blocks being built."""
     with gr.Tab("Traces", id="traces") as tab:
         gr.HTML(_INTRO, apply_default_css=False)
         with gr.Row(elem_classes="load-controls trace-controls"):
@@ -41,7 +41,7 @@ def traces_tab(visitors: Visitors) -> None:
             )
             save = gr.Button("Save JSON", elem_id="trace-save", min_width=130, interactive=False)
             draw = gr.Button("Save picture", elem_id="trace-draw", min_width=130, interactive=False)
-            opened = gr.UploadButton("Open a file", type="binary", elem_id="trace-open", min_width=130)
+            file = gr.UploadButton("Open a file", type="binary", elem_id="trace-open", min_width=130)
         facts = gr.HTML("", elem_id="trace-facts", apply_default_css=False)
         view = token_view.token_view(
             "trace-view", "trace", label="the chosen answer", empty=_EMPTY, chooser=False
@@ -49,7 +49,7 @@ def traces_tab(visitors: Visitors) -> None:
         saved = gr.HTML(
             "",
             html_template="<span></span>",
-            js_on_load=script("lines.js", "downloads.js"),
+            js_on_load=view_script("downloads.js"),
             apply_default_css=False,
             elem_id="trace-saved",
         )
@@ -73,16 +73,15 @@ def traces_tab(visitors: Visitors) -> None:
             return [gr.skip(), notice(str(error)), *[gr.skip()] * 4]
 
     parts = [facts, view, chosen, save, draw]
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    tab.select(on_select, chosen, [answers, *parts], queue=False, **quiet)
-    answers.input(on_choose, answers, parts, queue=False, **quiet)
-    opened.upload(on_open, opened, [answers, *parts], **quiet)
-    save.click(lambda trace: _file(trace, "json"), chosen, saved, **quiet)
-    draw.click(lambda trace: _file(trace, "svg"), chosen, saved, **quiet)
+    tab.select(on_select, chosen, [answers, *parts], queue=False, **QUIET)
+    answers.input(on_choose, answers, parts, queue=False, **QUIET)
+    file.upload(on_open, file, [answers, *parts], **QUIET)
+    save.click(lambda trace: _file(trace, "json"), chosen, saved, **QUIET)
+    draw.click(lambda trace: _file(trace, "svg"), chosen, saved, **QUIET)
 
 
 def show(trace: Trace) -> list[Any]:
-    """Facts, token view, state and both buttons for a trace."""
+    """Return the values of facts, token view, state and both buttons for a trace."""
     lines = [token_view.answer_line(next(_numbers), trace.prompt, trace.settings)]
     lines += [token_view.round_line(rnd) for rnd in trace.rounds]
     lines.append(token_view.end_line(trace.finish_reason or ""))
@@ -91,7 +90,7 @@ def show(trace: Trace) -> list[Any]:
 
 
 def facts_html(trace: Trace) -> str:
-    """What was asked, of which pair, and how it went; every value is escaped."""
+    """Return prompt, pair, settings and figures of a trace as HTML; every value is escaped."""
     pair, stats = trace.pair, trace.stats
     values = {
         "pair": pair.get("title"),
@@ -122,7 +121,7 @@ def facts_html(trace: Trace) -> str:
 
 
 def _file(trace: Trace | None, ending: str) -> Any:
-    """The line that makes the browser save the trace."""
+    """The line for downloads.js that makes the browser save the trace."""
     if trace is None:
         return gr.skip()
     text, kind = (

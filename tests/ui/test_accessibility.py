@@ -1,8 +1,10 @@
-"""No tab, light or dark, breaks a rule of WCAG 2.2, level A or AA, that axe-core can check."""
+"""Accessibility: axe-core's rules of WCAG 2.2, levels A and AA, on every tab, light and dark."""
 
 import pytest
 
+from tests.support.chat_page import settle
 from tests.support.running_app import ROOT
+from tests.support.tab_page import tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -10,12 +12,8 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 TABS = ("Chat", "Compare", "Pair check", "Traces")
 
 
-def tab(page, name):
-    page.get_by_role("tab", name=name).click()
-
-
 def violations(page):
-    """What axe finds, a line for each rule and element."""
+    """Return axe's findings, a line for each rule and element."""
     page.evaluate(
         """tags => {
             window.found = null;
@@ -71,6 +69,6 @@ def test_no_violation_on_any_tab_light_or_dark_wide_or_narrow(full_page):
         )
         for name in TABS:
             tab(full_page, name)
-            full_page.wait_for_timeout(300)  # colours fade to those of the other scheme
+            settle(full_page)  # colours fade to those of the other scheme
             found[f"{name}, {scheme}, {width} px"] = violations(full_page)
     assert not {place: rules for place, rules in found.items() if rules}

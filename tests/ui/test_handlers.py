@@ -1,27 +1,21 @@
-"""What the page does when a person does something, without a browser."""
+"""Handlers of chat and load bar, without a browser."""
 
 import pytest
 
 import specdec_core as sd
 from specdec_ui.chat import handlers as chat_handlers
+from specdec_ui.chat.handlers import Question
 from specdec_ui.loading import handlers as load_handlers
-from specdec_ui.parts.settings_panel import FIELDS, panel_values, settings_from
+from specdec_ui.parts.settings_panel import CHAT_PANEL
 from specdec_ui.state.holder import EngineHolder
 from specdec_ui.state.visitors import Visitor
-from tests.support.replay import ReplayEngine, ReplayPreset, replay_presets
+from tests.support.replay import ReplayEngine, loaded_holder, replay_presets
 
-VALUES = tuple(panel_values(sd.Settings()))
-
-
-def loaded_holder(engine=None):
-    engine = engine or ReplayEngine()
-    holder = EngineHolder(lambda preset, on_progress: (engine, None))
-    holder.load(ReplayPreset("replay"), lambda message, fraction: None)
-    return holder
+VALUES = tuple(CHAT_PANEL.values(sd.Settings()))
 
 
 def send(visitor, holder, text, values=VALUES):
-    return list(chat_handlers.send(visitor, holder, text, values, frame_s=0))
+    return list(chat_handlers.ask(visitor, holder, Question(text, values), frame_s=0))
 
 
 def test_an_answer_streams_and_gives_the_buttons_back():
@@ -82,7 +76,7 @@ def test_a_fault_in_the_engine_does_not_lock_the_conversation():
 
 def test_a_second_question_while_one_is_answered_is_refused_and_changes_nothing():
     visitor, holder = Visitor(), loaded_holder()
-    first = chat_handlers.send(visitor, holder, "One", VALUES, frame_s=0)
+    first = chat_handlers.ask(visitor, holder, Question("One", VALUES), frame_s=0)
     for _ in range(3):
         next(first)
     second = send(visitor, holder, "Two")
@@ -93,16 +87,17 @@ def test_a_second_question_while_one_is_answered_is_refused_and_changes_nothing(
 
 def test_rounds_that_come_faster_than_frames_are_shown_together():
     visitor = Visitor()
-    frames = list(chat_handlers.send(visitor, loaded_holder(), "Tell me a story.", VALUES, frame_s=60))
+    question = Question("Tell me a story.", VALUES)
+    frames = list(chat_handlers.ask(visitor, loaded_holder(), question, frame_s=60))
     assert len(frames) == 3
-    assert frames[-1].shown == visitor.conversation.shown
+    assert frames[-1].transcript == visitor.conversation.transcript
 
 
 def test_clear_begins_anew():
     visitor, holder = Visitor(), loaded_holder()
     send(visitor, holder, "One")
     frame = chat_handlers.clear(visitor)
-    assert (frame.shown, frame.tokens) == ("", "")
+    assert (frame.transcript, frame.tokens) == ("", "")
     assert visitor.conversation.messages == []
 
 
@@ -111,21 +106,21 @@ def test_panel_values_and_settings_are_inverse(gamma):
     settings = sd.Settings(
         gamma=gamma, temperature=0.0, top_k=40, seed=7, verification="coupled", drafting="ngram", stop=["x"]
     )
-    assert settings_from(settings, tuple(panel_values(settings))) == settings
+    assert CHAT_PANEL.settings(settings, CHAT_PANEL.values(settings)) == settings
 
 
 def test_browsers_send_whole_numbers_as_floats_and_leave_numbers_out():
-    given = dict(zip(FIELDS, VALUES, strict=True))
+    given = dict(zip(CHAT_PANEL.fields, VALUES, strict=True))
     given |= {"gamma": 3.0, "temperature": 1, "max_new_tokens": 20.0, "top_k": None, "seed": 5.0}
-    settings = settings_from(sd.Settings(), tuple(given.values()))
+    settings = CHAT_PANEL.settings(sd.Settings(), tuple(given.values()))
     assert (settings.gamma, settings.max_new_tokens, settings.top_k, settings.seed) == (3, 20, 0, 5)
 
 
 def test_a_refused_pair_leaves_the_loaded_one():
-    def load(preset, on_progress):
+    def load(preset, on_progress, cancel):
         if preset.name == "other":
             raise sd.LoadError("The weights of other are missing.")
-        return ReplayEngine(), None
+        return ReplayEngine()
 
     holder, visitor = EngineHolder(load), Visitor()
     presets = replay_presets("replay", "other")
@@ -138,9 +133,9 @@ def test_a_refused_pair_leaves_the_loaded_one():
 
 
 def test_progress_is_shown_while_a_pair_loads():
-    def load(preset, on_progress):
+    def load(preset, on_progress, cancel):
         on_progress("Loading the target", 0.5)
-        return ReplayEngine(), None
+        return ReplayEngine()
 
     frames = list(load_handlers.load(Visitor(), EngineHolder(load), replay_presets("a"), "a"))
     assert "Loading the target" in frames[0].status
@@ -157,7 +152,7 @@ def test_a_locked_page_and_an_unknown_preset_are_refused():
 def test_a_page_opened_while_a_pair_loads_waits_for_it():
     visitor = Visitor()
 
-    def load(preset, on_progress):
+    def load(preset, on_progress, cancel):
         assert 'data-state="loading"' in load_handlers.current(visitor, holder).status
         assert load_handlers.changed(visitor, holder).status is None
         raise sd.LoadError("no weights")

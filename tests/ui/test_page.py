@@ -1,10 +1,10 @@
-"""A person at the page, in Chromium, with the embedded pair: the main job from the first Load to the end."""
+"""The Chat tab in Chromium with the embedded pair, from the first Load to the last answer."""
 
 import re
 
 import pytest
 
-from tests.support.chat_page import answers, finish, load, send, set_number, tokens
+from tests.support.chat_page import answers, finish, load, send, set_number, settle, tokens
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -103,7 +103,7 @@ def test_hostile_text_is_shown_as_text(page):
     finish(page)
     assert page.locator("#conversation .turn-user .turn-text").inner_text() == HOSTILE
     assert page.locator("#conversation img, #conversation script, #token-view img").count() == 0
-    page.wait_for_timeout(300)
+    settle(page)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""A person at the tabs Compare, Pair check and Traces, in Chromium, with the embedded pair."""
+"""The tabs Compare, Pair check and Traces in Chromium, with the embedded pair."""
 
 import json
 import re
 
 import pytest
 
+from tests.support.chat_page import settle
 from tests.support.running_app import ROOT
-from tests.support.tab_page import compare, finished, lane_text, load, shorten, tab
+from tests.support.tab_page import compare, finished, lane_text, load, open_trace, shorten, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -39,17 +40,14 @@ def test_the_replay_runs_at_the_pace_of_the_decoding(page):
     clocks = page.locator(".race-lane:visible .race-clock").all_inner_texts()
     seconds = max(float(re.search(r"in ([\d.]+) s", text)[1]) for text in clocks)
     page.select_option(".race-pace", "0.1")
-    page.evaluate(
-        """() => {
-            const skip = document.querySelector('.race-skip');
-            const began = performance.now();
-            document.querySelector('.race-again').click();
-            new MutationObserver(() => skip.disabled && (window.took ??= (performance.now() - began) / 1000))
-                .observe(skip, {attributes: true});
-        }"""
-    )
-    took = page.wait_for_function("window.took").json_value()
-    assert took == pytest.approx(10 * seconds, abs=0.25)
+    page.clock.install(time=0)
+    page.clock.pause_at(1)
+    page.evaluate("document.querySelector('.race-again').click()")
+    ended = "document.querySelector('.race-skip').disabled"
+    page.clock.run_for(10_000 * seconds - 150)
+    assert not page.evaluate(ended)
+    page.clock.run_for(300)
+    assert page.evaluate(ended)
 
 
 def test_a_list_of_prompts_gives_a_table_with_mean_and_spread(page):
@@ -136,17 +134,10 @@ def test_a_trace_is_saved_opened_again_and_drawn(page, tmp_path):
     page.reload()
     page.wait_for_selector("#status [data-state=ready]")
     tab(page, "Traces")
-    open_file(page, saved["a.json"])
-    page.wait_for_selector("#trace-view .token")
+    open_trace(page, saved["a.json"])
     assert page.locator("#trace-view .token").count() == chat
-    open_file(page, saved["a.svg"])
+    open_trace(page, saved["a.svg"])
     page.wait_for_selector("#trace-facts:has-text('not JSON')")
-
-
-def open_file(page, path):
-    with page.expect_file_chooser() as chooser:
-        page.click("#trace-open")
-    chooser.value.set_files(path)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -157,5 +148,5 @@ def test_no_tab_is_wider_than_the_window(page, width):
     finished(page)
     for name in ("Compare", "Pair check", "Traces"):
         tab(page, name)
-        page.wait_for_timeout(300)
+        settle(page)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name

@@ -1,4 +1,4 @@
-"""The page's handlers over a real engine on a tiny random pair: what the token view is told is true."""
+"""The token view's lines over a real engine on a tiny random pair."""
 
 import json
 import threading
@@ -10,10 +10,11 @@ from specdec_ui.state.conversation import Conversation
 def ask(engine, **settings):
     """The rounds of an answer, and the lines that the token view gets for them."""
     conversation = Conversation()
-    asked = sd.Settings(max_new_tokens=160, temperature=1.0, seed=3, **settings)
-    rounds = list(conversation.ask("Once upon a time", engine, asked, engine.session(), threading.Event()))
+    chosen = sd.Settings(max_new_tokens=160, temperature=1.0, seed=3, **settings)
+    steps = conversation.ask("Once upon a time", engine, chosen, engine.session(), threading.Event())
+    rounds = [step for step in steps if isinstance(step, sd.Round)]
     lines = [json.loads(line) for line in conversation.tokens.splitlines()]
-    return rounds[1:], [line for line in lines if "tokens" in line]
+    return rounds, [line for line in lines if "tokens" in line]
 
 
 def test_the_token_view_gets_every_token_of_every_round(engine):

@@ -1,4 +1,4 @@
-"""The endpoints for programs: four names at most, each client with a conversation of its own."""
+"""The public endpoints, through gradio_client."""
 
 import itertools
 
@@ -16,12 +16,9 @@ PRESETS = replay_presets("stories", "other")
 
 @pytest.fixture(scope="module")
 def url():
-    engines = []
-
-    def load(preset, on_progress):
+    def load(preset, on_progress, cancel):
         on_progress("Loading the target", 0.5)
-        engines.append(ReplayEngine())
-        return engines[-1], None
+        return ReplayEngine()
 
     page = build_page(EngineHolder(load), PRESETS)
     _, address, _ = page.queue(default_concurrency_limit=16).launch(

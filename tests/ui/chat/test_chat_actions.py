@@ -1,8 +1,9 @@
-"""A person at the conversation in Chromium copies, asks again, edits and takes back."""
+"""Copy, retry, edit and undo in Chromium."""
 
 import pytest
 
-from tests.support.replay import ReplayEngine, ReplayInfo
+from tests.support import chat_page
+from tests.support.replay import ReplayEngine, replay_info
 from tests.support.replayed_page import replayed_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -30,10 +31,7 @@ def wait_for_end(page, turns):
 
 
 def ask(page, text=QUESTION):
-    turns = page.locator("#conversation .turn-answer").count()
-    page.fill("#message textarea", text)
-    page.click("#send")
-    wait_for_end(page, turns + 1)
+    chat_page.ask(page, text)
 
 
 def questions(page):
@@ -181,7 +179,7 @@ def test_a_system_message_is_asked_for_only_where_the_template_takes_one(page):
 
 
 def test_a_system_message_stands_before_every_answer_and_outlives_clear(browser):
-    engine = ReplayEngine(info=ReplayInfo(takes_system_message=True))
+    engine = ReplayEngine(info=replay_info(takes_system_message=True))
     with replayed_page(engine) as address:
         page = browser.new_page()
         page.set_default_timeout(30_000)
@@ -197,7 +195,7 @@ def test_a_system_message_stands_before_every_answer_and_outlives_clear(browser)
         ask(page, "Three")
         assert page.input_value("#system textarea") == "Answer in rhymes."
         page.close()
-    assert [[m["content"] for m in asked if m["role"] != "assistant"] for asked in engine.asked] == [
+    assert [[m["content"] for m in prompt if m["role"] != "assistant"] for prompt in engine.prompts] == [
         ["Answer in rhymes.", "One"],
         ["Answer in rhymes.", "One", "Two"],
         ["Answer in rhymes.", "Three"],

@@ -1,4 +1,4 @@
-"""Markdown of answers in Chromium: what becomes of it as it streams and at its end, and what never does."""
+"""Markdown of answers in Chromium: while it streams, at its end, and where it is hostile."""
 
 import random
 import re
@@ -6,7 +6,7 @@ import re
 import pytest
 
 from specdec_ui.parts.assets import json_line
-from tests.support.conversation_page import ASKED, END, answer_html, open_conversation, stream
+from tests.support.conversation_page import END, QUESTION, answer_html, open_conversation, stream
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -192,7 +192,7 @@ def test_whole_blocks_stay_while_the_next_ones_grow(view):
             getSelection().setBaseAndExtent(last, 0, last, 4);
         }"""
     )
-    lines = ASKED + "".join(json_line(event="text", text=piece) for piece in (text, " words", "\n\n- a"))
+    lines = QUESTION + "".join(json_line(event="text", text=piece) for piece in (text, " words", "\n\n- a"))
     view.evaluate("value => window.show(value)", lines)
     view.wait_for_selector(".turn-answer li")
     assert view.evaluate(
@@ -249,8 +249,8 @@ def test_changes_are_offered_for_the_last_turn_only_when_it_has_ended(view):
     ]
     for name in ("Retry", "Undo"):
         view.get_by_role("button", name=name).dblclick()
-    assert view.evaluate("window.asked") == [["retry"], ["undo"]]
-    view.evaluate("value => window.show(value)", (ASKED + END) * 2)
+    assert view.evaluate("window.events") == [["retry"], ["undo"]]
+    view.evaluate("value => window.show(value)", (QUESTION + END) * 2)
     assert view.locator("button.change").count() == 3
 
 
@@ -261,7 +261,7 @@ def test_actions_show_on_hover_and_focus_and_always_on_touch(browser):
         )
         page = context.new_page()
         open_conversation(page)
-        page.evaluate("value => window.show(value)", (ASKED + END) * 2)
+        page.evaluate("value => window.show(value)", (QUESTION + END) * 2)
         bar = page.locator(".turn-actions").first
         page.mouse.move(690, 890)
         opacity = "bar => getComputedStyle(bar).opacity"

@@ -14,14 +14,22 @@ from specdec_ui.compare import (
     result as compare_result,
     words as compare_words,
 )
-from specdec_ui.compare.comparison import Comparison, predict, values
+from specdec_ui.compare.comparison import Comparison, to_json
 from specdec_ui.compare.race import race
 from specdec_ui.compare.run import compare, plan
 from specdec_ui.parts import charts
 from specdec_ui.state.holder import EngineHolder
 from specdec_ui.state.visitors import Visitor
-from tests.support.comparisons import COUPLED, NGRAM, PLAIN_ASKED, VALUES, lane, loaded_holder, made_up, run
-from tests.support.replay import STORY, ReplayEngine
+from tests.support.comparisons import (
+    COUPLED,
+    NGRAM,
+    NO_EXTRA_LANES,
+    VALUES,
+    lane,
+    made_up,
+    run,
+)
+from tests.support.replay import STORY, ReplayEngine, loaded_holder
 
 HOSTILE = "</title><script>alert(1)</script> ${alert(2)} {{value}} <img src=x onerror=alert(3)>"
 
@@ -35,28 +43,28 @@ def test_all_lanes_get_the_same_settings_but_for_what_drafts():
 
 
 def test_without_a_drafter_n_gram_drafting_is_compared():
-    assert [name for name, _ in plan(COUPLED, PLAIN_ASKED, has_drafter=False)] == ["plain", "ngram"]
+    assert [name for name, _ in plan(COUPLED, NO_EXTRA_LANES, has_drafter=False)] == ["plain", "ngram"]
 
 
 def test_with_a_real_pair_coupled_lanes_have_the_same_text(engine):
     settings = replace(COUPLED, max_new_tokens=40, temperature=1.0)
     *_, done = compare(engine, "Once upon a time", settings, NGRAM, threading.Event())
     assert [each.name for each in done.lanes] == ["plain", "model", "ngram"]
-    assert [done.divergence(each) for each in done.drafted] == [None, None]
-    assert all(done.speedup(each) > 0 for each in done.drafted)
-    assert json.loads(json.dumps(values(done)))["lanes"][1]["same_text"] is True
+    assert [done.divergence(each) for each in done.drafting_lanes] == [None, None]
+    assert all(done.speedup(each) > 0 for each in done.drafting_lanes)
+    assert json.loads(json.dumps(to_json(done)))["lanes"][1]["same_text"] is True
 
 
 def test_lanes_take_turns_in_going_first_and_are_shown_in_one_order(engine):
     settings = replace(COUPLED, max_new_tokens=4)
     for turn, first in ((0, "plain"), (1, "model")):
-        steps = list(compare(engine, "Once upon a time", settings, PLAIN_ASKED, threading.Event(), turn))
+        steps = list(compare(engine, "Once upon a time", settings, NO_EXTRA_LANES, threading.Event(), turn))
         assert steps[0].name == first
         assert steps[-1].lanes[0].name == "plain"
 
 
 def test_the_prediction_at_gamma_0_is_the_baseline_and_follows_the_formula():
-    prediction = predict(lane())
+    prediction = lane().prediction
     assert prediction.by_position[0] == prediction.one_alpha[0] == 1
     stats = lane().stats
     first = stats.acceptance_by_position[0]
@@ -65,13 +73,13 @@ def test_the_prediction_at_gamma_0_is_the_baseline_and_follows_the_formula():
 
 def test_a_round_s_tokens_over_its_plain_steps_is_the_speedup():
     done = made_up()
-    drafted = done.drafted[0]
-    assert drafted.stats.block_efficiency / done.plain_steps(drafted) == pytest.approx(done.speedup(drafted))
+    drafted = done.drafting_lanes[0]
+    assert drafted.stats.block_efficiency / done.round_cost(drafted) == pytest.approx(done.speedup(drafted))
 
 
 def test_the_words_give_the_speedup_the_acceptance_and_a_better_gamma():
     done = made_up(slower=1.2)
-    drafted = done.drafted[0]
+    drafted = done.drafting_lanes[0]
     assert re.fullmatch(r"\d\.\d\d× faster", compare_words.verdict(done.speedup(drafted)))
     said = compare_words.explanation(done, drafted)
     assert f"{100 * drafted.stats.acceptance_rate:.0f} % of the tested drafts stood" in said
@@ -80,7 +88,7 @@ def test_the_words_give_the_speedup_the_acceptance_and_a_better_gamma():
 
 def test_below_1_the_words_say_slower_and_why():
     done = made_up(slower=6)
-    drafted = done.drafted[0]
+    drafted = done.drafting_lanes[0]
     assert "slower" in compare_words.verdict(done.speedup(drafted))
     assert "but took the time of 6.00 plain steps" in compare_words.explanation(done, drafted)
     assert "verifying" in compare_words.explanation(done, drafted)
@@ -89,7 +97,7 @@ def test_below_1_the_words_say_slower_and_why():
 
 def test_the_same_text_is_called_the_same():
     done = made_up()
-    assert "the same, token for token" in compare_words.sameness(done, done.drafted[0])
+    assert "the same, token for token" in compare_words.sameness(done, done.drafting_lanes[0])
 
 
 def test_the_first_divergence_is_named():
@@ -107,7 +115,7 @@ def test_rejection_promises_no_same_text():
     settings = {"verification": "rejection"}
     plain = lane("plain", gamma=0, **settings)
     done = Comparison("x", (plain, lane(text="Another story. " * 9, **settings)))
-    assert "differ, and may" in compare_words.sameness(done, done.drafted[0])
+    assert "differ, and may" in compare_words.sameness(done, done.drafting_lanes[0])
 
 
 def test_charts_are_well_formed_and_say_their_values():
@@ -122,7 +130,7 @@ def test_charts_are_well_formed_and_say_their_values():
 
 @pytest.mark.parametrize(("low", "high"), [(0.76, 1.24), (0.99, 1.01), (0, 9.3), (0, 4000)])
 def test_the_scale_of_a_chart_has_a_few_round_values(low, high):
-    ticks = charts._ticks(low, high)
+    ticks = charts.ticks(low, high)
     assert 2 <= len(ticks) <= 6
     assert all(low <= tick <= high for tick in ticks)
 
@@ -187,7 +195,7 @@ def test_without_a_model_compare_says_what_to_do():
 
 def test_stop_cancels_and_lets_go_of_the_pair():
     visitor, holder = Visitor(), loaded_holder()
-    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, PLAIN_ASKED, frame_s=0)
+    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, NO_EXTRA_LANES, frame_s=0)
     for _ in range(4):
         next(frames)
     visitor.stop()
@@ -199,7 +207,7 @@ def test_stop_cancels_and_lets_go_of_the_pair():
 
 def test_closing_the_page_lets_go_of_the_pair():
     visitor, holder = Visitor(), loaded_holder()
-    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, PLAIN_ASKED, frame_s=0)
+    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, NO_EXTRA_LANES, frame_s=0)
     for _ in range(4):
         next(frames)
     frames.close()
@@ -210,8 +218,10 @@ def test_closing_the_page_lets_go_of_the_pair():
 
 def test_a_second_comparison_waits_for_the_first():
     holder = loaded_holder()
-    with holder.measuring.place():
-        frames = compare_handlers.run(Visitor(), holder, "Tell me a story.", VALUES, PLAIN_ASKED, frame_s=0)
+    with holder.measuring.enter():
+        frames = compare_handlers.run(
+            Visitor(), holder, "Tell me a story.", VALUES, NO_EXTRA_LANES, frame_s=0
+        )
         assert "Beginning" in next(frames).progress
         assert "Number 1 in line" in next(frames).progress
     assert any(frame.headline for frame in frames)
@@ -221,7 +231,7 @@ def test_a_list_gives_a_row_a_prompt_with_mean_and_spread():
     typed = compare_handlers.read_prompts_file("\ufeffOne <b>\n\n  Two  \r\nThree".encode())
     assert typed == "One <b>\nTwo\nThree"
     frames = list(
-        compare_handlers.run_list(Visitor(), loaded_holder(), typed, VALUES, PLAIN_ASKED, frame_s=0)
+        compare_handlers.run_list(Visitor(), loaded_holder(), typed, VALUES, NO_EXTRA_LANES, frame_s=0)
     )
     tables = [frame.table for frame in frames if frame.table]
     assert len(tables) == 3
@@ -235,7 +245,7 @@ def test_a_list_gives_a_row_a_prompt_with_mean_and_spread():
 def test_a_cancelled_list_keeps_the_rows_that_are_done():
     visitor = Visitor()
     frames = compare_handlers.run_list(
-        visitor, loaded_holder(), "One\nTwo\nThree", VALUES, PLAIN_ASKED, frame_s=0
+        visitor, loaded_holder(), "One\nTwo\nThree", VALUES, NO_EXTRA_LANES, frame_s=0
     )
     for frame in frames:
         if frame.table:
@@ -249,7 +259,7 @@ def test_a_cancelled_list_keeps_the_rows_that_are_done():
 def test_a_prompt_of_a_list_that_is_too_long_is_named():
     typed = "One\n" + "Two " * 30
     frames = compare_handlers.run_list(
-        Visitor(), loaded_holder(ReplayEngine(limit=100)), typed, VALUES, PLAIN_ASKED, frame_s=0
+        Visitor(), loaded_holder(ReplayEngine(limit=100)), typed, VALUES, NO_EXTRA_LANES, frame_s=0
     )
     assert "Prompt 2 of 2: The message has more than 100 tokens" in list(frames)[-1].progress
 

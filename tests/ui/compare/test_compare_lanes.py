@@ -8,21 +8,20 @@ from dataclasses import replace
 import pytest
 
 import specdec_core as sd
-from specdec_core.metrics import summarize
 from specdec_ui.compare import (
     handlers as compare_handlers,
     result as compare_result,
     words as compare_words,
 )
-from specdec_ui.compare.comparison import Comparison, values
-from specdec_ui.compare.run import Asked, LiveRound, compare, with_margins
-from specdec_ui.state.queue import WaitingLine
+from specdec_ui.compare.comparison import Comparison, to_json
+from specdec_ui.compare.run import LaneChoice, LiveRound, compare, with_margins
+from specdec_ui.state.queue import TurnQueue
 from specdec_ui.state.visitors import Visitor
-from tests.support.comparisons import COUPLED, VALUES, lane, loaded_holder, made_up, run
-from tests.support.replay import ReplayEngine
+from tests.support.comparisons import COUPLED, VALUES, lane, made_up, run
+from tests.support.replay import ReplayEngine, loaded_holder
 
-LIVE = Asked(ngram=True, live=True)
-PEERS = Asked(peers=("generate", "assisted"))
+LIVE = LaneChoice(ngram=True, live=True)
+PEERS = LaneChoice(peers=("generate", "assisted"))
 
 
 class WithoutPeers(ReplayEngine):
@@ -32,7 +31,7 @@ class WithoutPeers(ReplayEngine):
 
 def test_live_lanes_take_turns_and_say_what_they_say_alone(engine):
     settings = replace(COUPLED, max_new_tokens=24, temperature=1.0)
-    *_, alone = compare(engine, "Once upon a time", settings, Asked(ngram=True), threading.Event())
+    *_, alone = compare(engine, "Once upon a time", settings, LaneChoice(ngram=True), threading.Event())
     steps = list(compare(engine, "Once upon a time", settings, LIVE, threading.Event()))
     assert [step.lane for step in steps if isinstance(step, LiveRound)][:6] == [0, 1, 2, 0, 1, 2]
     done = steps[-1]
@@ -42,7 +41,7 @@ def test_live_lanes_take_turns_and_say_what_they_say_alone(engine):
 
 
 def test_a_live_race_grows_line_by_line_and_ends_with_its_figures():
-    frames = run(Visitor(), loaded_holder(), asked=LIVE)
+    frames = run(Visitor(), loaded_holder(), choice=LIVE)
     races = [frame.race for frame in frames if frame.race]
     assert len(races) > 5
     assert all(after.startswith(before) for before, after in itertools.pairwise(races))
@@ -92,7 +91,7 @@ def test_the_lanes_of_transformers_are_measured_and_their_drafts_not_invented(en
         assert done.divergence(each) is None
         assert done.speedup(each) > 0
         assert "transformers' own" in compare_words.explanation(done, each)
-    told = json.loads(json.dumps(values(done)))["lanes"][3]
+    told = json.loads(json.dumps(to_json(done)))["lanes"][3]
     assert told["stats"]["acceptance_rate"] is None
     assert told["stats"]["accepted"] is None
     assert told["stats"]["tokens_per_second"] > 0
@@ -102,10 +101,10 @@ def test_the_lanes_of_transformers_are_measured_and_their_drafts_not_invented(en
 
 def test_where_a_lane_parts_that_should_not_the_margin_is_looked_up(engine):
     settings = replace(COUPLED, temperature=0.0, max_new_tokens=12)
-    *_, done = compare(engine, "Once upon a time", settings, Asked(), threading.Event())
+    *_, done = compare(engine, "Once upon a time", settings, LaneChoice(), threading.Event())
     assert done.margins == {}
-    *_, other = compare(engine, "The end", settings, Asked(), threading.Event())
-    parted = replace(done, lanes=(done.plain, replace(done.lanes[1], rounds=other.lanes[1].rounds)))
+    *_, other = compare(engine, "The end", settings, LaneChoice(), threading.Event())
+    parted = replace(done, lanes=(done.baseline, replace(done.lanes[1], rounds=other.lanes[1].rounds)))
     assert parted.divergence(parted.lanes[1]) is not None
     looked_up = with_margins(engine, parted)
     assert looked_up.margins["model"] > 0
@@ -118,7 +117,7 @@ def test_a_round_quicker_than_a_plain_step_is_said_to_be_impossible():
 
 
 def test_a_peer_that_cannot_run_is_left_out_and_the_page_says_why():
-    frames = run(Visitor(), loaded_holder(WithoutPeers()), asked=PEERS)
+    frames = run(Visitor(), loaded_holder(WithoutPeers()), choice=PEERS)
     headline = next(frame.headline for frame in frames if frame.headline)
     assert headline.count("was left out") == 2
     assert "not here" in headline
@@ -127,7 +126,7 @@ def test_a_peer_that_cannot_run_is_left_out_and_the_page_says_why():
 
 def test_only_our_own_answers_are_kept_as_traces(engine):
     visitor = Visitor()
-    run(visitor, loaded_holder(engine), asked=Asked(peers=("generate",)))
+    run(visitor, loaded_holder(engine), choice=LaneChoice(peers=("generate",)))
     assert len(visitor.traces) == 2
 
 
@@ -137,24 +136,24 @@ def test_only_our_own_answers_are_kept_as_traces(engine):
 )
 def test_below_1_the_term_that_weighs_most_is_named(draft_s, verify_s, rest_s, term):
     done = made_up()
-    drafted = done.drafted[0]
+    drafted = done.drafting_lanes[0]
     rounds = [
         replace(rnd, draft_s=draft_s, verify_s=verify_s, overhead_s=rest_s)
         for rnd in lane(text="a b c d e f " * 12).rounds
     ]
-    stats = summarize(rounds, time_to_first_token_s=0.0, prompt_tokens=1)
+    stats = sd.summarize(rounds, time_to_first_token_s=0.0, prompt_tokens=1)
     stats = replace(stats, acceptance_rate=0.9, block_efficiency=4.5)  # it is not acceptance that is lacking
     drafted = replace(drafted, rounds=[*rounds[:-1], replace(rounds[-1], stats=stats)])
     assert f"weighs most is {term}" in compare_words.explanation(
-        Comparison("x", (done.plain, drafted)), drafted
+        Comparison("x", (done.baseline, drafted)), drafted
     )
 
 
-def test_everybody_in_line_knows_their_place_and_may_leave():
-    line = WaitingLine()
-    with line.place() as first:
-        with line.place() as second, line.place() as third:
-            assert [place.ahead for place in (first, second, third)] == [0, 1, 2]
-        with line.place() as fourth:
+def test_tickets_of_a_queue_know_their_position_and_may_leave():
+    queue = TurnQueue()
+    with queue.enter() as first:
+        with queue.enter() as second, queue.enter() as third:
+            assert [ticket.ahead for ticket in (first, second, third)] == [0, 1, 2]
+        with queue.enter() as fourth:
             assert fourth.ahead == 1
-    assert len(line) == 0
+    assert len(queue) == 0

@@ -1,4 +1,4 @@
-"""Loading from a Hub on the page: progress, Cancel, gated models, and what one without a GPU is told."""
+"""Loading from a Hub in Chromium: progress, Cancel, gated models, and the warning without a GPU."""
 
 import re
 from pathlib import Path

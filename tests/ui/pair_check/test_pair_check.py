@@ -7,11 +7,11 @@ import pytest
 import specdec_core as sd
 from specdec_ui.loading.own_pair import OwnPair
 from specdec_ui.pair_check import handlers as pair_check_handlers
-from specdec_ui.pair_check.handlers import Given, Login
+from specdec_ui.pair_check.handlers import Login, PairFields
 from specdec_ui.state.holder import EngineHolder
 from tests.support.hub_server import COMMIT
 from tests.support.mismatched import write_mismatched_preset
-from tests.support.replay import ReplayEngine, ReplayPreset
+from tests.support.replay import loaded_holder
 
 HUB_PAIR = OwnPair(
     "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", True, True, "v2", "0123456789abcdef"
@@ -20,12 +20,12 @@ HUB_PAIR = OwnPair(
 
 def check(target, drafter, holder=None, locked=False):
     holder = holder or EngineHolder()
-    return list(pair_check_handlers.check(holder, Given(target, drafter), 0, locked))
+    return list(pair_check_handlers.check(holder, PairFields(target, drafter), 0, locked))
 
 
 def test_a_pair_that_fits_may_be_loaded_and_kept(pair_folders):
     *_, last = check(*pair_folders)
-    assert "can work together" in last.shown
+    assert "can work together" in last.report
     assert (last.passed.target, last.passed.drafter) == pair_folders
     assert "[target]" in last.toml
 
@@ -33,14 +33,14 @@ def test_a_pair_that_fits_may_be_loaded_and_kept(pair_folders):
 def test_a_pair_that_does_not_fit_is_refused_with_the_report(tmp_path):
     write_mismatched_preset(tmp_path)
     *_, last = check(str(tmp_path / "mismatched/target"), str(tmp_path / "mismatched/drafter"))
-    assert "cannot work together" in last.shown
-    assert 'data-verdict="fail"' in last.shown
+    assert "cannot work together" in last.report
+    assert 'data-verdict="fail"' in last.report
     assert (last.passed, last.toml) == (None, "")
 
 
 def test_a_folder_that_is_not_there_is_explained(tmp_path):
     *_, last = check(str(tmp_path / "a"), str(tmp_path / "b"))
-    assert "could not be checked" in last.shown
+    assert "could not be checked" in last.report
     assert last.passed is None
 
 
@@ -58,14 +58,14 @@ def test_a_folder_that_is_not_there_is_explained(tmp_path):
 def test_what_names_no_model_is_explained_before_anything_is_read(target, drafter, said):
     frames = check(target, drafter)
     assert len(frames) == 1
-    assert said in frames[0].shown
+    assert said in frames[0].report
 
 
 def test_a_folder_with_a_revision_is_explained(pair_folders):
     (frame,) = pair_check_handlers.check(
-        EngineHolder(), Given(*pair_folders, drafter_revision="v2"), 0, False
+        EngineHolder(), PairFields(*pair_folders, drafter_revision="v2"), 0, False
     )
-    assert "The drafter is a folder" in frame.shown
+    assert "The drafter is a folder" in frame.report
 
 
 def test_a_revision_that_the_hub_has_not_is_explained_and_one_that_it_has_passes(hub, pair_folders):
@@ -73,10 +73,10 @@ def test_a_revision_that_the_hub_has_not_is_explained_and_one_that_it_has_passes
         hub.repositories[f"org/{role}"] = Path(folder)
 
     def last(revision):
-        given = Given("org/target", "org/drafter", drafter_revision=revision)
-        return list(pair_check_handlers.check(EngineHolder(), given, 0, False))[-1]
+        fields = PairFields("org/target", "org/drafter", drafter_revision=revision)
+        return list(pair_check_handlers.check(EngineHolder(), fields, 0, False))[-1]
 
-    assert "org/drafter has no revision" in last("v9").shown
+    assert "org/drafter has no revision" in last("v9").report
     assert last(COMMIT).passed.drafter_revision == COMMIT
     assert f'revision = "{COMMIT}"' in last(COMMIT).toml
 
@@ -88,16 +88,16 @@ def test_a_visitors_login_opens_a_gated_model_to_their_own_check_and_leaves_noth
         hub.gated[f"org/{role}"] = {token}
 
     def last(login):
-        given = Given("org/target", "org/drafter")
-        return list(pair_check_handlers.check(EngineHolder(), given, 0, False, login))[-1]
+        fields = PairFields("org/target", "org/drafter")
+        return list(pair_check_handlers.check(EngineHolder(), fields, 0, False, login))[-1]
 
-    assert "log in above" not in last(None).shown
-    assert "org/target is gated" in last(Login()).shown
-    assert "log in above" in last(Login()).shown
-    assert "can work together" in last(Login(token)).shown
+    assert "log in above" not in last(None).report
+    assert "org/target is gated" in last(Login()).report
+    assert "log in above" in last(Login()).report
+    assert "can work together" in last(Login(token)).report
     assert token not in str(last(Login(token)))
-    assert "org/target is gated" in last(Login()).shown
-    denied = last(Login("hf_ofanother")).shown
+    assert "org/target is gated" in last(Login()).report
+    denied = last(Login("hf_ofanother")).report
     assert "the access of your own account" in denied
     assert "hf_ofanother" not in denied
 
@@ -105,12 +105,11 @@ def test_a_visitors_login_opens_a_gated_model_to_their_own_check_and_leaves_noth
 def test_names_never_become_markup():
     hostile = "<img src=x onerror=alert(1)>/${alert(2)}"
     *_, last = check(hostile, hostile)
-    assert "<img" not in last.shown
+    assert "<img" not in last.report
 
 
 def test_the_page_says_whose_pair_would_be_replaced(pair_folders):
-    holder = EngineHolder(lambda preset, on_progress: (ReplayEngine(), None))
-    holder.load(ReplayPreset("replay"), lambda message, fraction: None)
+    holder = loaded_holder()
     assert "replaces <strong>replay</strong>" in check(*pair_folders, holder)[-1].about
     assert "operator" in check(*pair_folders, holder, locked=True)[-1].about
 

@@ -1,4 +1,4 @@
-"""A long answer in the token view: nothing is lost and nothing drawn twice. pace.py measures the lag."""
+"""Token view of a long answer: no token is lost or drawn twice. pace.py measures the lag."""
 
 import pytest
 

@@ -1,15 +1,17 @@
-"""The token view in Chromium, over a replayed answer: rounds opened, earlier answers, words that explain."""
+"""Token view in Chromium, over a replayed answer: rounds, earlier answers, and meanings of terms."""
 
 import json
 import re
+import threading
 from dataclasses import asdict
 
 import pytest
 
 import specdec_core as sd
-from specdec_core.trace import Round
+from specdec_ui.chat.handlers import FRAME_S
 from specdec_ui.parts import token_view
 from specdec_ui.parts.terms import MEANINGS, term
+from tests.support.chat_page import ask
 from tests.support.replay import STORY, ReplayEngine, rounds_of
 from tests.support.replayed_page import replayed_page
 
@@ -20,7 +22,7 @@ def test_a_round_line_has_what_the_panel_shows():
     rnd = rounds_of(STORY)[3]
     line = json.loads(token_view.round_line(rnd))
     assert line["round"] == rnd.index
-    assert line["gamma"] == [rnd.gamma, rnd.gamma_reason]
+    assert line["gamma"] == [rnd.gamma, rnd.gamma_reason, rnd.gamma_gain, rnd.gamma_cut]
     assert line["ms"] == [4.0, 8.0, 1.0]
     for token, shown in zip(rnd.tokens, line["tokens"], strict=True):
         assert shown[:2] == [token.kind, token.text]
@@ -28,7 +30,7 @@ def test_a_round_line_has_what_the_panel_shows():
 
 
 def test_a_round_line_stays_small_whatever_a_file_says():
-    rnd = Round(1, 0, 4, "x" * 10_000, [], "", 0.0, 0.0, 0.0)
+    rnd = sd.Round(1, 0, 4, "x" * 10_000, [], "", 0.0, 0.0, 0.0)
     assert len(token_view.round_line(rnd)) < 400
 
 
@@ -89,24 +91,13 @@ def visit(browser, replayed, engine):
         page.wait_for_selector("#status [data-state=ready]")
         return page
 
-    engine.text, engine.pace_s = STORY, 0.0
+    engine.text, engine.pace_s, engine.permits = STORY, 0.0, None
     yield open_page
+    if engine.permits is not None:
+        engine.permits.release(1000)
     for context in contexts:
         context.close()
     assert faults == []
-
-
-def ask(page, text="Tell me a story."):
-    asked = page.locator("#conversation .turn-user").count()
-    page.fill("#message textarea", text)
-    page.click("#send")
-    page.wait_for_function(
-        """asked => document.querySelectorAll("#conversation .turn-user").length > asked
-            && !document.querySelector("#conversation .is-streaming")""",
-        arg=asked,
-    )
-    page.wait_for_selector("#stop:disabled")
-    page.wait_for_selector("#send:enabled")
 
 
 def token(page, kind, at=0):
@@ -197,17 +188,20 @@ def test_at_both_ends_the_buttons_say_so(visit):
 @in_browser
 def test_a_round_stays_open_while_the_answer_goes_on(visit, engine):
     page = visit()
-    engine.pace_s = 0.15
+    engine.pace_s = 2 * FRAME_S  # each round in a frame of its own
+    engine.permits = threading.Semaphore(2)
     page.fill("#message textarea", "Tell me a story.")
     page.click("#send")
     page.locator("#token-view .token").nth(1).click()
     first = page.inner_text("#token-view .round-title")
+    engine.permits.release(2)
     page.wait_for_function(
         "first => document.querySelector('#token-view .round-title').textContent !== first", arg=first
     )
     assert page.is_enabled("#stop")
     assert page.inner_text("#token-view .round-title").startswith(first.split(" of ")[0])
     page.click("#stop")
+    engine.permits.release(1000)
     page.wait_for_selector("#send:enabled")
     assert panel(page).is_visible()
 

@@ -1,4 +1,4 @@
-"""The presets on offer: one's own beside those that ship, and a broken file that hides no other."""
+"""Presets of the page: those that ship, those of the operator's folder, and broken files."""
 
 import pytest
 
@@ -6,7 +6,7 @@ import specdec_core as sd
 from specdec_ui.loading import bar as load_bar
 from specdec_ui.state.presets import Presets
 from tests.support.mismatched import write_mismatched_preset
-from tests.support.replay import ReplayPreset
+from tests.support.replay import replay_preset
 
 
 def test_those_that_ship_are_offered_beside_ones_own(tmp_path):
@@ -27,7 +27,7 @@ def test_a_broken_file_is_named_and_hides_no_other(tmp_path):
 
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(sd.PresetError, match="one of: a, b"):
-        Presets({"a": ReplayPreset("a"), "b": ReplayPreset("b")}).get("c")
+        Presets({"a": replay_preset("a"), "b": replay_preset("b")}).get("c")
 
 
 def test_a_gated_preset_links_its_licence_and_names_the_download():

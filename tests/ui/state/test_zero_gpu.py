@@ -1,4 +1,4 @@
-"""The page on ZeroGPU. `spaces` is a stand-in here, which forks and pickles every call as the real one."""
+"""The page on ZeroGPU, over a stub of `spaces` that forks and pickles every call, as the real one does."""
 
 import os
 import subprocess
@@ -97,14 +97,14 @@ def test_no_other_pair_can_be_loaded(address):
 
 def test_workers_say_what_one_process_and_transformers_own_generate_say():
     script = """
-import sys
+import sys, threading
 from specdec_ui.state import zero_gpu
 import specdec_core as sd
-engine, _ = zero_gpu.load(sd.list_presets()["stories"], lambda message, fraction: None)
+engine = zero_gpu.load(sd.list_presets()["stories"], lambda message, fraction: None, threading.Event())
 asked = [{"role": "user", "content": "Tell me a story."}]
 settings = sd.Settings(max_new_tokens=12, temperature=0)
 texts = ["".join(rnd.text for rnd in engine.stream(asked, settings))]
-texts.append(zero_gpu._loaded.generate(asked, settings).text)
+texts.append(engine.engine.generate(asked, settings).text)
 for assisted in (False, True):
     texts.append("".join(rnd.text for rnd in engine.peer_stream(asked, settings, assisted=assisted)))
 sys.exit(0 if len(set(texts)) == 1 and texts[0] else repr(texts))

@@ -7,31 +7,17 @@ from xml.etree import ElementTree
 import pytest
 
 import specdec_core as sd
-from specdec_core.metrics import summarize
 from specdec_ui.compare import handlers as compare_handlers
-from specdec_ui.compare.run import Asked
-from specdec_ui.parts.trace_files import TraceFileError, file_name, from_json, to_json, trace_of
-from specdec_ui.state.holder import EngineHolder
+from specdec_ui.compare.run import LaneChoice
+from specdec_ui.parts.trace_files import TraceFileError, file_name, from_json, to_json
 from specdec_ui.state.visitors import KEPT_TRACES, Visitor
 from specdec_ui.traces import tab as traces
 from specdec_ui.traces.picture import COLUMNS, picture
-from tests.support.replay import STORY, ReplayEngine, ReplayInfo, ReplayPreset, rounds_of
+from tests.support.comparisons import VALUES
+from tests.support.made_up_traces import made_up
+from tests.support.replay import STORY, loaded_holder
 
 HOSTILE = "</text><script>alert(1)</script> & ]]> \ud800 \x00 ${x} \u202eabc\u202c " + "x" * 300 + "字" * 90
-
-
-def made_up(text=STORY, gamma=4, prompt="Tell me a story."):
-    rounds = rounds_of(text, gamma)
-    stats = summarize(rounds, time_to_first_token_s=0.05, prompt_tokens=9, seed=7)
-    rounds[-1] = replace(rounds[-1], finish_reason="eos", stats=stats)
-    info = ReplayInfo(target="/home/somebody/models/target", drafter="owner/small")
-    return trace_of(prompt, sd.Settings(gamma=gamma), info, rounds)
-
-
-def loaded_holder():
-    holder = EngineHolder(lambda preset, on_progress: (ReplayEngine(), None))
-    holder.load(ReplayPreset("replay"), lambda message, fraction: None)
-    return holder
 
 
 @pytest.mark.parametrize("gamma", [0, 4])
@@ -94,6 +80,9 @@ def with_token(**changes):
         (with_round(text=None), "text"),
         (with_round(colour="red"), "colour"),
         (with_round(index=-1), "index"),
+        (with_round(gamma_reason=3), "gamma_reason"),
+        (with_round(gamma_gain="much"), "gamma_gain"),
+        (with_round(gamma_cut=1), "gamma_cut"),
         (with_token(kind="guessed"), "guessed"),
         (with_token(kind=["plain"]), "kind"),
         (with_token(text=3), "text"),
@@ -104,6 +93,14 @@ def with_token(**changes):
 def test_what_is_no_trace_is_refused_with_what_is_wrong(data, said):
     with pytest.raises(TraceFileError, match=said):
         from_json(data)
+
+
+def test_a_trace_from_before_the_codes_opens_with_its_reasons_as_text():
+    data = json.loads(with_round(gamma_reason="auto: 1.50× the plain rate is expected"))
+    for rnd in data["rounds"]:
+        del rnd["gamma_gain"], rnd["gamma_cut"]
+    trace = from_json(json.dumps(data).encode())
+    assert trace.rounds[2].gamma_reason == "auto: 1.50× the plain rate is expected"
 
 
 @pytest.mark.parametrize("text", [STORY, HOSTILE, "a\n\nb\tc"])
@@ -144,8 +141,7 @@ def test_the_token_view_shows_every_token_of_the_trace():
 def test_answers_of_the_chat_and_lanes_of_a_comparison_are_kept():
     visitor, holder = Visitor(), loaded_holder()
     list(visitor.ask("Hello", sd.Settings(), holder))
-    values = tuple(compare_handlers.control_values(sd.Settings()))
-    list(compare_handlers.run(visitor, holder, "Compare this", values, Asked()))
+    list(compare_handlers.run(visitor, holder, "Compare this", VALUES, LaneChoice()))
     labels = [trace.label for trace in visitor.traces.values()]
     assert [label.split(" · ")[:2] for label in labels] == [
         ["Hello", "gamma 4"],

@@ -1,0 +1,74 @@
+"""Settings as parameters of an endpoint, with types and descriptions from sd.SETTINGS. Knows no endpoint."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
+from typing import Any
+
+import specdec_core as sd
+
+Endpoint = Callable[..., Iterator[dict[str, Any]]]
+
+
+def with_settings(
+    endpoint: Endpoint, names: Iterable[str] = sd.SETTINGS, defaults: Mapping[str, Any] | None = None
+) -> Endpoint:
+    """Return the endpoint with its parameter `settings` replaced by one for each setting in `names`.
+
+    The endpoint then gets a dict of the settings in a client's request, completed by `defaults`. The
+    docstring ends with a description of each parameter, for Gradio's documentation.
+    """
+    signature = inspect.signature(endpoint, eval_str=True)
+    settings = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=(defaults or {}).get(name),
+            annotation=_annotation(sd.SETTINGS[name].values),
+        )
+        for name in names
+    ]
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        parameters += settings if parameter.name == "settings" else [parameter]
+    public = signature.replace(parameters=parameters)
+
+    @wraps(endpoint)
+    def expanded(*arguments: Any, **named: Any) -> Iterator[dict[str, Any]]:
+        bound = public.bind(*arguments, **named)
+        bound.apply_defaults()
+        values = {parameter.name: bound.arguments.pop(parameter.name) for parameter in settings}
+        changes = {name: value for name, value in values.items() if value is not None}
+        yield from endpoint(**bound.arguments, settings=changes)
+
+    expanded.__signature__ = public  # pyright: ignore[reportAttributeAccessIssue] -- read by inspect
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    descriptions = [f"    {parameter.name}: {_description(parameter.name)}" for parameter in settings]
+    expanded.__doc__ = "\n".join([inspect.getdoc(endpoint) or "", "", "Parameters:", *descriptions])
+    return expanded
+
+
+def _annotation(values: sd.WholeNumber | sd.Number | sd.Choice | sd.Texts) -> Any:
+    match values:
+        case sd.WholeNumber(word=None):
+            return int | None
+        case sd.WholeNumber():
+            return int | str | None
+        case sd.Number():
+            return float | None
+        case sd.Choice():
+            return str | None
+        case sd.Texts():
+            return list[str] | None
+
+
+def _description(name: str) -> str:
+    setting = sd.SETTINGS[name]
+    match setting.values:
+        case sd.Choice(words):
+            return f"{setting.help} One of {', '.join(words)}."
+        case sd.WholeNumber(word=str(word)):
+            return f'{setting.help} "{word}" is allowed too.'
+    return setting.help

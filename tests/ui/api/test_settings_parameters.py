@@ -1,0 +1,64 @@
+"""Settings as parameters of /chat and /compare."""
+
+import inspect
+
+import gradio as gr
+import pytest
+
+import specdec_core as sd
+from specdec_ui.api.compare import SETTINGS as COMPARE_SETTINGS, compare_steps
+from specdec_ui.api.endpoints import chat_rounds
+from specdec_ui.api.settings_parameters import with_settings
+from specdec_ui.compare.run import LaneChoice
+from specdec_ui.state.visitors import Visitor
+from tests.support.replay import loaded_holder
+
+GREEDY = {"temperature": 0, "max_new_tokens": 40}
+
+
+def echo(text: str, request: gr.Request, settings: dict, again: bool = False):
+    """Says it again."""
+    yield {"text": text, "settings": settings, "again": again}
+
+
+def test_each_setting_is_a_parameter_in_the_place_of_settings():
+    names = [*inspect.signature(with_settings(echo)).parameters]
+    assert names == ["text", "request", *sd.SETTINGS, "again"]
+
+
+def test_compare_has_every_setting_but_the_way_of_drafting():
+    assert {*COMPARE_SETTINGS} == {*sd.SETTINGS} - {"drafting"}
+
+
+def test_only_what_was_passed_or_has_a_default_is_given():
+    endpoint = with_settings(echo, ["seed", "verification"], {"verification": "coupled"})
+    assert list(endpoint("Hi", None, seed=7, again=True)) == [
+        {"text": "Hi", "settings": {"seed": 7, "verification": "coupled"}, "again": True}
+    ]
+
+
+def test_the_description_explains_each_parameter():
+    description = with_settings(echo, ["gamma", "drafting"]).__doc__
+    assert description.startswith("Says it again.\n\nParameters:\n")
+    assert f'    gamma: {sd.SETTINGS["gamma"].help} "auto" is allowed too.' in description
+    assert "One of model, ngram." in description
+
+
+@pytest.fixture
+def holder(engine):
+    return loaded_holder(engine)
+
+
+def test_chat_ends_at_a_stop_text(holder):
+    *_, whole = chat_rounds(Visitor(), holder, "Once upon", GREEDY, False)
+    stop = whole["text"][10:14]
+    *_, stopped = chat_rounds(Visitor(), holder, "Once upon", GREEDY | {"stop": [stop]}, False)
+    assert stopped["finish_reason"] == "stop"
+    assert stopped["text"] == whole["text"][: whole["text"].index(stop)]
+
+
+def test_compare_ends_both_lanes_at_a_stop_text(holder):
+    *_, whole = compare_steps(Visitor(), holder, "Once upon", GREEDY, LaneChoice())
+    stop = whole["result"]["lanes"][0]["text"][10:14]
+    *_, done = compare_steps(Visitor(), holder, "Once upon", GREEDY | {"stop": [stop]}, LaneChoice())
+    assert [lane["finish_reason"] for lane in done["result"]["lanes"]] == ["stop", "stop"]
