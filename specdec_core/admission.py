@@ -19,11 +19,17 @@ class CachedSession(Protocol):
     """A conversation whose caches can be given up between two answers."""
 
     @property
-    def size_bytes(self) -> int: ...
+    def size_bytes(self) -> int:
+        """Memory of the caches."""
+        ...
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """Free the caches; the session stays usable."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the caches and the weights' reference; the session cannot be used again."""
+        ...
 
 
 class Admission:

@@ -53,7 +53,9 @@ class ChatEngine(Protocol):
         ...
 
     @property
-    def default_settings(self) -> Settings: ...
+    def default_settings(self) -> Settings:
+        """Settings for answers that are asked for without any."""
+        ...
 
     @property
     def costs(self) -> Mapping[Drafting, MeasuredCosts]:

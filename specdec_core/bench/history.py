@@ -43,7 +43,7 @@ class HistoryReport:
 
 
 def history(engine: Engine, lengths: Sequence[int], repetitions: int) -> HistoryReport:
-    """Measure second turns after conversations of these lengths, in tokens.
+    """Measure the time to first token of a second turn, after first turns of these lengths in tokens.
 
     All lengths take turns within a repetition. A first repetition warms up and is not counted.
     """

@@ -76,7 +76,9 @@ class Runner(Protocol):
         ...
 
     @property
-    def model(self) -> PreTrainedModel: ...
+    def model(self) -> PreTrainedModel:
+        """The transformers model whose weights are used."""
+        ...
 
     @property
     def vocab_size(self) -> int:
@@ -94,9 +96,13 @@ class Runner(Protocol):
         ...
 
     @property
-    def clock(self) -> Clock: ...
+    def clock(self) -> Clock:
+        """The clock that forwards are timed with."""
+        ...
 
-    def new_cache(self) -> RewindableCache: ...
+    def new_cache(self) -> RewindableCache:
+        """Return an empty cache for one conversation."""
+        ...
 
     def ids(self, ids: Sequence[int]) -> Tensor:
         """Return ids as int64 [rows] on the runner's device, without waiting for it."""

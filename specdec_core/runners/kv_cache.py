@@ -97,10 +97,9 @@ class KVCache(Cache):
         return self.layers[0].length
 
     def rewind(self, length: int) -> None:
-        """Forget every position from `length` on. Nothing happens if fewer are stored.
+        """Forget every position from `length` on; if fewer are stored, keep them.
 
-        A forward that was interrupted left its first layers longer than the rest: all go back to the
-        shortest.
+        In any case all layers end up equally long: an interrupted forward leaves its first layers longer.
         """
         length = min(length, *(layer.length for layer in self.layers))
         for layer in self.layers:

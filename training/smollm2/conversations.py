@@ -34,10 +34,12 @@ class Selection:
 
     @property
     def fields(self) -> tuple[np.ndarray, ...]:
+        """The arrays that describe the selection."""
         return self.lengths, self.answer_starts, self.id_offsets, self.state_offsets
 
     @property
     def answer_tokens(self) -> int:
+        """Number of tokens of the answers."""
         return int((self.lengths - self.answer_starts).sum())
 
 
@@ -76,10 +78,12 @@ class ConversationStore:
 
     @property
     def answer_tokens(self) -> int:
+        """Number of answer tokens stored."""
         return self._state_offsets[-1]
 
     @property
     def used_ids(self) -> Tensor:
+        """Ids of all stored conversations, one after the other."""
         return self.ids[: self._id_offsets[-1]]
 
     def add(self, ids: Tensor, states: Tensor, lengths: Sequence[int], answer_starts: Sequence[int]) -> bool:
@@ -140,6 +144,7 @@ class ConversationStore:
         del self._id_offsets[count + 1 :], self._state_offsets[count + 1 :]
 
     def select(self, which: np.ndarray | slice = slice(None)) -> Selection:
+        """Return a selection of the stored conversations, all by default."""
         fields = self._lengths, self._answer_starts, self._id_offsets[:-1], self._state_offsets[:-1]
         return Selection(*(np.array(field, np.int64) for field in fields))[which]
 

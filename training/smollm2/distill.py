@@ -17,6 +17,7 @@ STARTED = time.time()
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m training.smollm2.distill", description="Distil a drafter within a fixed time."
     )
@@ -46,6 +47,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main() -> int:
+    """Run the command under its watcher; return the exit status."""
     arguments = sys.argv[1:]
     options = parse(arguments)
     if options.started is None:

@@ -57,5 +57,6 @@ class DistillationLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor, _terms_grad: Tensor):
+        """Return the gradient computed in the forward pass, scaled by `grad`."""
         states_grad, head_grad = ctx.saved_tensors
         return states_grad * grad.to(states_grad.dtype), head_grad * grad, None, None, None, None

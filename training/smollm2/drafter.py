@@ -33,11 +33,13 @@ class Drafter:
 
     @classmethod
     def from_target(cls, target: Target, indices: Iterable[int], head_ids: Tensor) -> "Drafter":
+        """Build a drafter of copied target layers, with a head over `head_ids`."""
         layers = [target.layers[index] for index in indices]
         return cls(layers, target.norm, target.embedding[head_ids], head_ids)
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "Drafter":
+        """Build a drafter from saved tensors by name."""
         layers = []
         for index in count():
             if f"layers.{index}.{WEIGHT_NAMES[0]}" not in tensors:
@@ -71,6 +73,7 @@ class Drafter:
 
     @property
     def parameters(self) -> list[Tensor]:
+        """Trainable tensors: layers, norm and head."""
         return [*chain.from_iterable(self.layers), self.norm, self.head]
 
     def states(self, target: Target, ids: Tensor, positions: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class Inputs:
     held_out: list[Conversation]
 
     def write(self, folder: Path) -> None:
+        """Write the inputs to a folder, for `read`."""
         (folder / "inputs.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod

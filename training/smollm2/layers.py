@@ -33,6 +33,7 @@ class Shape:
 
     @property
     def attention_scale(self) -> float:
+        """Factor on the attention scores, 1 / sqrt(head_dim)."""
         return self.head_dim**-0.5
 
     @property
@@ -61,6 +62,7 @@ class Rotary:
 
     @classmethod
     def table(cls, shape: Shape, positions: int, device: torch.device, dtype: torch.dtype) -> "Rotary":
+        """Compute the tables for `positions` positions."""
         half = shape.head_dim // 2
         exponents = torch.arange(0, shape.head_dim, 2, device=device).float() / shape.head_dim
         frequencies = shape.theta**-exponents
@@ -75,6 +77,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+    """RMSNorm of x `[..., hidden]` with the model's epsilon."""
     return functional.rms_norm(x, (shape.hidden,), weight, shape.eps)
 
 

@@ -126,6 +126,7 @@ class Run:
         return store
 
     def free_memory(self) -> None:
+        """Return unused memory to the device."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -40,6 +40,8 @@ def installed_gguf() -> Path:
 
 
 def read_shape(reader: "GGUFReader") -> Shape:
+    """Read the model's sizes from the GGUF metadata."""
+
     def field(name: str):
         return reader.fields[f"llama.{name}"].contents()
 
@@ -57,6 +59,7 @@ def read_shape(reader: "GGUFReader") -> Shape:
 
 
 def read_entries(reader: "GGUFReader") -> dict[str, TensorEntry]:
+    """Read type, shape and byte range of each tensor."""
     return {
         tensor.name: TensorEntry(
             tensor.tensor_type.name,
@@ -69,6 +72,7 @@ def read_entries(reader: "GGUFReader") -> dict[str, TensorEntry]:
 
 
 def read_template(path: Path) -> Template:
+    """Tokenize the fixed parts of the chat template."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
@@ -80,11 +84,13 @@ def read_template(path: Path) -> Template:
 
 
 def read_held_out(path: Path) -> list[Conversation]:
+    """Read the held-out conversations, one JSON object a line."""
     with path.open(encoding="utf-8") as file:
         return [Conversation(**json.loads(line)) for line in file]
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m training.smollm2.prepare", description="Write what distill reads."
     )

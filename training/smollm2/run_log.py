@@ -22,6 +22,7 @@ class RunLog:
         return time.time() - self._started
 
     def write(self, phase: str, **values: object) -> None:
+        """Print and append one JSON line with the time since the start."""
         rounded = {
             name: float(f"{value:.5g}") if isinstance(value, float) else value
             for name, value in values.items()

@@ -26,6 +26,8 @@ class Target:
 
     @classmethod
     def load(cls, weights: GgufWeights, shape: Shape, positions: int, dtype: torch.dtype) -> "Target":
+        """Dequantize the weights to `dtype`."""
+
         def unpermuted(matrix: Tensor) -> Tensor:
             # GGUF keeps the pairs that are rotated together side by side; here they are half a head apart.
             pairs = matrix.reshape(-1, shape.head_dim // 2, 2, shape.hidden)
@@ -53,14 +55,17 @@ class Target:
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.embedding.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the weights."""
         return self.embedding.dtype
 
     @property
     def parameters(self) -> int:
+        """Number of weights."""
         return self.embedding.numel() + sum(weight.numel() for layer in self.layers for weight in layer)
 
     def states(self, ids: Tensor) -> Tensor:

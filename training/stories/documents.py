@@ -42,6 +42,7 @@ class Document:
     learned: list[bool]
 
     def followed_by(self, other: "Document") -> "Document":
+        """Return the concatenation of two documents."""
         return Document(self.ids + other.ids, self.learned + other.learned)
 
 
@@ -161,6 +162,7 @@ class DocumentWriter:
         return rng.choice(asked), self.encode(rng.choice(answers))
 
     def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without control tokens."""
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
 
