@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import metadata_load
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "make_space.py"
 

@@ -8,6 +8,8 @@ import pytest
 import specdec_core as sd
 from specdec_core.bench.exactness import exactness
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(sd.__file__).parent.parent / "presets" / "stories"
 
 

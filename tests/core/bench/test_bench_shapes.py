@@ -11,6 +11,8 @@ from specdec_core.cli import main
 from specdec_core.settings import Settings
 from tests.support.bench_runs import QUICK, bench_json
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def shapes(tmp_path) -> list[str]:

@@ -21,6 +21,8 @@ from specdec_core.hub.resumable import fetch_blob
 from tests.support.hub_pair import TARGET, downloaded, load, parts, refusal
 from tests.support.hub_server import sum_of
 
+pytestmark = pytest.mark.slow
+
 HI = [{"role": "user", "content": "Once upon a time"}]
 ROOT = Path(__file__).parents[3]
 

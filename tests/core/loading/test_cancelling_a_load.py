@@ -8,6 +8,8 @@ from transformers import PreTrainedModel
 
 import specdec_core as sd
 
+pytestmark = pytest.mark.slow
+
 HI = [{"role": "user", "content": "Once upon a time"}]
 
 

@@ -2,7 +2,11 @@
 
 import threading
 
+import pytest
+
 import specdec_core as sd
+
+pytestmark = pytest.mark.slow
 
 HI = [{"role": "user", "content": "Once upon a time"}]
 TIMEOUT_S = 60

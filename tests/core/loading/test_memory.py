@@ -30,6 +30,8 @@ from specdec_core.loading.weights import ModelSource, skeleton
 from tests.support.measure_memory import measured_apart
 from tests.support.tiny_pair import save_pair
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 HI = [{"role": "user", "content": "Once upon a time"}]
 ROOT = Path(__file__).parents[3]

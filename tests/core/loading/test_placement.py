@@ -16,6 +16,8 @@ from specdec_core.loading.weights import ModelSource, Split
 from tests.support.families import FAMILIES, save_family
 from tests.support.tiny_pair import save_pair
 
+pytestmark = pytest.mark.slow
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 HI = [{"role": "user", "content": "Once upon a time"}]
 

@@ -17,6 +17,8 @@ from specdec_core.presets import PresetModel, get_preset
 from specdec_core.text.chat_template import takes_system_message
 from tests.support.families import FAMILIES, save_family
 
+pytestmark = pytest.mark.slow
+
 FAMILY_OF = {
     "llama-3.2": "llama",
     "llama-3.1": "llama",

@@ -20,6 +20,8 @@ from specdec_core.sampling.verification import verify_rejection
 from specdec_core.settings import Settings
 from tests.support.tiny_models import TrigramModel
 
+pytestmark = pytest.mark.slow
+
 VOCAB = 5
 PROMPT = [1, 3]
 ANSWERS = 3000

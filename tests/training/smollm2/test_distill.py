@@ -13,6 +13,8 @@ from tests.training.smollm2.tiny_inputs import HEAD_IDS, TEMPLATE, write_inputs
 from training.smollm2 import shards
 from training.smollm2.drafter import Drafter
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SECONDS = 17
 

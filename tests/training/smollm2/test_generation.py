@@ -11,6 +11,8 @@ from training.smollm2.conversations import ConversationStore
 from training.smollm2.generation import GenerationPlan, Generator, check_decoder, check_states, generate
 from training.smollm2.run_log import RunLog
 
+pytestmark = pytest.mark.slow
+
 POSITIONS = 96
 
 
