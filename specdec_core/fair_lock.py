@@ -7,9 +7,10 @@ from collections import deque
 
 
 class FairLock:
-    """A non-reentrant FIFO lock, used as a context manager."""
+    """A non-reentrant FIFO lock, used as a context manager. Each waiter has an `event_type` of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, event_type: type[threading.Event] = threading.Event) -> None:
+        self._event_type = event_type
         self._guard = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
         self._locked = False
@@ -19,7 +20,7 @@ class FairLock:
             if not self._locked:
                 self._locked = True
                 return
-            turn = threading.Event()
+            turn = self._event_type()
             self._waiting.append(turn)
         try:
             turn.wait()

@@ -101,7 +101,7 @@ class AdaptiveGamma:
     """
 
     def __init__(self, costs: StepCosts, longest: int = LONGEST_AUTO) -> None:
-        self._costs = costs
+        self.costs = costs
         self._tested = [0.0] * longest
         self._accepted = [0.0] * longest
         self._tested[0], self._accepted[0] = _PRIOR_TESTS, _PRIOR_TESTS * costs.first_rate
@@ -112,20 +112,20 @@ class AdaptiveGamma:
         rates = self._expected_rates()
         best = max(rates, key=lambda gamma: rates[gamma])
         gain = rates[best] / rates[0]
-        catching_up = self._costs.catching_up(missing)
+        catching_up = self.costs.catching_up(missing)
         if best > 0 and gain > 1 + catching_up / _PAYBACK_STEPS:
             return GammaChoice(best, "auto", gain)
-        lost = (self._costs.drafter + self._costs.v(2)) * max(0.0, 1 - rates[1] / rates[0])
-        if self._costs.plain_rounds * _PROBE_SHARE >= lost + catching_up:
+        lost = (self.costs.drafter + self.costs.v(2)) * max(0.0, 1 - rates[1] / rates[0])
+        if self.costs.plain_rounds * _PROBE_SHARE >= lost + catching_up:
             return GammaChoice(1, "probe")
         return GammaChoice(0, "unprofitable")
 
     def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
         """See GammaPolicy.observe."""
         self._learn_costs(drafted, draft_s, verify_s)
-        self._costs.plain_rounds = 0 if drafted else self._costs.plain_rounds + 1
+        self.costs.plain_rounds = 0 if drafted else self.costs.plain_rounds + 1
         if drafted:
-            self._costs.first_rate = _mix(self._costs.first_rate, float(accepted > 0), 0.05)
+            self.costs.first_rate = _mix(self.costs.first_rate, float(accepted > 0), 0.05)
         for at in range(len(self._tested)):
             tested = at < min(drafted, accepted + 1)
             if tested or not drafted:
@@ -136,7 +136,7 @@ class AdaptiveGamma:
         """Update c and v relative to the time of one row in this answer, so that a slower machine or a longer
         context, which slow all steps alike, change nothing.
         """
-        costs = self._costs
+        costs = self.costs
         v = costs.v(drafted + 1)
         one_row_s = verify_s / v
         usual_s = self._one_row_s or one_row_s
@@ -160,7 +160,7 @@ class AdaptiveGamma:
         acceptance = self.acceptance()
         return {
             gamma: expected_tokens(acceptance[:gamma])
-            / (gamma * self._costs.drafter + self._costs.v(gamma + 1))
+            / (gamma * self.costs.drafter + self.costs.v(gamma + 1))
             for gamma in range(len(acceptance) + 1)
         }
 

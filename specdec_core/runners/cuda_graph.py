@@ -128,8 +128,8 @@ class CudaGraphRunner(StaticRunner):
         rows = ids.shape[0]
         captured = self._graphs.get((rows, bucket, last_rows, then))
         if captured is None:
-            buffer, positions = ids.clone(), self._positions(start, start + rows)
-            replay, result = self._capture(lambda: self._compute(buffer, positions, bucket, last_rows, then))
+            buffer, positions = ids.clone(), self.positions(start, start + rows)
+            replay, result = self._capture(lambda: self.compute(buffer, positions, bucket, last_rows, then))
             captured = _Captured(replay, buffer, positions, result)
             self._graphs[rows, bucket, last_rows, then] = captured
         captured.ids.copy_(ids)

@@ -39,7 +39,7 @@ class LeanRunner(ModelRunner):
         super().__init__(model, vocab_size=vocab_size, context_length=context_length)
         if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in model.parameters()):
             raise UnsupportedError("the weights are not float32 on the CPU")
-        self._lean = LeanForward(model, self.vocab_size)
+        self.lean_forward = LeanForward(model, self.vocab_size)
         self._cos = self._sin = torch.empty(0)
         self._kept_masks: dict[tuple[int, str], Tensor] = {}
         self._require_same_logits()
@@ -60,26 +60,26 @@ class LeanRunner(ModelRunner):
         rows, start = ids.shape[0], cache.length
         end = start + rows
         if end > self._cos.shape[0]:
-            self._cos, self._sin = self._lean.rope(max(1024, 2 * end))
+            self._cos, self._sin = self.lean_forward.rope(max(1024, 2 * end))
         cos, sin = self._cos[start:end, None], self._sin[start:end, None]
-        masks = {attention: self._mask(rows, end, attention) for attention in self._lean.attentions}
-        return self._lean(ids, cos, sin, cache.layers, masks, last_rows)
+        masks = {attention: self._mask(rows, end, attention) for attention in self.lean_forward.attentions}
+        return self.lean_forward(ids, cos, sin, cache.layers, masks, last_rows)
 
     def _mask(self, rows: int, end: int, attention: str) -> Tensor | None:
         """The mask of the last `rows` of `end` positions, None if one row sees all. Masks for few rows are
         slices of longer ones that are kept.
         """
-        window = self._lean.window
+        window = self.lean_forward.window
         sees_all = attention == "full_attention" or window is None or end <= window
         if rows == 1 and sees_all:
             return None
         if rows > MOST_FEW_ROWS:
-            return self._lean.mask(torch.arange(end - rows, end), torch.arange(end), attention)
+            return self.lean_forward.mask(torch.arange(end - rows, end), torch.arange(end), attention)
         kept = self._kept_masks.get((rows, attention))
         if kept is None or kept.shape[1] < end:
             length = max(1024, 2 * end)
             queries = torch.arange(length - rows, length)
-            kept = self._lean.mask(queries, torch.arange(length), attention)
+            kept = self.lean_forward.mask(queries, torch.arange(length), attention)
             self._kept_masks[rows, attention] = kept
         return kept[:, -end:]
 

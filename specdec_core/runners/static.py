@@ -128,11 +128,11 @@ class StaticRunner(ModelRunner):
         self._layer_types = set(getattr(text_config, "layer_types", None) or ())
         heads = text_config.num_attention_heads
         self._group = heads // (getattr(text_config, "num_key_value_heads", None) or heads)
-        self._lean: LeanForward | None = None
+        self.lean_forward: LeanForward | None = None
         self.why_modules = why_modules
         if why_modules is None:
             try:
-                self._lean = LeanForward(model, self.vocab_size)
+                self.lean_forward = LeanForward(model, self.vocab_size)
             except UnsupportedError as error:
                 self.why_modules = str(error)
         AttentionInterface.register(ATTENTION, folded_attention)
@@ -161,24 +161,25 @@ class StaticRunner(ModelRunner):
         if rows <= MOST_FEW_ROWS and not prefills:
             result = self._decode(ids, cache.length, bucket, last_rows, then)
         else:
-            result = self._compute(ids, self._positions(cache.length, end), bucket, last_rows, then)
+            result = self.compute(ids, self.positions(cache.length, end), bucket, last_rows, then)
         cache.advance(rows)
         return result
 
     def _decode(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Any:
         """The forward of few rows, which a subclass may replay from a graph."""
-        return self._compute(ids, self._positions(start, start + ids.shape[0]), bucket, last_rows, then)
+        return self.compute(ids, self.positions(start, start + ids.shape[0]), bucket, last_rows, then)
 
-    def _positions(self, start: int, end: int) -> Tensor:
+    def positions(self, start: int, end: int) -> Tensor:
+        """Return the positions `start` to `end` − 1 on the runner's device."""
         return torch.arange(start, end, device=self.device)
 
-    def _compute(self, ids: Tensor, positions: Tensor, bucket: int, last_rows: int, then: Then | None) -> Any:
+    def compute(self, ids: Tensor, positions: Tensor, bucket: int, last_rows: int, then: Then | None) -> Any:
         """ids [rows] at positions [rows] → logits [rows or last_rows, vocab], or `then` of them. Has fixed
         shapes and does not synchronize.
         """
         self._window.positions, self._window.bucket = positions, bucket
-        if self._lean is not None:
-            logits = self._lean_logits(self._lean, ids, positions, bucket, last_rows)
+        if self.lean_forward is not None:
+            logits = self._lean_logits(self.lean_forward, ids, positions, bucket, last_rows)
         else:
             logits = self._modules_logits(
                 self._buffers,
@@ -241,8 +242,8 @@ class StaticRunner(ModelRunner):
         self._window = Window(capacity)
         self._layers = [StaticLayer(self._window) for _ in range(self.layer_count)]
         self._buffers = Cache(layers=[*self._layers])
-        if self._lean is not None:
-            self._rope = self._lean.rope(capacity)
+        if self.lean_forward is not None:
+            self._rope = self.lean_forward.rope(capacity)
 
 
 def folded_attention(

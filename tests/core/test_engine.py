@@ -368,12 +368,12 @@ def test_an_answer_that_broke_off_inside_a_forward_does_not_spoil_the_session(en
         raise KeyboardInterrupt
 
     runner = engine.pair.target
-    whole, runner._lean.activation = runner._lean.activation, broken
+    whole, runner.lean_forward.activation = runner.lean_forward.activation, broken
     try:
         with pytest.raises(KeyboardInterrupt):
             engine.generate(HI, _settings(temperature=0), session)
     finally:
-        runner._lean.activation = whole
+        runner.lean_forward.activation = whole
     wanted = engine.generate(HI, _settings(temperature=0)).token_ids
     assert engine.generate(HI, _settings(temperature=0), session).token_ids == wanted
 

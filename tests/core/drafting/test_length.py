@@ -25,7 +25,7 @@ def _run(
     """
     rng = random.Random(seed)
     chosen, tokens, time = [], 0.0, 0.0
-    real, missing = StepCosts(c, dict(v), policy._costs.catch_up), 1
+    real, missing = StepCosts(c, dict(v), policy.costs.catch_up), 1
     for _ in range(rounds):
         gamma = policy.choose(missing).gamma
         accepted = 0

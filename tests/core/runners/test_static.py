@@ -28,8 +28,8 @@ def ids(monkeypatch) -> torch.Tensor:
 def _runner(model: torch.nn.Module, lean: bool = True) -> StaticRunner:
     """With attention over few rows as a GPU computes it."""
     runner = StaticRunner(model, why_modules=None if lean else WANTED)
-    if runner._lean is not None:
-        runner._lean.few_rows_in_products = True
+    if runner.lean_forward is not None:
+        runner.lean_forward.few_rows_in_products = True
     return runner
 
 
@@ -153,7 +153,7 @@ def _operations_a_layer(architecture: str, lean: bool, rows: int) -> float:
         ids = torch.arange(5, 5 + rows)
         # Inference mode leaves norms and products whole here, as they are on a GPU.
         with torch.inference_mode(), _Counted() as counted:
-            runner._compute(ids, runner._positions(20, 20 + rows), 32, 0, None)
+            runner.compute(ids, runner.positions(20, 20 + rows), 32, 0, None)
         counts.append(counted.count)
     return (counts[1] - counts[0]) / 2
 

@@ -209,9 +209,9 @@ def test_the_forward_with_its_step_never_reads_a_value_on_the_host():
     with FakeTensorMode(allow_non_fake_inputs=True):
         rule = RejectionRule(DeviceSampling(CPU, VOCAB), True)
         for rows in (1, 2):
-            drawn = runner._compute(torch.zeros(rows).long(), torch.arange(rows), 256, 1, rule.draft)
+            drawn = runner.compute(torch.zeros(rows).long(), torch.arange(rows), 256, 1, rule.draft)
             assert drawn.shape == (1,)
-        outcome = runner._compute(torch.zeros(5).long(), torch.arange(5), 256, 0, rule.verify)
+        outcome = runner.compute(torch.zeros(5).long(), torch.arange(5), 256, 0, rule.verify)
         assert outcome.shape == (16,)
 
 
@@ -230,8 +230,8 @@ def test_no_step_on_a_gpu_mixes_devices_or_reads_a_value_on_the_host(architectur
             for kind in (GreedyRule, RejectionRule, CoupledRule):
                 rule = sampling.rule(kind, filtered=kind is not GreedyRule)
                 for rows in (1, 2):
-                    runner._compute(ids[:rows], runner._positions(5, 5 + rows), 256, 1, rule.draft)
-                outcome = runner._compute(ids, runner._positions(5, 10), 256, 0, rule.verify)
+                    runner.compute(ids[:rows], runner.positions(5, 5 + rows), 256, 1, rule.draft)
+                outcome = runner.compute(ids, runner.positions(5, 10), 256, 0, rule.verify)
                 assert outcome.shape == (16,)
                 assert outcome.device.type == "cuda"
 
