@@ -127,6 +127,15 @@ class Engine:
             raise
         return engine
 
+    @property
+    def max_cache_bytes(self) -> int:
+        """Bound on the memory of all sessions' caches; the longest idle ones are freed first."""
+        return self.admission.max_cache_bytes
+
+    @max_cache_bytes.setter
+    def max_cache_bytes(self, value: int) -> None:
+        self.admission.max_cache_bytes = value
+
     def session(self, sampled: Mapping[str, Sequence[int]] | None = None) -> Session:
         """Begin a conversation, whose caches are kept between turns; pass it to `stream`. `sampled` comes
         from an earlier session of the same conversation.

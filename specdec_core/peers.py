@@ -110,14 +110,15 @@ def peer_rounds(
     settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
     text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)
     rounds: list[Round] = []
-    ended = False
+    position, ended = 0, False
     steps = _Steps()
     thread = threading.Thread(target=_generate, args=(pair, prompt_ids, settings, assisted, turn, steps))
     thread.start()
     try:
         for ids, seconds in steps.read(cancelled):
             kept, reason = text.feed(ids)
-            rounds.append(_round(rounds, ids[:kept], seconds, text))
+            rounds.append(_round(len(rounds), position, ids[:kept], seconds, text))
+            position += kept
             yield rounds[-1]
             if reason is not None:
                 finish, ended = reason, True
@@ -136,18 +137,22 @@ def peer_rounds(
         prompt_tokens=len(prompt_ids),
         seed=settings.seed,
     )
-    last = _round(rounds, [], 0.0, text, final=True)
+    last = _round(len(rounds), position, [], 0.0, text, final=True)
     yield replace(last, finish_reason=finish, stats=stats)
 
 
 def _round(
-    rounds: Sequence[Round], ids: Sequence[int], seconds: float, text: AnswerText, final: bool = False
+    index: int,
+    position: int,
+    ids: Sequence[int],
+    seconds: float,
+    text: AnswerText,
+    final: bool = False,
 ) -> Round:
-    """The round of plain tokens `ids` that follows `rounds`."""
+    """The round of plain tokens `ids`, of which the first is the answer's token `position`."""
     tokens = [Token(token_id, piece, "plain") for token_id, piece in zip(ids, text.pieces, strict=False)]
-    position = sum(len(rnd.tokens) for rnd in rounds)
     return Round(
-        index=len(rounds),
+        index=index,
         position=position,
         gamma=0,
         gamma_reason="transformers",

@@ -5,6 +5,7 @@ Knows the pair it was given; nothing of presets, locks or other sessions.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,15 +54,18 @@ class Session:
         self._adaptive: dict[Drafting, AdaptiveGamma] = {}
         self._ids: list[int] = []
         self._caches: _Caches | None = _Caches.of(pair)
+        self._changing_caches = threading.Lock()
 
     def reset(self) -> None:
         """Free the caches; the next answer prefills its whole prompt."""
-        if self._caches is not None:
-            self._ids, self._caches = [], _Caches.of(self._caches.pair)
+        with self._changing_caches:
+            if self._caches is not None:
+                self._ids, self._caches = [], _Caches.of(self._caches.pair)
 
     def close(self) -> None:
         """Free the caches and the reference to the weights; the session cannot be used again."""
-        self._ids, self._caches = [], None
+        with self._changing_caches:
+            self._ids, self._caches = [], None
 
     def belongs_to(self, pair: LoadedPair) -> bool:
         """Whether the caches are that pair's. True if closed: `rounds` then raises the error that says so."""

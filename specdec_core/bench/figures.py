@@ -160,7 +160,9 @@ def _prediction(
     if drafts.alpha is None or lane.drafting != "model" or gamma == "auto":
         return None
     v = [steps.v(rows) for rows in range(1, gamma + 2)]
-    predicted = predict(drafts.alpha, drafts.alpha_by_position, steps.c, v)
+    # A position that was never reached adds nothing to tau.
+    known = [rate or 0.0 for rate in drafts.alpha_by_position]
+    predicted = predict(drafts.alpha, known + [0.0] * (gamma - len(known)), steps.c, v)
     speedup = predicted.by_position[gamma]
     ratio = measured.median / speedup if measured is not None else None
     return PredictedSpeedup(v[gamma], speedup, predicted.one_alpha[gamma], ratio)

@@ -83,7 +83,7 @@ def plan_pair(options: LoadOptions) -> PairPlan:
 
 
 def _plan_models(options: LoadOptions, target: str, device: torch.device, spread: Spread) -> PairPlan:
-    drafter, drafter_quantization = options.drafter, options.drafter_quantization
+    drafter, drafter_quantization = options.drafter or None, options.drafter_quantization
     if drafter is None and (options.drafter_revision is not None or drafter_quantization is not None):
         raise SettingsError("A drafter's revision or quantization was given, but no drafter. Name one.")
     quantization = options.quantization or "none"

@@ -255,7 +255,7 @@ def test_caches_beyond_the_bound_are_taken_from_the_session_that_was_idle_longes
     small = sd.Engine.load(target=target, drafter=drafter, device="cpu")
     sessions = [small.session() for _ in range(3)]
     small.generate(HI, _settings(), sessions[0])
-    small.admission.max_cache_bytes = 2 * sessions[0].size_bytes
+    small.max_cache_bytes = 2 * sessions[0].size_bytes
     for session in sessions[1:]:
         small.generate(HI, _settings(), session)
     assert [session.size_bytes > 0 for session in sessions] == [False, True, True]

@@ -81,3 +81,9 @@ def test_a_target_may_be_split_where_no_single_device_was_named(monkeypatch, on_
 
 def test_with_one_gpu_a_target_is_not_split_unless_the_device_is_auto(on_cuda):
     assert plan_pair(LoadOptions(**TWO)).spread == "no"
+
+
+def test_an_empty_drafter_is_no_drafter():
+    plan = plan_pair(LoadOptions(target="owner/large", drafter="", device="cpu"))
+    assert plan.drafter is None
+    assert plan.settings.gamma == 0
