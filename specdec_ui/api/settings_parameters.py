@@ -46,7 +46,8 @@ def with_settings(
     expanded.__signature__ = public  # pyright: ignore[reportAttributeAccessIssue] -- read by inspect
     expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     descriptions = [f"    {parameter.name}: {_description(parameter.name)}" for parameter in settings]
-    expanded.__doc__ = "\n".join([inspect.getdoc(endpoint) or "", "", "Parameters:", *descriptions])
+    summary = [inspect.getdoc(endpoint) or "", "", _words(parameter.name for parameter in settings), ""]
+    expanded.__doc__ = "\n".join([*summary, "Parameters:", *descriptions])
     return expanded
 
 
@@ -62,6 +63,20 @@ def _annotation(values: sd.WholeNumber | sd.Number | sd.Choice | sd.Texts) -> An
             return str | None
         case sd.Texts():
             return list[str] | None
+
+
+def _words(names: Iterable[str]) -> str:
+    """Return a sentence on the words that settings take: Gradio's own documentation of an endpoint ends
+    before "Parameters:".
+    """
+    parts = []
+    for name in names:
+        match sd.SETTINGS[name].values:
+            case sd.Choice(words):
+                parts.append(f"`{name}` is {' or '.join(words)}")
+            case sd.WholeNumber(word=str(word)):
+                parts.append(f'`{name}` is a number or "{word}"')
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _description(name: str) -> str:

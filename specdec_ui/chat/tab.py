@@ -72,9 +72,10 @@ def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> C
     message, stop, clear = composer.message, composer.stop, composer.clear
     parts = [message, conversation, tokens, notice, composer.send, stop, clear]
     inputs = [message, system, *settings]
-    gr.on([composer.send.click, message.submit], on.send, inputs, parts, **QUIET)
+    send = on.send  # one function, so that all its events share one limit of answers at a time
+    gr.on([composer.send.click, message.submit], send, inputs, parts, **QUIET)
     example = samples.click(lambda sample: sample[0], samples, message, queue=False, **QUIET)
-    example.then(on.send, inputs, parts, **QUIET)
+    example.then(send, inputs, parts, **QUIET)
     stop.click(on.stop, queue=False, **QUIET)
     clear.click(on.clear, outputs=parts, **QUIET)
     conversation.retry(on.retry, [system, *settings], parts, **QUIET)

@@ -137,8 +137,11 @@ class _LoadThread:
                 preset, lambda message, fraction: self._steps.put(LoadStep(message, fraction)), visitor
             )
             self._result.set_result(loaded)
-        except BaseException as error:
+        except Exception as error:
             self._result.set_exception(error)
+        except BaseException as error:
+            # A panic of a library written in Rust: Gradio's queue would never answer the page.
+            self._result.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
         finally:
             self._steps.put(None)
 

@@ -142,6 +142,21 @@ def test_progress_is_shown_while_a_pair_loads():
     assert 'value="0.500"' in frames[0].status
 
 
+def test_a_panic_of_a_library_while_loading_gives_the_load_button_back():
+    """Rust's panics are no Exceptions, and Gradio answers a page for Exceptions only."""
+
+    class PanicException(BaseException):
+        pass
+
+    def load(preset, on_progress, cancel):
+        raise PanicException("index out of bounds")
+
+    frames = list(load_handlers.load(Visitor(), EngineHolder(load), replay_presets("a"), "a"))
+    assert 'data-state="refused"' in frames[-1].status
+    assert "failed unexpectedly" in frames[-1].status
+    assert not frames[-1].loading
+
+
 def test_a_locked_page_and_an_unknown_preset_are_refused():
     holder, visitor = loaded_holder(), Visitor()
     presets = replay_presets("replay")
