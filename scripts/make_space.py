@@ -94,7 +94,7 @@ def _python() -> str:
 
 
 def _tracked_files() -> list[str]:
-    """What git tracks of the kept paths."""
+    """Return the files that git tracks below the kept paths."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", *KEPT], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.split("\0")

@@ -44,7 +44,7 @@ class ChatEngine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What is loaded."""
+        """Facts about the loaded pair."""
         ...
 
     @property

@@ -68,7 +68,7 @@ class Session:
             self._ids, self._caches = [], None
 
     def belongs_to(self, pair: LoadedPair) -> bool:
-        """Whether the caches are that pair's. True if closed: `rounds` then raises the error that says so."""
+        """True if the caches are that pair's, or if closed: `rounds` then raises the error that says so."""
         return self._caches is None or self._caches.pair is pair
 
     @property

@@ -17,7 +17,7 @@ Verification = Literal["rejection", "coupled"]
 Quantization = Literal["none", "nf4", "int8"]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 VocabPadding = Literal["refuse", "trim"]
-"""Where only the padding of the logits' width differs: refuse, or cut both to the tokenizer's ids."""
+"""Treatment of widths that differ by padding only: refuse, or cut both to the tokenizer's ids."""
 
 MAX_GAMMA = 16
 """The longest draft that is verified at once; beyond it even a perfect drafter gains next to nothing."""

@@ -1,4 +1,4 @@
-"""What every test shares: one thread, since two on busy cores wait for each other at every product."""
+"""Fixtures of all tests; one thread, since two on busy cores wait for each other at every product."""
 
 import os
 

@@ -67,7 +67,7 @@ class Runner(Protocol):
 
     @property
     def captures(self) -> bool:
-        """Whether the first forward of a kind takes longer, because it is captured as a graph."""
+        """True if the first forward of a kind is captured as a graph, and so takes longer."""
         ...
 
     @property
@@ -92,7 +92,7 @@ class Runner(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where ids go in and logits come out."""
+        """Device of the ids and the logits."""
         ...
 
     @property

@@ -246,7 +246,7 @@ def _both(first: torch.nn.Module, second: torch.nn.Module) -> Callable[[Tensor],
 
 
 def _is_plain(module: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
-    """Whether a layer computes with its weight as it is; bitsandbytes' layers are subclasses of nn.Linear."""
+    """True for a product with the weight as it is; bitsandbytes' layers are subclasses of nn.Linear."""
     return type(module) in (torch.nn.Linear, FewRowsLinear)
 
 

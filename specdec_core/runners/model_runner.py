@@ -1,4 +1,4 @@
-"""What every runner knows of its transformers model: sizes, device, clock, and the modules' own forward.
+"""Common base of the runners: the model's sizes, device, clock, and the modules' own forward.
 
 Knows nothing of text, sampling or speculation.
 """

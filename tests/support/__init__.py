@@ -1,1 +1,1 @@
-"""What several tests share: tiny models, tokenizers, a model hub on this machine, the replayed page."""
+"""Helpers of several tests: tiny models, tokenizers, a model hub on this machine, the replayed page."""
