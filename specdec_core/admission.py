@@ -14,6 +14,8 @@ from typing import Protocol
 
 from .errors import LoadError, SpecDecError
 
+UNLOADED = "This pair was unloaded. Load one again."
+
 
 class CachedSession(Protocol):
     """A conversation whose caches can be given up between two answers."""
@@ -60,7 +62,7 @@ class Admission:
         """
         with self._changed:
             if self.closed:
-                raise LoadError("This pair was unloaded. Load one again.")
+                raise LoadError(UNLOADED)
             if id(session) in self._busy:
                 raise SpecDecError("This conversation is still being answered. Stop it, or wait for its end.")
             self._busy.add(id(session))

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
-from .admission import Admission
+from .admission import UNLOADED, Admission
 from .chat_engine import ChatSession
 from .drafting.length import StepCosts
 from .errors import LoadError, SpecDecError
@@ -100,16 +100,16 @@ class Engine:
         watch = Watch(on_progress, cancel)
         plan = plan_pair(
             LoadOptions(
-                preset,
-                target,
-                drafter,
-                revision,
-                drafter_revision,
-                device,
-                max_memory,
-                quantization,
-                drafter_quantization,
-                vocab_padding,
+                preset=preset,
+                target=target,
+                drafter=drafter,
+                revision=revision,
+                drafter_revision=drafter_revision,
+                device=device,
+                max_memory=max_memory,
+                quantization=quantization,
+                drafter_quantization=drafter_quantization,
+                vocab_padding=vocab_padding,
             )
         )
         pair, info, report = load_pair(plan, watch, _ONLY_LOADED if for_workers else None)
@@ -272,7 +272,7 @@ class Engine:
     def pair(self) -> LoadedPair:
         """The loaded runners and tokenizer, for measurements. Raises LoadError after `unload`."""
         if self._pair is None or self.admission.closed:
-            raise LoadError("This pair was unloaded. Load one again.")
+            raise LoadError(UNLOADED)
         return self._pair
 
 

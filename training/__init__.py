@@ -1,1 +1,1 @@
-"""What trained the weights that ship, a package for each pair."""
+"""Training of the weights that ship, a package for each pair."""

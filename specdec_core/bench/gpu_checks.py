@@ -272,10 +272,9 @@ def greedy_equals_baseline(
 def _first_answer_captures_nothing(folder: Path, device: torch.device) -> tuple[bool, str]:
     with _engine(folder, "none", device) as engine:
         pair = engine.pair
-        runners = [runner for runner in (pair.target, pair.drafter) if runner is not None]
-        before = tuple(runner.captured for runner in runners)
+        before = tuple(runner.captured for runner in pair.runners)
         engine.generate(_PROMPT, replace(engine.default_settings, max_new_tokens=96, seed=1))
-        after = tuple(runner.captured for runner in runners)
+        after = tuple(runner.captured for runner in pair.runners)
         reason = pair.runner_reason
     good = before == after and min(before) > 0 and reason is None
     return good, reason or f"{before} graphs of target and drafter, after an answer {after}"

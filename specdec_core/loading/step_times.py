@@ -38,14 +38,14 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedRunner:
+class _CachedRunner:
     """A runner with a cache of its own."""
 
     runner: Runner
     cache: RewindableCache
 
     @classmethod
-    def of(cls, runner: Runner) -> CachedRunner:
+    def of(cls, runner: Runner) -> _CachedRunner:
         """Return the runner with an empty cache."""
         return cls(runner, runner.new_cache())
 
@@ -59,8 +59,8 @@ class StepTimer:
 
     def __init__(self, pair: LoadedPair, context: int, rows: Sequence[int]) -> None:
         self.context = context
-        self._target = CachedRunner.of(pair.target)
-        self._drafter = None if pair.drafter is None else CachedRunner.of(pair.drafter)
+        self._target = _CachedRunner.of(pair.target)
+        self._drafter = None if pair.drafter is None else _CachedRunner.of(pair.drafter)
         self._target_s: dict[int, list[float]] = {count: [] for count in sorted({1, *rows})}
         self._drafter_s: list[float] = []
 
@@ -90,12 +90,12 @@ class StepTimer:
         medians = {count: statistics.median(seconds) for count, seconds in self._target_s.items()}
         return StepTimes(statistics.median(self._drafter_s) if self._drafter_s else 0.0, medians)
 
-    def _prefill(self, lane: CachedRunner) -> None:
+    def _prefill(self, lane: _CachedRunner) -> None:
         """Fill an empty cache with the context."""
         if lane.cache.length == 0:
             lane.runner.prefill(lane.cache, [ANY_ID] * self.context)
 
-    def _forward_s(self, lane: CachedRunner, rows: int) -> float:
+    def _forward_s(self, lane: _CachedRunner, rows: int) -> float:
         """Return the seconds of one forward, and rewind the cache to the context."""
         runner = lane.runner
         ids = torch.full((rows,), ANY_ID, device=runner.device)

@@ -11,14 +11,14 @@ from itertools import accumulate
 
 import torch
 
-from ..drafting import MODEL_FREE
+from ..drafting import MODEL_FREE, ModelDrafter
 from ..drafting.length import LONGEST_AUTO, StepCosts
 from ..pair import LoadedPair
 from ..runners import Runner
 from ..sampling import Sampler, sampler_for
 from ..sampling.noise import KeyedNoise
 from ..settings import Drafting, Settings
-from .step_times import ANY_ID, CachedRunner, prefill_s, step_times
+from .step_times import ANY_ID, prefill_s, step_times
 
 _MEASURED_ROWS = (1, 2, 3, 5, 9)
 _MEASURED_REPETITIONS = 15
@@ -47,7 +47,7 @@ def rehearse(pair: LoadedPair, own: Settings) -> None:
 
     Nothing happens if no runner of the pair captures graphs.
     """
-    if not any(runner.captures for runner in (pair.target, pair.drafter) if runner is not None):
+    if not any(runner.captures for runner in pair.runners):
         return
     longest = LONGEST_AUTO if own.gamma == "auto" else own.gamma
     for settings in (own, replace(own, temperature=0.0)):
@@ -62,21 +62,14 @@ def rehearse_rounds(target: Runner, drafter: Runner | None, sampler: Sampler, ga
     With a drafter, each also runs with a first draft step over two rows, as after a fully accepted round.
     """
     cache = target.new_cache()
-    draft_lane = None if drafter is None else CachedRunner.of(drafter)
+    drafts = None if drafter is None else ModelDrafter(drafter, drafter.new_cache())
     for gamma in gammas:
-        for missing in (1, 2) if draft_lane is not None and gamma else (1,):
+        for missing in (1, 2) if drafts is not None and gamma else (1,):
             sampler.start_round([ANY_ID], gamma)
-            if draft_lane is None:
+            if drafts is None:
                 sampler.take([ANY_ID] * gamma)
             else:
-                _rehearse_drafts(draft_lane, sampler, gamma, missing)
+                drafts.propose([ANY_ID] * missing, gamma, sampler)
+                drafts.rewind(0)
             sampler.read(target.forward(cache, sampler.rows, then=sampler.verify))
             cache.rewind(0)
-
-
-def _rehearse_drafts(lane: CachedRunner, sampler: Sampler, gamma: int, missing: int) -> None:
-    """Draft `gamma` tokens, the first step over `missing` rows, and empty the cache again."""
-    ids = lane.runner.ids([ANY_ID] * missing)
-    for step in range(gamma):
-        ids = lane.runner.forward(lane.cache, ids, last_rows=1, then=sampler.draft(step))
-    lane.cache.rewind(0)

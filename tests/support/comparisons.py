@@ -9,7 +9,7 @@ from specdec_ui.compare.run import LaneChoice
 from tests.support.replay import STORY, rounds_of
 
 VALUES = tuple(compare_handlers.PANEL.values(compare_handlers.comparable(sd.Settings())))
-"""What the tab's controls hold for a preset without settings of its own."""
+"""Values of the tab's controls for a preset without settings of its own."""
 NO_EXTRA_LANES = LaneChoice()
 NGRAM = LaneChoice(ngram=True)
 COUPLED = sd.Settings(verification="coupled", seed=7)

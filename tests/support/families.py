@@ -99,8 +99,8 @@ _GEMMA_TEMPLATE = """{{ bos_token }}
 
 @dataclass(frozen=True)
 class Family:
-    """What a family's models, tokenizer and template are like. `padding` is by how much the width of target
-    and drafter exceeds the tokenizer's ids.
+    """A family's models, tokenizer and template. `padding` is the number of logits of target and
+    drafter beyond the tokenizer's ids.
     """
 
     tokenizer: Callable[[], PreTrainedTokenizerBase]

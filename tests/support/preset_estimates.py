@@ -61,7 +61,7 @@ PAIRS = {
 
 
 def memory_gb(folder: str, device: str, quantization: str) -> float:
-    """What a pair in `folder` needs, head room and the cache of one long conversation included."""
+    """Memory that a pair in `folder` needs, head room and the cache of one long conversation included."""
     sources = [ModelSource(f"{folder}/{at}", quantization=quantization) for at in range(2)]
     return memory_need(sources, torch.device(device)).total_bytes / 1e9
 

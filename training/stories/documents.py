@@ -143,7 +143,7 @@ class DocumentWriter:
         return Document(ids[:MAX_LENGTH], learned[:MAX_LENGTH])
 
     def request(self, story: str, rng: random.Random, first: bool = True) -> str:
-        """What a person could have said to be told `story`."""
+        """Draw a request whose answer could be `story`."""
         topics = self.finder.draw(story, rng, 2 if rng.random() < 0.15 else 1)
         if not topics or rng.random() < 0.04:
             return rng.choice(OPEN_REQUESTS)
