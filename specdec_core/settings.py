@@ -5,7 +5,6 @@ The command line, the page and the API derive their options from these declarati
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -34,12 +33,12 @@ class WholeNumber:
 
     def check(self, name: str, value: object) -> None:
         """Raise SettingsError if `value` is not one of these."""
-        if (self.optional and value is None) or (self.word is not None and value == self.word):
+        if (self.optional and value is None) or (isinstance(value, str) and value == self.word):
             return
         if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
             word = f' or "{self.word}"' if self.word else ""
             raise SettingsError(
-                f"{name} must be a whole number from {self.low} to {self.high}{word}, not {value!r}."
+                f"{name} must be a whole number from {self.low} to {self.high}{word}, not {_shown(value)}."
             )
 
 
@@ -54,14 +53,15 @@ class Number:
 
     def check(self, name: str, value: object) -> None:
         """Raise SettingsError if `value` is not one of these."""
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        # Infinity and NaN are outside of every range.
+        if isinstance(value, int | float) and not isinstance(value, bool):
             above_low = value > self.low if self.open_low else value >= self.low
             below_high = value < self.high if self.open_high else value <= self.high
             if above_low and below_high:
                 return
         lower = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
         upper = f"below {self.high:g}" if self.open_high else f"at most {self.high:g}"
-        raise SettingsError(f"{name} must be {lower} and {upper}, not {value!r}.")
+        raise SettingsError(f"{name} must be {lower} and {upper}, not {_shown(value)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Choice:
 
     def check(self, name: str, value: object) -> None:
         """Raise SettingsError if `value` is not one of these."""
-        if value not in self.words:
-            raise SettingsError(f"{name} must be {' or '.join(map(repr, self.words))}, not {value!r}.")
+        if not isinstance(value, str) or value not in self.words:
+            raise SettingsError(f"{name} must be {' or '.join(map(repr, self.words))}, not {_shown(value)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,18 @@ class Texts:
     def check(self, name: str, value: object) -> None:
         """Raise SettingsError if `value` is not one of these."""
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) and text for text in value):
-            raise SettingsError(f"{name} must be a list of non-empty strings, not {value!r}.")
+            raise SettingsError(f"{name} must be a list of non-empty strings, not {_shown(value)}.")
 
 
 Values = WholeNumber | Number | Choice | Texts
+
+
+def _shown(value: object) -> str:
+    """The value for a message: shortened, or its type where it has no text (an int of 5,000 digits)."""
+    try:
+        return f"{value!r:.100}"
+    except Exception:  # an object may raise anything
+        return f"{type(value).__name__} without a text"
 
 
 @dataclass(frozen=True, slots=True)
