@@ -17,7 +17,7 @@ from .loading.assemble import EngineInfo, load_pair, memory_ran_out
 from .loading.placement import MaxMemory
 from .loading.plan import LoadOptions, plan_pair
 from .loading.warm_up import measured_costs, rehearse
-from .loading.weights import out_of_memory, release_memory
+from .out_of_memory import out_of_memory, release_memory
 from .pair import LoadedPair, token_margin
 from .peers import peer_rounds
 from .presets import Preset

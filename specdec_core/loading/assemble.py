@@ -21,6 +21,7 @@ from ..gate.report import PairReport
 from ..hub.adapters import require_mergeable
 from ..hub.download import Download, downloaded_folder, fetch, plan_download, require_disk_space
 from ..hub.errors import first_line
+from ..out_of_memory import out_of_memory, release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
 from ..runners import Runner, runner_for
@@ -33,8 +34,6 @@ from .weights import (
     ModelSource,
     dtype_for,
     load_model,
-    out_of_memory,
-    release_memory,
     require_quantizable,
 )
 

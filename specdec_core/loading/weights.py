@@ -5,15 +5,11 @@ Knows nothing of pairs; the gate's checks are done before.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import shutil
 import tempfile
-import traceback
 import weakref
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from ..errors import LoadError
 from ..hub.adapters import Adapter, merge
 from ..hub.errors import first_line
+from ..out_of_memory import out_of_memory
 from ..settings import Quantization
 
 
@@ -144,16 +141,6 @@ def load_model(
     raise LoadError(failure)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """True if the error means that memory ran out; on the CPU, torch raises a plain RuntimeError for it."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError | OSError) and any(
-        words in str(error)
-        for words in ("not enough memory", "can't allocate memory", "Cannot allocate memory")
-    )
-
-
 def _read_split(source: ModelSource, device: torch.device, folder: str, split: Split) -> PreTrainedModel:
     offload_folder = tempfile.mkdtemp(prefix="specdec-offload-")
     try:
@@ -199,19 +186,6 @@ def _read(
             f"first is {name}: {' against '.join(str(tuple(s)) for s in shapes)}."
         )
     return model.eval()
-
-
-def release_memory(error: BaseException | None = None) -> None:
-    """Free unreferenced memory; after a failed load, also what only the frames of `error` refer to."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    # glibc does not return freed blocks of up to 32 MB to the system: hundreds of megabytes after a pair.
-    with suppress(OSError, AttributeError, TypeError):  # another libc or system
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _quantization_config(quantization: Quantization) -> BitsAndBytesConfig | None:
