@@ -123,9 +123,13 @@ def answer_line(number: int, question: str = "", settings: Mapping[str, Any] | N
 
 
 def round_line(rnd: sd.Round) -> str:
-    """Return the line of a round: kind, text, p and q of each token; gamma and its reason; times in ms."""
+    """Return the line of a round: kind, text, p and q of each token; gamma and its reason; times in ms.
+
+    Tokens without text have their id too: one of them may turn out to be the end.
+    """
     tokens = [
         [token.kind, token.text, _rounded(token.target_prob), _rounded(token.drafter_prob)]
+        + ([] if token.text else [token.id])
         for token in rnd.tokens
     ]
     return json_line(

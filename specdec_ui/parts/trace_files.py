@@ -18,6 +18,8 @@ from typing import Any, get_args
 
 import specdec_core as sd
 
+from .figures import counted
+
 FORMAT = "specdec-chat-trace"
 """Value of a file's field `format`."""
 VERSION = 1
@@ -56,12 +58,19 @@ class Trace:
         return self.rounds[-1].finish_reason
 
     @property
+    def end_id(self) -> int | None:
+        """Id of the token that ended the answer; None if none did."""
+        emitted = [token for rnd in self.rounds for token in rnd.emitted]
+        ended = self.finish_reason == "eos" and emitted and not emitted[-1].text
+        return emitted[-1].id if ended else None
+
+    @property
     def label(self) -> str:
         """The answer in a line."""
         prompt = " ".join(self.prompt.split())
         beginning = prompt if len(prompt) <= 48 else prompt[:47] + "…"
         count = sum(len(rnd.emitted) for rnd in self.rounds)
-        return f"{beginning} · {drafting_in_words(self.settings)} · {count} tokens"
+        return f"{beginning} · {drafting_in_words(self.settings)} · {counted(count, 'token')}"
 
 
 def drafting_in_words(settings: Mapping[str, Any]) -> str:

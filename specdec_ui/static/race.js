@@ -1,4 +1,5 @@
 // Answers side by side, each in a token view: live, or replayed at the pace of the decoding.
+import { counted } from "./counts.js";
 import { followLines } from "./lines.js";
 import { tokenView } from "./tokens.js";
 
@@ -36,16 +37,17 @@ export default function mount(view) {
 
   function showClock(lane, seconds) {
     const done = lane.next === lane.lines.length;
-    const tokens = lane.next ? lane.lines[lane.next - 1].emitted : 0;
-    lane.bar.value = tokens / Math.max(lane.facts.most, 1);
+    const emitted = lane.next ? lane.lines[lane.next - 1].emitted : 0;
+    const tokens = counted(emitted, "token");
+    lane.bar.value = emitted / Math.max(lane.facts.most, 1);
     if (race.live) {
       const own = lane.next ? lane.lines[lane.next - 1].at : 0;
-      lane.clock.textContent = `${tokens} tokens after ${own.toFixed(2)} s of its own`;
+      lane.clock.textContent = `${tokens} after ${own.toFixed(2)} s of its own`;
       return;
     }
     lane.clock.textContent = done
-      ? `${tokens} tokens in ${lane.facts.seconds.toFixed(2)} s: ${lane.facts.rate} tokens/s`
-      : `${tokens} tokens after ${Math.min(seconds, lane.facts.seconds).toFixed(2)} s`;
+      ? `${tokens} in ${lane.facts.seconds.toFixed(2)} s: ${lane.facts.rate} tokens/s`
+      : `${tokens} after ${Math.min(seconds, lane.facts.seconds).toFixed(2)} s`;
     lane.box.classList.toggle("is-done", done);
   }
 

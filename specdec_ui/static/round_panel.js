@@ -1,4 +1,5 @@
 // The panel with all facts of one round, below the tokens. Knows round lines, not their source.
+import { counted } from "./counts.js";
 import data from "./data.js";
 import { make, term } from "./dom.js";
 import { fill, percent, quoted } from "./token_text.js";
@@ -15,12 +16,12 @@ function reasonInWords(reason, gain, cut) {
 
 // A round in a sentence or two.
 function roundInWords(tokens) {
-  const of = (kind) => tokens.filter(([each]) => each === kind);
+  const of = (kind) => tokens.filter((token) => token.kind === kind);
   const [accepted, rejected, untested] = ["accepted", "rejected", "untested"].map(of);
   const drafted = accepted.length + rejected.length + untested.length;
-  const own = tokens.find(([kind]) => !isDrafted(kind));
-  const named = ([, text]) => quoted(text.trim() || text);
-  const drafts = (count) => (count === 1 ? "1 draft" : count + " drafts");
+  const own = tokens.find((token) => !isDrafted(token.kind));
+  const named = (token) => quoted({ ...token, text: token.text.trim() || token.text });
+  const drafts = (count) => counted(count, "draft");
   if (!drafted) return `Nothing was drafted: the target gave ${named(own)} in a step of its own.`;
   if (rejected.length) {
     const kept = accepted.length ? `${accepted.length} of ${drafts(drafted)} stood` : "No draft stood";
@@ -50,8 +51,8 @@ export function roundPanel(box, onMove) {
       row.lastChild.append(...value);
       facts.append(row);
     };
-    const drafted = line.tokens.filter(([kind]) => isDrafted(kind)).length;
-    const emitted = line.tokens.filter(([kind]) => isEmitted(kind)).length;
+    const drafted = line.tokens.filter((token) => isDrafted(token.kind)).length;
+    const emitted = line.tokens.filter((token) => isEmitted(token.kind)).length;
     add("tokens given", "Tokens that this round added to the answer.", String(emitted));
     if (line.gamma) {
       const [gamma, ...reason] = line.gamma;
@@ -75,13 +76,14 @@ export function roundPanel(box, onMove) {
   function showTokens(line) {
     const rows = part("tokens").tBodies[0];
     rows.replaceChildren();
-    line.tokens.forEach(([kind, text, p, q], which) => {
+    line.tokens.forEach((token, which) => {
+      const { kind, p, q } = token;
       const row = make("tr");
-      const token = make("span", "token-sample");
-      token.dataset.kind = kind;
-      fill(token, text, false);
+      const sample = make("span", "token-sample");
+      sample.dataset.kind = kind;
+      fill(sample, token, false);
       row.append(make("td", "", isDrafted(kind) ? String(which + 1) : ""), make("td"));
-      row.lastChild.append(token);
+      row.lastChild.append(sample);
       row.append(make("td", "", percent(p)), make("td", "", percent(q)), make("td", "", kind));
       rows.append(row);
     });

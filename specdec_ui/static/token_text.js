@@ -6,36 +6,50 @@ const MARKS = { "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
 
 export const percent = (x) => (x === null || x === undefined ? "–" : (100 * x).toFixed(x > 0 && x < 0.1 ? 2 : 1) + " %");
 
-export function mark(sign) {
+// The token in a row of a round line; `id` is there for tokens without text. `ends` becomes true for the one that
+// ends the answer, and for drafts of it.
+export function tokenOf([kind, text, p, q, id]) {
+  return { kind, text, p, q, id, ends: false };
+}
+
+function mark(sign) {
   return make("span", "token-mark", sign);
 }
 
 // Fills a token with its text; spaces without a word and invisible characters are made visible. The space before a
-// word is outside the token's body, so that no decoration runs through it at a line break.
-export function fill(span, text, breaksLines) {
-  const body = make("span", "token-body");
+// word is outside of the token's bodies, so that no decoration runs through it at a line break. Where a line ends, so
+// does the body: its padding would be a sliver of colour on the next line.
+export function fill(span, { text, ends }, breaksLines) {
+  const word = text.replace(/^ +/, "");
   if (text === "") {
-    body.append(mark("∅"));
-  } else if (/^ +$/.test(text)) {
-    body.append(mark("␣".repeat(text.length)));
+    span.append(bodyOf(mark(ends ? "end" : "∅")));
+  } else if (word === "") {
+    span.append(bodyOf(mark("␣".repeat(text.length))));
   } else {
-    const word = text.replace(/^ +/, "");
     span.append(text.slice(0, text.length - word.length));
-    for (const char of word) {
-      if (!INVISIBLE.test(char)) {
-        body.append(char);
-        continue;
-      }
-      const code = "U+" + char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-      body.append(mark(MARKS[char] || code));
-      if (char === "\n" && breaksLines) body.append("\n");
-    }
-    body.normalize();
+    const lines = breaksLines ? word.split(/(?<=\n)/) : [word];
+    lines.forEach((line, at) => {
+      if (at) span.append("\n");
+      span.append(bodyOf(...[...line].map(visible)));
+    });
   }
-  span.append(body);
+}
+
+function bodyOf(...parts) {
+  const body = make("span", "token-body");
+  body.append(...parts);
+  body.normalize();
+  return body;
+}
+
+function visible(char) {
+  if (!INVISIBLE.test(char)) return char;
+  const code = "U+" + char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+  return mark(MARKS[char] || code);
 }
 
 // The token in a sentence.
-export function quoted(text) {
-  return text === "" ? "a token without text" : "“" + text.replace(/\n/g, "↵") + "”";
+export function quoted({ text, ends }) {
+  if (text === "") return ends ? "the end of the answer" : "a token without text";
+  return "“" + text.replace(/\n/g, "↵") + "”";
 }

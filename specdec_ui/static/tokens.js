@@ -4,7 +4,7 @@ import { make, pinToEnd, showBox } from "./dom.js";
 import { followLines } from "./lines.js";
 import { roundPanel } from "./round_panel.js";
 import { isEmitted, labelOf } from "./token_kinds.js";
-import { fill, mark, percent, quoted } from "./token_text.js";
+import { fill, percent, quoted, tokenOf } from "./token_text.js";
 
 const ANSWERS_KEPT = 20;
 
@@ -26,7 +26,6 @@ export function tokenView(element, feed) {
   let answers = [];
   let current = null;
   let hasBegun = false;
-  let lastEmitted = null;
   let tabStop = null;
   let tipped = null;
 
@@ -34,17 +33,20 @@ export function tokenView(element, feed) {
 
   function addRound(line) {
     const round = make("span", "round");
-    for (const [kind, text, p, q] of line.tokens) {
+    let breaksAfter = false;
+    for (const token of line.tokens) {
       const span = make("span", "token");
-      span.dataset.kind = kind;
+      span.dataset.kind = token.kind;
       span.setAttribute("role", "button");
       span.tabIndex = -1;
-      fill(span, text, isEmitted(kind));
-      facts.set(span, { kind, text, p, q, round: line.round });
-      if (isEmitted(kind)) lastEmitted = span;
+      if (breaksAfter) round.append("\n");
+      fill(span, token, isEmitted(token.kind));
+      breaksAfter = isEmitted(token.kind) && token.text.endsWith("\n");
+      facts.set(span, { token, round: line.round });
       round.append(span);
     }
-    flow.append(round);
+    // Line breaks are outside of tokens and rounds, whose outlines would go on in the next line.
+    flow.append(round, ...(breaksAfter ? ["\n"] : []));
     if (!tabStop) stopAt(round.firstChild);
   }
 
@@ -54,9 +56,17 @@ export function tokenView(element, feed) {
     tabStop.tabIndex = 0;
   }
 
+  // Marks the token that ended the answer, and drafts of it.
   function markEnd() {
-    if (current.end === "eos" && lastEmitted && facts.get(lastEmitted).text === "") {
-      lastEmitted.firstChild.replaceChildren(mark("end"));
+    const tokens = current.rounds.flatMap((line) => line.tokens);
+    const last = tokens.findLast((token) => isEmitted(token.kind));
+    if (current.end !== "eos" || !last || last.id === undefined) return;
+    for (const token of tokens) token.ends = token.id === last.id;
+    for (const span of flow.querySelectorAll(".token")) {
+      const { token } = facts.get(span);
+      if (!token.ends) continue;
+      span.replaceChildren();
+      fill(span, token, false);
     }
   }
 
@@ -67,7 +77,7 @@ export function tokenView(element, feed) {
     closePanel();
     current = answer;
     flow.replaceChildren();
-    lastEmitted = tabStop = null;
+    tabStop = null;
     rule.textContent = answer ? answer.rule : "";
     if (!answer) return;
     answer.rounds.forEach(addRound);
@@ -162,9 +172,9 @@ export function tokenView(element, feed) {
 
   function showTip(span) {
     hideTip();
-    const { kind, text, p, q, round } = facts.get(span);
-    const words = text === "" ? "adds no text of its own" : quoted(text);
-    tip.replaceChildren(make("strong", "", labelOf(kind)), make("span", "token-tip-text", words));
+    const { token, round } = facts.get(span);
+    const { kind, p, q } = token;
+    tip.replaceChildren(make("strong", "", labelOf(kind)), make("span", "token-tip-text", quoted(token)));
     const rows = make("dl");
     const add = (name, value) => rows.append(make("dt", "", name), make("dd", "", value));
     if (p !== null) add("target, p", percent(p));
@@ -182,19 +192,19 @@ export function tokenView(element, feed) {
     tipped = null;
   }
 
-  function tokenOf(event) {
+  function spanOf(event) {
     const span = event.target.closest ? event.target.closest(".token") : null;
     return span && facts.has(span) ? span : null;
   }
 
   flow.addEventListener("pointerover", (event) => {
-    const span = event.pointerType === "touch" ? null : tokenOf(event);
+    const span = event.pointerType === "touch" ? null : spanOf(event);
     if (span) showTip(span);
     else hideTip();
   });
   flow.addEventListener("pointerleave", hideTip);
   flow.addEventListener("focusin", (event) => {
-    const span = tokenOf(event);
+    const span = spanOf(event);
     if (!span) return;
     stopAt(span);
     if (span.matches(":focus-visible")) showTip(span);
@@ -207,7 +217,7 @@ export function tokenView(element, feed) {
     if (round && window.getSelection().isCollapsed) openPanel(round);
   });
   flow.addEventListener("keydown", (event) => {
-    const span = tokenOf(event);
+    const span = spanOf(event);
     if (event.key === "Escape") {
       if (tip.hidden && panel.isOpen()) panel.leave();
       hideTip();
@@ -237,8 +247,9 @@ export function tokenView(element, feed) {
     (line) => {
       if (line.answer !== undefined) begin(line);
       if (line.tokens && line.tokens.length) {
-        growing().rounds.push(line);
-        if (growing() === current) addRound(line);
+        const round = { ...line, tokens: line.tokens.map(tokenOf) };
+        growing().rounds.push(round);
+        if (growing() === current) addRound(round);
       }
       if (line.end !== undefined) {
         growing().end = line.end;

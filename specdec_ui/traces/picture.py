@@ -110,9 +110,10 @@ def _heading(trace: Trace) -> tuple[str, str]:
 def _layout(trace: Trace) -> Iterator[_Piece]:
     """Lay every token out in rows of COLUMNS, with a gap after each round."""
     row = column = 0
+    end_id = trace.end_id
     for rnd in trace.rounds:
         for token in rnd.tokens:
-            for piece, ends_line in _pieces(token):
+            for piece, ends_line in _pieces(token, "end" if token.id == end_id else "∅"):
                 if column and not ends_line and column + _columns(piece) > COLUMNS:
                     row, column = row + 1, 0
                 while piece:
@@ -127,11 +128,11 @@ def _layout(trace: Trace) -> Iterator[_Piece]:
         column += 1 if column else 0
 
 
-def _pieces(token: sd.Token) -> Iterator[tuple[str, bool]]:
-    """Yield the token's text as pieces (text, ends a line), cut after the line ends that were emitted, with
-    invisible characters made visible.
+def _pieces(token: sd.Token, textless: str) -> Iterator[tuple[str, bool]]:
+    """Yield the token's text, or `textless` in its place, as pieces (text, ends a line), cut after the line
+    ends that were emitted, with invisible characters made visible.
     """
-    text = "".join(map(_visible, token.text)) or "∅"
+    text = "".join(map(_visible, token.text)) or textless
     word = text.lstrip(" ")
     text = text[: len(text) - len(word)] + _SIGN.get(token.kind, "") + word
     if token.kind in ("rejected", "untested"):

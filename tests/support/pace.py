@@ -29,7 +29,8 @@ OBSERVE = """
         channel.port2.postMessage(null);
     });
     new MutationObserver((records) => {
-        const rounds = records.flatMap((record) => [...record.addedNodes]);
+        const added = records.flatMap((record) => [...record.addedNodes]);
+        const rounds = added.filter((node) => node.nodeType === Node.ELEMENT_NODE);
         lag.batches += 1;
         for (const record of records) lag.removed += record.removedNodes.length;
         for (const round of rounds) lag.nodes += 1 + round.querySelectorAll("*").length;

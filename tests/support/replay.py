@@ -139,7 +139,7 @@ class ReplayEngine:
     """A ChatEngine that answers every message with `text`; it refuses messages longer than `limit`.
 
     `pace_s` is the time of a round. With `permits`, each round first takes one, so that a test decides how
-    far an answer has come. `prompts` are those answered so far.
+    far an answer has come. `given` are rounds in place of the text's. `prompts` are those answered so far.
     """
 
     text: str = STORY
@@ -152,6 +152,7 @@ class ReplayEngine:
         default_factory=lambda: {"model": ReplayCosts(), "ngram": ReplayCosts(0.0)}
     )
     permits: threading.Semaphore | None = None
+    given: list[sd.Round] | None = None
     unloaded: bool = False
     prompts: list[list[dict[str, str]]] = field(default_factory=list)
 
@@ -175,7 +176,7 @@ class ReplayEngine:
             raise sd.PromptError(f"The message has more than {self.limit} tokens. Shorten it and send again.")
         self.prompts.append(messages)
         gamma = (settings or self.default_settings).gamma
-        return self.rounds(rounds_of(self.text, gamma), cancel or threading.Event())
+        return self.rounds(self.given or rounds_of(self.text, gamma), cancel or threading.Event())
 
     def rounds(self, rounds: list[sd.Round], cancel: threading.Event) -> Generator[sd.Round, None, None]:
         """Yield the rounds at the engine's pace, until `cancel` is set."""

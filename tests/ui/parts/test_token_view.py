@@ -4,8 +4,10 @@ import json
 import re
 import threading
 from dataclasses import asdict
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 import specdec_core as sd
 from specdec_ui.chat.handlers import FRAME_S
@@ -27,6 +29,12 @@ def test_a_round_line_has_what_the_panel_shows():
     for token, shown in zip(rnd.tokens, line["tokens"], strict=True):
         assert shown[:2] == [token.kind, token.text]
         assert shown[2] == pytest.approx(token.target_prob, rel=1e-3)
+
+
+def test_a_round_line_has_the_id_of_a_token_without_text():
+    tokens = [sd.Token(5, "a", "accepted"), sd.Token(2, "", "correction")]
+    line = json.loads(token_view.round_line(sd.Round(1, 0, 4, "fixed", tokens, "a", 0.0, 0.0, 0.0)))
+    assert [shown[4:] for shown in line["tokens"]] == [[], [2]]
 
 
 def test_a_round_line_stays_small_whatever_a_file_says():
@@ -91,7 +99,7 @@ def visit(browser, replayed, engine):
         page.wait_for_selector("#status [data-state=ready]")
         return page
 
-    engine.text, engine.pace_s, engine.permits = STORY, 0.0, None
+    engine.text, engine.pace_s, engine.permits, engine.given = STORY, 0.0, None, None
     yield open_page
     if engine.permits is not None:
         engine.permits.release(1000)
@@ -215,6 +223,61 @@ def test_hostile_tokens_stay_text_in_the_panel(visit, engine):
     while page.is_enabled("#token-view .round-after"):
         page.click("#token-view .round-after")
     assert page.locator("#token-view :is(img, script)").count() == 0
+
+
+END, PART_OF_A_CHARACTER = 2, 9
+
+
+def ended_by_its_token():
+    """Rounds with line ends of every place, a rejected draft of the end, and the end."""
+
+    def rnd(index, *tokens):
+        return sd.Round(index, index, 4, "fixed", list(tokens), "", 0.001, 0.001, 0.0)
+
+    return [
+        rnd(0, sd.Token(5, "Once.\n", "plain", 0.5)),
+        rnd(
+            1,
+            sd.Token(6, " upon\n\na", "accepted", 0.5, 0.5),
+            sd.Token(END, "", "rejected", 0.1, 0.5),
+            sd.Token(7, '."\n', "correction", 0.5, 0.2),
+        ),
+        rnd(2, sd.Token(PART_OF_A_CHARACTER, "", "accepted", 0.5, 0.5), sd.Token(8, "\n", "bonus", 0.5)),
+        rnd(3, sd.Token(6, " time", "accepted", 0.5, 0.5), sd.Token(END, "", "correction", 0.5, 0.1)),
+    ]
+
+
+@in_browser
+def test_the_end_has_one_name_and_no_mark_runs_into_the_next_line(visit, engine):
+    page = visit()
+    engine.given = ended_by_its_token()
+    ask(page)
+    assert token(page, "rejected").inner_text() == "end"
+    assert page.locator("#token-view .token").last.text_content() == "end"
+    assert "∅" in page.locator("#token-view .token[data-kind=accepted]").nth(1).text_content()
+    boxes = page.locator("#token-view .token-body").evaluate_all(
+        "all => all.map((b) => b.getClientRects().length)"
+    )
+    assert set(boxes) == {1}
+    token(page, "rejected").click()
+    assert "rejected the end of the answer" in panel(page).inner_text()
+    assert "end" in panel(page).locator("tbody tr").nth(1).inner_text()
+    page.get_by_role("tab", name="Traces").click()
+    page.wait_for_selector("#trace-view .token")
+    assert page.locator("#trace-view .token").last.text_content() == "end"
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_ticked_box_is_seen(visit, scheme):
+    page = visit()
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=scheme == "dark")
+    box = page.locator("#token-view .token-hide input")
+    box.check()
+    picture = Image.open(BytesIO(box.screenshot())).convert("L")
+    darkest, lightest = picture.getextrema()
+    assert lightest - darkest > 100
 
 
 def kept_text(page):

@@ -1,0 +1,3 @@
+// Numbers of things in words.
+
+export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
