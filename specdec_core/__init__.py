@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from .engine import Engine as Engine, Result as Result
     from .errors import (
+        AnswerError as AnswerError,
         IncompatiblePairError as IncompatiblePairError,
         LoadCancelledError as LoadCancelledError,
         LoadError as LoadError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .plain_text import find_surrogate as find_surrogate
     from .presets import Preset as Preset, list_presets as list_presets, load_presets as load_presets
     from .progress import Progress as Progress
+    from .ratio import Ratio as Ratio, median_ratio as median_ratio
     from .session import Session as Session
     from .settings import (
         MAX_GAMMA as MAX_GAMMA,
@@ -69,6 +71,7 @@ _PUBLIC = {
     "chat_engine": ("ChatEngine", "ChatSession", "MeasuredCosts"),
     "engine": ("Engine", "Result"),
     "errors": (
+        "AnswerError",
         "IncompatiblePairError",
         "LoadCancelledError",
         "LoadError",
@@ -85,6 +88,7 @@ _PUBLIC = {
     "plain_text": ("find_surrogate",),
     "presets": ("Preset", "list_presets", "load_presets"),
     "progress": ("Progress",),
+    "ratio": ("Ratio", "median_ratio"),
     "session": ("Session",),
     "settings": (
         "MAX_GAMMA",

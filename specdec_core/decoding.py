@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import torch
 
 from .drafting import Drafter
-from .drafting.length import GammaPolicy
+from .drafting.length import GammaChoice, GammaPolicy
+from .errors import AnswerError
+from .out_of_memory import with_second_try
 from .runners import RewindableCache, Runner
 from .sampling import Sampler, Verdict
 from .trace import FinishReason, GammaReason
@@ -43,6 +45,25 @@ class DecodedRound:
     gamma_cut: bool = False
 
 
+class NotFiniteError(AnswerError):
+    """A model's logits have NaN, +inf or nothing but -inf in a row; `model` is "target" or "drafter"."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The {model}'s logits are not finite.")
+        self.model = model
+
+
+@dataclass(frozen=True, slots=True)
+class _Verification:
+    """A verdict, with the number of drafts `computed` for it and the seconds of each part."""
+
+    verdict: Verdict
+    computed: int
+    prefill_s: float
+    draft_s: float
+    verify_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Tokens that an answer may have, and positions that the context may."""
@@ -55,7 +76,8 @@ class Limits:
 class Decoding:
     """One answer being decoded: its context, the two models, and what decides about drafts and the end.
 
-    `cache` must hold a proper prefix of `context`, to which emitted ids are appended as they come.
+    `cache` must hold a proper prefix of `context`, to which emitted ids are appended as they come. If memory
+    runs out in a step, `make_room` is called and the step is run again, with the same noise.
     """
 
     context: list[int]
@@ -66,6 +88,7 @@ class Decoding:
     policy: GammaPolicy
     ends: Ends
     limits: Limits
+    make_room: Callable[[], None] = lambda: None
     _prompt_length: int = field(init=False)
     _drafter_has_prompt: bool = field(init=False, default=False)
 
@@ -76,7 +99,8 @@ class Decoding:
         """Yield rounds until something ends the answer.
 
         `cancelled` is polled between rounds and between chunks of the prefill. However the iteration ends,
-        the caches hold nothing past the context.
+        the caches hold nothing past the context. Raises NotFiniteError, and torch's error if memory runs out
+        twice in a step.
         """
         try:
             rnd = self._prefill(cancelled)
@@ -94,58 +118,98 @@ class Decoding:
     def _prefill(self, cancelled: Callable[[], bool]) -> DecodedRound:
         """Round 0: prefill the part of the prompt that the target's cache lacks, and emit one token."""
         started = time.perf_counter()
-        logits = self.target.prefill(self.cache, self.context[self.cache.length :], cancelled)
-        if logits is None:
+        verdict = with_second_try(lambda: self._first_verdict(cancelled), self._recover)
+        if verdict is None:
             return _cancelled(0)
-        self.sampler.start_round(self.context, 0)
-        verdict, kept, finish = self._emit(self.sampler.read(self.sampler.verify(logits)))
+        verdict, kept, finish = self._emit(verdict)
         total_s = time.perf_counter() - started
         return DecodedRound(0, 0, "prefill", verdict, kept, 0.0, total_s, total_s, finish)
+
+    def _first_verdict(self, cancelled: Callable[[], bool]) -> Verdict | None:
+        """The outcome of the prefill; None if it was cancelled."""
+        logits = self.target.prefill(self.cache, self.context[self.cache.length :], cancelled)
+        if logits is None:
+            return None
+        self.sampler.start_round(self.context, 0)
+        return self._read(self.sampler.verify(logits))
 
     @torch.inference_mode()
     def _round(self, index: int, cancelled: Callable[[], bool]) -> DecodedRound:
         """Draft up to gamma tokens, verify them in one target forward, emit what is accepted and one more."""
-        clock = self.target.clock
         started = time.perf_counter()
-        choice = self.policy.choose(self.drafter.missing(self.context) if self.drafter else 0)
-        gamma = min(choice.gamma, self._room() - 1)
-        self.sampler.start_round(self.context, gamma)
-
-        before_catch_up = clock.mark()
-        reads_prompt = False
-        if gamma > 0 and self.drafter is not None:
-            if not self.drafter.catch_up(self.context, cancelled):
-                return _cancelled(index)
-            reads_prompt = not self._drafter_has_prompt
-            self._drafter_has_prompt = True
-        before_draft = clock.mark()
-        if gamma > 0 and self.drafter is not None:
-            self.drafter.propose(self.context, gamma, self.sampler)
-        before_verify = clock.mark()
-        outcome = self.target.forward(self.cache, self.sampler.rows, then=self.sampler.verify)
-        after_verify = clock.mark()
-        proposal = self.sampler.read(outcome)  # synchronizes, so that every mark can be read
-
-        verdict, kept, finish = self._emit(proposal)
+        choice, gamma = self._choose()
+        done = with_second_try(lambda: self._verify_drafts(gamma, cancelled), self._recover)
+        if done is None:
+            return _cancelled(index)
+        verdict, kept, finish = self._emit(done.verdict)
         self._rewind()
-        # The drafter's prefill of the prompt is not part of a round; its catching up later is.
-        prefill_s = clock.seconds(before_catch_up, before_draft) if reads_prompt else 0.0
-        draft_s = clock.seconds(before_draft, before_verify)
-        verify_s = clock.seconds(before_verify, after_verify)
-        self.policy.observe(len(proposal.drafts), proposal.accepted, draft_s, verify_s)
+        if choice.reason != "drafter_context":
+            self.policy.observe(
+                len(verdict.drafts), verdict.accepted, done.draft_s, done.verify_s, done.computed
+            )
         return DecodedRound(
             index=index,
             gamma=gamma,
             gamma_reason=choice.reason,
             verdict=verdict,
             kept=kept,
-            draft_s=draft_s,
-            verify_s=verify_s,
-            total_s=time.perf_counter() - started - prefill_s,
+            draft_s=done.draft_s,
+            verify_s=done.verify_s,
+            total_s=time.perf_counter() - started - done.prefill_s,
             finish_reason=finish,
             gamma_gain=choice.gain,
             gamma_cut=gamma < choice.gamma,
         )
+
+    def _choose(self) -> tuple[GammaChoice, int]:
+        """The policy's choice, and the gamma that there is room for."""
+        if self.drafter is None:
+            choice = self.policy.choose(0)
+            return choice, min(choice.gamma, self._room() - 1)
+        room = self.drafter.room(len(self.context))
+        if room < 1:
+            return GammaChoice(0, "drafter_context"), 0
+        choice = self.policy.choose(self.drafter.missing(self.context))
+        return choice, min(choice.gamma, self._room() - 1, room)
+
+    def _verify_drafts(self, gamma: int, cancelled: Callable[[], bool]) -> _Verification | None:
+        """Draft and verify, without a change to the context. Returns None if cancelled."""
+        clock = self.target.clock
+        self.sampler.start_round(self.context, gamma)
+        before_catch_up = clock.mark()
+        reads_prompt = False
+        if gamma > 0 and self.drafter is not None:
+            if not self.drafter.catch_up(self.context, cancelled):
+                return None
+            reads_prompt = not self._drafter_has_prompt
+            self._drafter_has_prompt = True
+        before_draft = clock.mark()
+        if gamma > 0 and self.drafter is not None:
+            self.drafter.propose(self.context, gamma, self.sampler)
+        before_verify = clock.mark()
+        rows = self.sampler.rows
+        outcome = self.target.forward(self.cache, rows, then=self.sampler.verify)
+        after_verify = clock.mark()
+        verdict = self._read(outcome)  # synchronizes, so that every mark can be read
+        return _Verification(
+            verdict,
+            computed=rows.shape[0] - 1,
+            # The drafter's prefill of the prompt is not part of a round; its catching up later is.
+            prefill_s=clock.seconds(before_catch_up, before_draft) if reads_prompt else 0.0,
+            draft_s=clock.seconds(before_draft, before_verify),
+            verify_s=clock.seconds(before_verify, after_verify),
+        )
+
+    def _read(self, outcome: object) -> Verdict:
+        verdict = self.sampler.read(outcome)
+        if (model := verdict.not_finite) is not None:
+            raise NotFiniteError(model)
+        return verdict
+
+    def _recover(self) -> None:
+        """Prepare for a second run of a step that memory ran out in."""
+        self._rewind()
+        self.make_room()
 
     def _rewind(self) -> None:
         """Back to the invariant: the context but for its last token."""
@@ -163,7 +227,7 @@ class Decoding:
         kept, finish = self.ends(new)
         self.context += new[:kept]
         if kept <= verdict.accepted and finish is not None:
-            verdict = verdict.cut_to(kept)
+            verdict = verdict.cut_to(kept)  # what follows the end of the answer counts nowhere
         if finish is None and self._room() <= 0:
             full = len(self.context) >= self.limits.context_length
             finish = "context" if full else "length"

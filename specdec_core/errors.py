@@ -39,6 +39,12 @@ class PairUncheckableError(SpecDecError):
     """A pair could not be checked: no such folder or repository, no access, no network."""
 
 
+class AnswerError(SpecDecError):
+    """An answer could not go on: logits that are not finite, or memory that ran out. What was emitted stays
+    valid, and the pair goes on serving.
+    """
+
+
 class LoadCancelledError(SpecDecError):
     """A load was cancelled; nothing of the pair is in memory."""
 

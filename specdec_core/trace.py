@@ -12,10 +12,19 @@ from typing import Any, Literal
 TokenKind = Literal["accepted", "rejected", "untested", "correction", "bonus", "plain"]
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled"]
 GammaReason = Literal[
-    "prefill", "fixed", "baseline", "auto", "probe", "unprofitable", "transformers", "cancelled"
+    "prefill",
+    "fixed",
+    "baseline",
+    "auto",
+    "probe",
+    "unprofitable",
+    "drafter_context",
+    "transformers",
+    "cancelled",
 ]
 """Reason for a round's gamma. "auto": the largest expected rate; "probe": a draft to measure whether drafting
-pays again; "unprofitable": no draft is expected to pay; "transformers": a step of its own generate.
+pays again; "unprofitable": no draft is expected to pay; "drafter_context": the drafter's context is full;
+"transformers": a step of its own generate.
 """
 
 DRAFTED_KINDS: frozenset[str] = frozenset({"accepted", "rejected", "untested"})
@@ -73,7 +82,7 @@ class Round:
     first of them at index `position`. Round 0 is the prefill: one token, and `verify_s` is its time. `stats`
     and `finish_reason` are None except in the last round.
     `gamma_gain` is the expected rate over the plain one, if gamma was chosen for it; `gamma_cut` is True if
-    gamma was limited by the room left in the answer or the context.
+    gamma was limited by the room left in the answer, in the context or in the drafter's context.
     """
 
     index: int

@@ -11,6 +11,10 @@ from ..sampling import Sampler
 class Drafter(Protocol):
     """Proposes tokens that continue a context. It lives for one answer."""
 
+    def room(self, length: int) -> int:
+        """Return the most drafts that may follow a context of `length` tokens; 0 or less for none."""
+        ...
+
     def missing(self, context: Sequence[int]) -> int:
         """Return the number of context tokens that a forward must take in before the drafter can draft."""
         ...
@@ -20,7 +24,7 @@ class Drafter(Protocol):
         ...
 
     def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> None:
-        """Pass the sampler at most gamma drafts that continue `context`."""
+        """Pass the sampler at most gamma drafts that continue `context`, none after the end of an answer."""
         ...
 
     def rewind(self, length: int) -> None:

@@ -45,8 +45,14 @@ class GammaPolicy(Protocol):
         """Return gamma for the next round; the drafter lacks `missing` tokens of the context."""
         ...
 
-    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
-        """Learn from a round: drafts proposed, drafts accepted, seconds of drafting and of verification."""
+    def observe(
+        self, drafted: int, accepted: int, draft_s: float, verify_s: float, computed: int | None = None
+    ) -> None:
+        """Learn from a round: drafts that count, drafts accepted, seconds of drafting and of verification.
+
+        The seconds are those of `computed` drafts, if more were computed than count: where an answer ended
+        inside the drafts, those after its end do not count.
+        """
         ...
 
 
@@ -60,7 +66,9 @@ class FixedGamma:
         """See GammaPolicy.choose."""
         return GammaChoice(self.gamma, "fixed" if self.gamma else "baseline")
 
-    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
+    def observe(
+        self, drafted: int, accepted: int, draft_s: float, verify_s: float, computed: int | None = None
+    ) -> None:
         """See GammaPolicy.observe. There is nothing to learn."""
 
 
@@ -120,9 +128,11 @@ class AdaptiveGamma:
             return GammaChoice(1, "probe")
         return GammaChoice(0, "unprofitable")
 
-    def observe(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
+    def observe(
+        self, drafted: int, accepted: int, draft_s: float, verify_s: float, computed: int | None = None
+    ) -> None:
         """See GammaPolicy.observe."""
-        self._learn_costs(drafted, draft_s, verify_s)
+        self._learn_costs(drafted if computed is None else computed, draft_s, verify_s)
         self.costs.plain_rounds = 0 if drafted else self.costs.plain_rounds + 1
         if drafted:
             self.costs.first_rate = _mix(self.costs.first_rate, float(accepted > 0), 0.05)

@@ -17,6 +17,10 @@ class ModelDrafter:
         self.runner = runner
         self.cache = cache
 
+    def room(self, length: int) -> int:
+        """See Drafter.room. The last draft is not fed, so it may lie one past the drafter's own context."""
+        return self.runner.context_length - length + 1
+
     def missing(self, context: Sequence[int]) -> int:
         """See Drafter.missing."""
         return len(context) - self.cache.length
@@ -31,6 +35,8 @@ class ModelDrafter:
         ids = self.runner.ids(context[self.cache.length :])
         for step in range(gamma):
             ids = self.runner.forward(self.cache, ids, last_rows=1, then=sampler.draft(step))
+            if sampler.complete:
+                break
 
     def rewind(self, length: int) -> None:
         """See Drafter.rewind."""

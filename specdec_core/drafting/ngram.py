@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..sampling import Sampler
+from ..settings import MAX_GAMMA
 
 LONGEST = 5
 SHORTEST = 2
@@ -20,6 +21,10 @@ class NgramDrafter:
     def __init__(self) -> None:
         self._last_end: dict[tuple[int, ...], int] = {}
         self._indexed = 0
+
+    def room(self, length: int) -> int:
+        """Return MAX_GAMMA: an index has no context length."""
+        return MAX_GAMMA
 
     def missing(self, context: Sequence[int]) -> int:
         """Return 0: there is no forward to catch up with."""

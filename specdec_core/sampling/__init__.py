@@ -5,6 +5,8 @@ A sampler lives for one answer. It sees logits and ids, never a model.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..settings import Settings
 from .base import Sampler, Verdict
 from .device import DeviceSampler, DeviceSampling
@@ -15,16 +17,21 @@ from .noise import KeyedNoise
 __all__ = ["DeviceSampling", "Sampler", "Verdict", "sampler_for"]
 
 
-def sampler_for(settings: Settings, noise: KeyedNoise, sampling: DeviceSampling | None = None) -> Sampler:
-    """Return the sampler for an answer with these settings.
+def sampler_for(
+    settings: Settings,
+    noise: KeyedNoise,
+    sampling: DeviceSampling | None = None,
+    eos_ids: Collection[int] = (),
+) -> Sampler:
+    """Return the sampler for an answer with these settings; no draft follows one of `eos_ids`.
 
     It computes in the buffers of `sampling`, on their device; with None on the host.
     """
     params = SamplingParams.from_settings(settings)
     if sampling is not None:
-        return DeviceSampler(sampling, params, settings.verification, noise)
+        return DeviceSampler(sampling, params, settings.verification, noise, eos_ids)
     if params.greedy:
-        return GreedySampler()
+        return GreedySampler(eos_ids)
     if settings.verification == "coupled":
-        return CoupledSampler(params, noise)
-    return RejectionSampler(params, noise)
+        return CoupledSampler(params, noise, eos_ids)
+    return RejectionSampler(params, noise, eos_ids)

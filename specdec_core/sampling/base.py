@@ -5,16 +5,20 @@ Knows nothing of models or text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of a round, on the host: the first `accepted` of `drafts`, then `token` from the target."""
+    """The outcome of a round, on the host: the first `accepted` of `drafts`, then `token` from the target.
+
+    No draft follows one that ends the answer. Probabilities are NaN where a model's logits are not finite.
+    """
 
     drafts: list[int]
     accepted: int
@@ -30,14 +34,30 @@ class Verdict:
     """q of `token`; None for a bonus, since no drafter proposed for its position."""
 
     def cut_to(self, drafts: int) -> Verdict:
-        """Return the outcome with only the first `drafts` drafts, all of them accepted."""
+        """Return the outcome with only the first `drafts` drafts. `token` is not part of it if more were
+        accepted.
+        """
         return replace(
             self,
             drafts=self.drafts[:drafts],
-            accepted=drafts,
+            accepted=min(self.accepted, drafts),
             target_probs=self.target_probs[:drafts],
             drafter_probs=self.drafter_probs[:drafts],
         )
+
+    @property
+    def not_finite(self) -> Literal["target", "drafter"] | None:
+        """The model whose logits have NaN, +inf or nothing but -inf in a row; None if both are finite."""
+        if not all(map(math.isfinite, self.drafter_probs)):
+            return "drafter"
+        if not math.isfinite(self.token_target_prob) or not all(map(math.isfinite, self.target_probs)):
+            return "target"
+        return None
+
+
+def count_to_end(ids: Sequence[int], eos_ids: Collection[int]) -> int:
+    """Return the number of `ids` up to and with the first that ends an answer; all if none does."""
+    return next((count for count, token_id in enumerate(ids, start=1) if token_id in eos_ids), len(ids))
 
 
 class Sampler(Protocol):
@@ -57,7 +77,16 @@ class Sampler(Protocol):
         ...
 
     def take(self, ids: Sequence[int]) -> None:
-        """Store drafts that were not drawn from a distribution; their q is one-hot."""
+        """Store drafts that were not drawn from a distribution, up to one that ends the answer; their q is
+        one-hot.
+        """
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """True if the last draft ends the answer, so that none may follow. False where finding out would
+        synchronize with a device; `read` then cuts the drafts that follow.
+        """
         ...
 
     @property

@@ -8,14 +8,14 @@ with it serves every answer; the DeviceSampler of an answer fills the buffers an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..settings import MAX_GAMMA, Verification
-from .base import Verdict
+from .base import Verdict, count_to_end
 from .filters import SamplingParams
 from .noise import KeyedNoise, draw
 from .verification import gather_rows, verify_match, verify_rejection
@@ -33,6 +33,8 @@ class DeviceSampling:
         """The last id of the context, then the drafts [MAX_GAMMA + 1]."""
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self.q = torch.zeros(MAX_GAMMA, vocab, device=device)
+        self.best = torch.zeros(MAX_GAMMA, device=device)
+        """The best logit of each greedy draft [MAX_GAMMA], which tells whether its row is finite."""
         self.draft_uniforms, self.accept_uniforms, self.residual_uniforms = self.uniforms = torch.zeros(
             3, rows, dtype=torch.float64, device=device
         )
@@ -130,16 +132,24 @@ class GreedyRule(_Rule):
 
     def draft(self, logits: Tensor) -> Tensor:
         """See _Rule.draft."""
-        return self._keep(logits.argmax(-1), None)
+        best, choice = logits.max(-1)
+        self.sampling.best.index_copy_(0, self.sampling.step, best.float())
+        return self._keep(choice, None)
 
     def verify(self, logits: Tensor) -> Tensor:
         """See _Rule.verify."""
-        choices = logits.argmax(-1)
+        best, choices = logits.max(-1)
         drafts = self.sampling.ids[1 : logits.shape[0]]
         accepted, token = verify_match(choices, drafts)
-        one, target_probs = torch.ones_like(token), choices[:-1] == drafts
-        parts = [accepted, token, one, torch.zeros_like(token), target_probs, torch.ones_like(drafts), drafts]
+        target_prob, drafter_prob = _certain(best), _certain(self.sampling.best[: drafts.shape[0]])
+        parts = [accepted, token, target_prob.index_select(0, accepted), torch.zeros_like(token)]
+        parts += [target_prob[:-1] * (choices[:-1] == drafts), drafter_prob, drafts]
         return torch.cat([part.double() for part in parts])
+
+
+def _certain(best: Tensor) -> Tensor:
+    """1 for each of the best logits [rows], NaN for one that is not finite."""
+    return best.double() * 0 + 1
 
 
 class RejectionRule(_Rule):
@@ -187,7 +197,12 @@ class DeviceSampler:
     """The Sampler of one answer, over its pair's buffers. Rounds of other answers may come in between."""
 
     def __init__(
-        self, sampling: DeviceSampling, params: SamplingParams, verification: Verification, noise: KeyedNoise
+        self,
+        sampling: DeviceSampling,
+        params: SamplingParams,
+        verification: Verification,
+        noise: KeyedNoise,
+        eos_ids: Collection[int] = (),
     ) -> None:
         kind = GreedyRule if params.greedy else CoupledRule if verification == "coupled" else RejectionRule
         self._sampling = sampling
@@ -196,6 +211,7 @@ class DeviceSampler:
         # The unfiltered rule is a separate instance, which does without the sort that the filters need.
         self._rule = sampling.rule(kind, filters and not params.greedy)
         self._noise = noise
+        self._eos_ids = eos_ids
         self._count = 0
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
@@ -221,13 +237,20 @@ class DeviceSampler:
 
     def take(self, ids: Sequence[int]) -> None:
         """See Sampler.take."""
-        buffers, self._count = self._sampling, len(ids)
-        if ids:
-            drafts = buffers.ids[1 : 1 + len(ids)]
-            buffers.upload(drafts, ids)
-            if not isinstance(self._rule, GreedyRule):
-                buffers.q[: len(ids)] = 0
-                buffers.q.scatter_(1, drafts[:, None], 1.0)
+        buffers = self._sampling
+        self._count = count = count_to_end(ids, self._eos_ids)
+        if not count:
+            return
+        drafts = buffers.ids[1 : 1 + count]
+        buffers.upload(drafts, ids[:count])
+        if isinstance(self._rule, GreedyRule):
+            buffers.best[:count] = 0
+        else:
+            buffers.q[:count] = 0
+            buffers.q.scatter_(1, drafts[:, None], 1.0)
+
+    complete = False
+    """See Sampler.complete: the drafts are on the device."""
 
     @property
     def rows(self) -> Tensor:
@@ -243,8 +266,9 @@ class DeviceSampler:
         """See Sampler.read."""
         accepted, token, token_p, token_q, *rest = outcome.tolist()
         gamma = len(rest) // 3
-        return Verdict(
-            drafts=[int(draft) for draft in rest[2 * gamma :]],
+        drafts = [int(draft) for draft in rest[2 * gamma :]]
+        verdict = Verdict(
+            drafts=drafts,
             accepted=int(accepted),
             token=int(token),
             target_probs=rest[:gamma],
@@ -252,3 +276,5 @@ class DeviceSampler:
             token_target_prob=token_p,
             token_drafter_prob=token_q if accepted < gamma else None,
         )
+        end = count_to_end(drafts, self._eos_ids)
+        return verdict.cut_to(end) if end < gamma else verdict

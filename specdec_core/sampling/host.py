@@ -8,23 +8,25 @@ those of the tensor functions in `verification`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Verdict
+from .base import Verdict, count_to_end
 from .filters import SamplingParams, filtered_logits, probabilities
 from .noise import KeyedNoise, Uniforms, draw_on_host
 from .verification import walk_match, walk_rejection
 
 
 class _HostSampler(ABC):
-    """Base of the samplers on the host: a round's drafts and, unless one-hot, the q [1, vocab] of each."""
+    """Base of the samplers on the host: a round's drafts and, unless one-hot, the q [vocab] of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, eos_ids: Collection[int] = ()) -> None:
+        self._eos_ids = eos_ids
         self._fed = torch.zeros(1, dtype=torch.int64)
         self._fed_on_host = self._fed.numpy()
 
@@ -32,7 +34,8 @@ class _HostSampler(ABC):
         """See Sampler.start_round."""
         self._last = context[-1]
         self._drafts: list[int] = []
-        self._q: list[Tensor] = []
+        self._drafter_probs: list[float] = []
+        self._q: list[np.ndarray] = []
 
     def draft(self, step: int) -> Callable[[Tensor], Tensor]:
         """See Sampler.draft."""
@@ -48,7 +51,13 @@ class _HostSampler(ABC):
 
     def take(self, ids: Sequence[int]) -> None:
         """See Sampler.take."""
-        self._drafts += ids
+        self._drafts = list(ids[: count_to_end(ids, self._eos_ids)])
+        self._drafter_probs = [1.0] * len(self._drafts)
+
+    @property
+    def complete(self) -> bool:
+        """See Sampler.complete."""
+        return self._drafts[-1] in self._eos_ids
 
     @property
     def rows(self) -> Tensor:
@@ -59,30 +68,25 @@ class _HostSampler(ABC):
         """See Sampler.read."""
         return outcome
 
-    def _keep(self, draft: int, q: Tensor | None) -> Tensor:
-        """Store a draft. Returns its id [1] in a tensor that the next draft overwrites."""
+    def _keep(self, draft: int, prob: float) -> Tensor:
+        """Store a draft and q of it. Returns its id [1] in a tensor that the next draft overwrites."""
         self._drafts.append(draft)
-        if q is not None:
-            self._q.append(q)
+        self._drafter_probs.append(prob)
         self._fed_on_host[0] = draft
         return self._fed
 
-    def _rows_of_q(self) -> list[np.ndarray]:
-        """A row [vocab] for each draft; an empty list where all are one-hot."""
-        return [row.numpy()[0] for row in self._q]
-
-    def _verdict(self, accepted: int, token: int, p: np.ndarray, q: Sequence[np.ndarray]) -> Verdict:
-        """Build a Verdict from p [gamma + 1, vocab] and q: a row [vocab] for each draft, none if one-hot."""
+    def _verdict(self, accepted: int, token: int, p: np.ndarray) -> Verdict:
+        """Build a Verdict from p [gamma + 1, vocab] and the stored drafts."""
         drafts, gamma = self._drafts, len(self._drafts)
         token_q = None
         if accepted < gamma:
-            token_q = float(q[accepted][token]) if q else 0.0
+            token_q = float(self._q[accepted][token]) if self._q else 0.0
         return Verdict(
             drafts=drafts,
             accepted=accepted,
             token=token,
             target_probs=[float(row[draft]) for row, draft in zip(p, drafts, strict=False)],
-            drafter_probs=[float(row[x]) for row, x in zip(q, drafts, strict=True)] if q else [1.0] * gamma,
+            drafter_probs=self._drafter_probs,
             token_target_prob=float(p[accepted, token]),
             token_drafter_prob=token_q,
         )
@@ -92,28 +96,37 @@ class GreedySampler(_HostSampler):
     """Temperature 0: both models take the argmax, so p and q are one-hot."""
 
     def _draft(self, logits: Tensor) -> Tensor:
-        return self._keep(_argmax(logits)[0], None)
+        (draft,), (prob,) = self._choices(logits)
+        return self._keep(draft, prob)
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
-        drafts, choices = self._drafts, _argmax(logits)
+        drafts = self._drafts
+        choices, probs = self._choices(logits)
         accepted, token = walk_match(choices, drafts)
         return Verdict(
             drafts=drafts,
             accepted=accepted,
             token=token,
-            target_probs=[float(draft == choice) for draft, choice in zip(drafts, choices, strict=False)],
-            drafter_probs=[1.0] * len(drafts),
-            token_target_prob=1.0,
+            target_probs=[p * (x == y) for x, y, p in zip(drafts, choices, probs, strict=False)],
+            drafter_probs=self._drafter_probs,
+            token_target_prob=probs[accepted],
             token_drafter_prob=0.0 if accepted < len(drafts) else None,
         )
+
+    def _choices(self, logits: Tensor) -> tuple[list[int], list[float]]:
+        """The argmax of each row, and its probability: 1, or NaN if the row is not finite."""
+        scores = logits.float().numpy()
+        choices = scores.argmax(-1).tolist()  # which takes NaN for the maximum
+        best = [float(row[choice]) for row, choice in zip(scores, choices, strict=True)]
+        return choices, [1.0 if math.isfinite(score) else math.nan for score in best]
 
 
 class RejectionSampler(_HostSampler):
     """Speculative sampling with independent keyed draws for drafting, acceptance and the residual."""
 
-    def __init__(self, params: SamplingParams, noise: KeyedNoise) -> None:
-        super().__init__()
+    def __init__(self, params: SamplingParams, noise: KeyedNoise, eos_ids: Collection[int] = ()) -> None:
+        super().__init__(eos_ids)
         self.params = params
         self.noise = noise
 
@@ -125,15 +138,17 @@ class RejectionSampler(_HostSampler):
 
     def _draft(self, logits: Tensor) -> Tensor:
         q = probabilities(logits, self.params)
-        return self._keep(draw_on_host(q, self.uniforms.draft[len(self._drafts)]), q)
+        draft = draw_on_host(q, self.uniforms.draft[len(self._drafts)])
+        self._q.append(q.numpy()[0])
+        return self._keep(draft, float(self._q[-1][draft]))
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
-        p, q = probabilities(logits, self.params).numpy(), self._rows_of_q()
+        p = probabilities(logits, self.params).numpy()
         accepted, token = walk_rejection(
-            p, q or None, self._drafts, self.uniforms.accept, self.uniforms.residual
+            p, self._q or None, self._drafts, self.uniforms.accept, self.uniforms.residual
         )
-        return self._verdict(accepted, token, p, q)
+        return self._verdict(accepted, token, p)
 
 
 class CoupledSampler(_HostSampler):
@@ -143,8 +158,8 @@ class CoupledSampler(_HostSampler):
     text.
     """
 
-    def __init__(self, params: SamplingParams, noise: KeyedNoise) -> None:
-        super().__init__()
+    def __init__(self, params: SamplingParams, noise: KeyedNoise, eos_ids: Collection[int] = ()) -> None:
+        super().__init__(eos_ids)
         self.params = params
         self.noise = noise
 
@@ -157,14 +172,15 @@ class CoupledSampler(_HostSampler):
     def _draft(self, logits: Tensor) -> Tensor:
         filtered = filtered_logits(logits, self.params)
         (choice,) = _argmax(filtered + self._noise(logits.shape[-1])[len(self._drafts)])
-        return self._keep(choice, filtered.softmax(-1))
+        self._q.append(filtered.softmax(-1).numpy()[0])
+        return self._keep(choice, float(self._q[-1][choice]))
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
         filtered = filtered_logits(logits, self.params)
         choices = _argmax(filtered + self._noise(logits.shape[-1])[: logits.shape[0]])
         accepted, token = walk_match(choices, self._drafts)
-        return self._verdict(accepted, token, filtered.softmax(-1).numpy(), self._rows_of_q())
+        return self._verdict(accepted, token, filtered.softmax(-1).numpy())
 
     def _noise(self, vocab: int) -> Tensor:
         if self._gumbel is None:

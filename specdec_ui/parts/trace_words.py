@@ -44,6 +44,7 @@ GAMMA_REASONS: Mapping[sd.GammaReason, str] = {
     "auto": "chosen for this round: {gain}× the plain rate is expected",
     "probe": "chosen for this round: a probe, whether drafting pays again",
     "unprofitable": "chosen for this round: no draft is expected to pay",
+    "drafter_context": "no drafts: the drafter's context is full",
     "transformers": "transformers",
     "cancelled": "cancelled",
 }
