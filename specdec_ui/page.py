@@ -71,7 +71,7 @@ def build_page(holder: EngineHolder, presets: Presets, operator: Operator | None
             pairs = pair_check_tab(holder, visitors, on.locked)
             traces_tab(visitors)
         _connect(page, on, bar, chat, compare, pairs)
-        api.add_endpoints(holder, visitors, presets, on.locked)
+        api.add_endpoints(page, holder, visitors, presets, on.locked)
     return page
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-from gradio.events import api
 
 import specdec_core as sd
 
@@ -20,14 +18,15 @@ from ..compare.run import LaneChoice, LaneProgress
 from ..parts.messages import checked_message
 from ..state.holder import EngineHolder
 from ..state.visitors import Visitor, Visitors
-from .settings_parameters import with_settings
+from .labels import add_endpoint
+from .settings_parameters import settings_of, with_settings
 
 SETTINGS = [name for name in sd.SETTINGS if name != "drafting"]
 """Parameters of /compare: each lane has its own way of drafting."""
 
 
-def add_compare_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
-    """Add the endpoint to the Blocks being built."""
+def add_compare_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visitors) -> None:
+    """Add the endpoint to the page being built."""
 
     def compare(
         prompt: str,
@@ -54,7 +53,8 @@ def add_compare_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
         except sd.SpecDecError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    api(with_settings(compare, SETTINGS, {"verification": "coupled"}), api_name="compare")
+    with_defaults = with_settings(compare, SETTINGS, {"verification": "coupled"})
+    add_endpoint(page, with_defaults, "compare", "Progress, then the comparison")
 
 
 def compare_steps(
@@ -62,7 +62,7 @@ def compare_steps(
 ) -> Iterator[dict[str, Any]]:
     """Yield the values of /compare; `changes` replace preset settings. Raises what the engine raises."""
     text = checked_message(prompt)
-    settings = replace(holder.require().engine.default_settings, **changes)
+    settings = settings_of(holder.require(), changes)
     due = 0.0
     with closing(measure(visitor, holder, [text], settings, choice)) as steps:
         for step in steps:

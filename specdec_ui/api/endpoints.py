@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
-from gradio.events import api
 
 import specdec_core as sd
 
@@ -21,23 +20,32 @@ from ..state.holder import EngineHolder, Loaded, import_engine
 from ..state.presets import Presets
 from ..state.visitors import Visitor, Visitors
 from .compare import add_compare_endpoint
-from .settings_parameters import with_settings
+from .labels import add_endpoint
+from .settings_parameters import settings_of, with_settings
 
 
 def add_endpoints(
-    holder: EngineHolder, visitors: Visitors, presets: Presets, locked: Callable[[], bool]
+    page: gr.Blocks,
+    holder: EngineHolder,
+    visitors: Visitors,
+    presets: Presets,
+    locked: Callable[[], bool],
 ) -> None:
-    """Add all endpoints to the Blocks being built."""
-    add_load_endpoint(holder, visitors, presets, locked)
-    add_chat_endpoint(holder, visitors)
-    add_compare_endpoint(holder, visitors)
-    api(check_pair, api_name="check_pair")
+    """Add all endpoints to the page being built."""
+    add_load_endpoint(page, holder, visitors, presets, locked)
+    add_chat_endpoint(page, holder, visitors)
+    add_compare_endpoint(page, holder, visitors)
+    add_endpoint(page, check_pair, "check_pair", "Report")
 
 
 def add_load_endpoint(
-    holder: EngineHolder, visitors: Visitors, presets: Presets, locked: Callable[[], bool]
+    page: gr.Blocks,
+    holder: EngineHolder,
+    visitors: Visitors,
+    presets: Presets,
+    locked: Callable[[], bool],
 ) -> None:
-    """Add /load_preset to the Blocks being built."""
+    """Add /load_preset to the page being built."""
 
     def load_preset(preset: str, request: gr.Request) -> Iterator[dict[str, Any]]:
         """Loads a preset for everybody. Yields state, message, fraction and info until state is ready."""
@@ -45,11 +53,11 @@ def add_load_endpoint(
         with _errors_for_clients():
             yield from load_steps(visitor, holder, presets, preset, locked())
 
-    api(load_preset, api_name="load_preset")
+    add_endpoint(page, load_preset, "load_preset", "Progress, then the pair")
 
 
-def add_chat_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
-    """Add /chat to the Blocks being built."""
+def add_chat_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visitors) -> None:
+    """Add /chat to the page being built."""
 
     def chat(
         message: str, request: gr.Request, settings: dict[str, Any], new_conversation: bool = False
@@ -63,7 +71,7 @@ def add_chat_endpoint(holder: EngineHolder, visitors: Visitors) -> None:
         with _errors_for_clients():
             yield from chat_rounds(visitor, holder, message, settings, new_conversation)
 
-    api(with_settings(chat), api_name="chat")
+    add_endpoint(page, with_settings(chat), "chat", "Answer so far")
 
 
 def check_pair(
@@ -107,7 +115,7 @@ def chat_rounds(
 ) -> Iterator[dict[str, Any]]:
     """Yield the values of /chat; `changes` replace preset settings. Raises what the engine raises."""
     text = checked_message(message)
-    settings = replace(holder.require().engine.default_settings, **changes)
+    settings = settings_of(holder.require(), changes)
     if new_conversation:
         with visitor.turn():
             visitor.conversation.clear()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 import specdec_core as sd
+
+from ..parts.context_room import require_room
+from ..state.holder import Loaded
 
 Endpoint = Callable[..., Iterator[dict[str, Any]]]
 
@@ -49,6 +53,13 @@ def with_settings(
     summary = [inspect.getdoc(endpoint) or "", "", _words(parameter.name for parameter in settings), ""]
     expanded.__doc__ = "\n".join([*summary, "Parameters:", *descriptions])
     return expanded
+
+
+def settings_of(loaded: Loaded, changes: Mapping[str, Any]) -> sd.Settings:
+    """Return the pair's default settings with `changes`. Raises SettingsError with the parameter's name."""
+    if "max_new_tokens" in changes:
+        require_room(changes["max_new_tokens"], loaded.engine.info.context_length, "max_new_tokens")
+    return replace(loaded.default_settings, **changes)
 
 
 def _annotation(values: sd.WholeNumber | sd.Number | sd.Choice | sd.Texts) -> Any:

@@ -51,7 +51,9 @@ def ask(
         retried = question.action == "retry"
         text = checked_message(visitor.conversation.question if retried else question.text)
         system = checked_system_message(question.system)
-        settings = CHAT_PANEL.settings(holder.require().engine.default_settings, question.values)
+        loaded = holder.require()
+        context_length = loaded.engine.info.context_length
+        settings = CHAT_PANEL.settings(loaded.default_settings, question.values, context_length)
     except sd.SpecDecError as error:
         yield Frame(notice=str(error))
         return

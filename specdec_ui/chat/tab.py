@@ -14,7 +14,7 @@ import gradio as gr
 import specdec_core as sd
 
 from ..parts import frames
-from ..parts.frames import QUIET
+from ..parts.frames import QUIET, UNCHECKED
 from ..parts.settings_panel import CHAT_PANEL
 from ..parts.token_view import token_view
 from ..state.holder import EngineHolder
@@ -73,13 +73,13 @@ def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> C
     parts = [message, conversation, tokens, notice, composer.send, stop, clear]
     inputs = [message, system, *settings]
     send = on.send  # one function, so that all its events share one limit of answers at a time
-    gr.on([composer.send.click, message.submit], send, inputs, parts, **QUIET)
+    gr.on([composer.send.click, message.submit], send, inputs, parts, **UNCHECKED)
     example = samples.click(lambda sample: sample[0], samples, message, queue=False, **QUIET)
-    example.then(send, inputs, parts, **QUIET)
+    example.then(send, inputs, parts, **UNCHECKED)
     stop.click(on.stop, queue=False, **QUIET)
     clear.click(on.clear, outputs=parts, **QUIET)
-    conversation.retry(on.retry, [system, *settings], parts, **QUIET)
-    conversation.edit(on.edit, [system, *settings], parts, **QUIET)
+    conversation.retry(on.retry, [system, *settings], parts, **UNCHECKED)
+    conversation.edit(on.edit, [system, *settings], parts, **UNCHECKED)
     conversation.undo(on.undo, outputs=parts, **QUIET)
     return ChatTab(settings, samples, system)
 

@@ -158,7 +158,7 @@ def measure(
     with visitor.work(holder) as (loaded, cancel):
         engine = loaded.engine
         if not isinstance(values, sd.Settings):
-            values = PANEL.settings(engine.default_settings, values)
+            values = PANEL.settings(loaded.default_settings, values, engine.info.context_length)
         with holder.measuring.enter() as ticket:
             while ticket.ahead and not cancel.is_set():
                 yield _queue_position(ticket.ahead)

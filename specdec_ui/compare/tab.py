@@ -13,7 +13,7 @@ import gradio as gr
 
 import specdec_core as sd
 
-from ..parts.frames import QUIET, notice
+from ..parts.frames import QUIET, UNCHECKED, notice
 from ..state import space
 from ..state.holder import EngineHolder
 from ..state.presets import Presets
@@ -180,10 +180,10 @@ def _wire_runs(single: _PromptView, several: _ListView, holder: EngineHolder, vi
     starts = [single.start, several.start]
     single_inputs = [single.prompt, single.mode, single.lanes, *single.controls]
     single_parts = [single.progress, single.headline, single.race, single.charts, *starts, single.cancel]
-    gr.on([single.start.click, single.prompt.submit], on_start, single_inputs, single_parts, **QUIET)
+    gr.on([single.start.click, single.prompt.submit], on_start, single_inputs, single_parts, **UNCHECKED)
     list_inputs = [several.prompts, single.lanes, *single.controls]
     list_parts = [several.progress, several.table, *starts, several.cancel]
-    several.start.click(on_list, list_inputs, list_parts, **QUIET)
+    several.start.click(on_list, list_inputs, list_parts, **UNCHECKED)
     several.file.upload(on_file, several.file, [several.prompts, several.progress], **QUIET)
     gr.on([single.cancel.click, several.cancel.click], on_cancel, queue=False, **QUIET)
 
@@ -211,6 +211,6 @@ def _follower(holder: EngineHolder, presets: Presets, parts: int) -> Callable[[s
             return [gr.skip()] * parts
         own = list(loaded.preset.examples)
         new_prompt = own[0] if own and (not prompt or prompt in examples) else gr.skip()
-        return [new_prompt, loaded.number, *PANEL.values(comparable(loaded.engine.default_settings))]
+        return [new_prompt, loaded.number, *PANEL.values(comparable(loaded.default_settings))]
 
     return follow

@@ -107,7 +107,7 @@ def ready(loaded: Loaded) -> LoadFrame:
     """Return the state of a page with this pair, its settings and its examples."""
     return LoadFrame(
         status=status.ready(loaded),
-        settings=CHAT_PANEL.values(loaded.engine.default_settings),
+        settings=CHAT_PANEL.values(loaded.default_settings),
         takes_system_message=loaded.engine.info.takes_system_message,
         examples=list(loaded.preset.examples),
         loaded=loaded.preset.name,

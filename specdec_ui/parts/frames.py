@@ -23,6 +23,16 @@ QUIET: ListenerOptions = {"api_visibility": "private", "show_progress": "hidden"
 """Options of every listener of the page: no endpoint of its own, and no progress bar over its outputs."""
 
 
+class UncheckedOptions(ListenerOptions):
+    """Options of listeners that get values as browsers send them."""
+
+    preprocess: Literal[False]
+
+
+UNCHECKED: UncheckedOptions = {**QUIET, "preprocess": False}
+"""QUIET for listeners with settings. Gradio's own checks of a number name no field; those of a Panel do."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """State of the Chat tab; None leaves a part as it is. `answering` enables and disables the buttons."""

@@ -13,6 +13,8 @@ import gradio as gr
 
 import specdec_core as sd
 
+from .context_room import require_room
+
 
 @dataclass(frozen=True)
 class Widget:
@@ -96,15 +98,48 @@ class Panel:
                 values += [sd.SETTINGS[name].default if value == word else value, value == word]
         return values
 
-    def settings(self, defaults: sd.Settings, values: Sequence[Any]) -> sd.Settings:
-        """Return `defaults` with the values of the controls. Raises SettingsError, naming the field."""
+    def settings(self, defaults: sd.Settings, values: Sequence[Any], context_length: int) -> sd.Settings:
+        """Return `defaults` with the values of the controls, as browsers send them.
+
+        Raises SettingsError with the field's label. A value that is the default is not checked: presets may
+        have values beyond the ranges of the controls.
+        """
         by_field = dict(zip(self.fields, values, strict=True))
-        changes = {name: _parsed(name, by_field[name]) for name in self.names}
+        changes = {}
         for name in self.names:
             word = _word(name)
             if word is not None and by_field[f"{word}_{name}"]:
                 changes[name] = word
+                continue
+            changes[name] = value = _parsed(name, by_field[name])
+            if value != getattr(defaults, name):
+                self._check(name, value, context_length)
         return replace(defaults, **changes)
+
+    def _check(self, name: str, value: Any, context_length: int) -> None:
+        label, values = sd.SETTINGS[name].label, self._range(name)
+        if name == "max_new_tokens" and value is not None:
+            require_room(value, context_length, label)
+        optional = isinstance(values, sd.WholeNumber) and values.optional
+        if value is None and not optional:
+            raise sd.SettingsError(f"{label} is empty. Enter a value, or take the default again.")
+        values.check(label, value)
+
+    def _range(self, name: str) -> sd.WholeNumber | sd.Number | sd.Choice | sd.Texts:
+        """Return the values that a setting's control takes: a number's are its widget's, without words."""
+        values, widget = sd.SETTINGS[name].values, _widget(name)
+        low, high = self.low.get(name, widget.low), widget.high
+        if not isinstance(values, sd.WholeNumber | sd.Number):
+            return values
+        if isinstance(values, sd.WholeNumber):
+            values = replace(values, word=None)
+        elif low is not None or high is not None:
+            values = replace(
+                values, open_low=values.open_low and low is None, open_high=values.open_high and high is None
+            )
+        return replace(
+            values, low=values.low if low is None else low, high=values.high if high is None else high
+        )
 
     def _control(self, name: str, value: Any) -> Any:
         if name not in sd.SETTINGS:
@@ -112,23 +147,15 @@ class Panel:
             return gr.Checkbox(value=value, label=label, info=info)
         setting, widget = sd.SETTINGS[name], _widget(name)
         label, info = setting.label, self.help.get(name, setting.help)
-        match setting.values:
+        match self._range(name):
             case sd.Choice(words):
                 choices = [(widget.choice_labels.get(word, word), word) for word in words]
                 return gr.Radio(choices, value=value, label=label, info=info)
             case sd.WholeNumber(low, high) | sd.Number(low, high):
-                low = self.low.get(name, low if widget.low is None else widget.low)
                 if widget.step is not None:
-                    high = high if widget.high is None else widget.high
                     return gr.Slider(low, high, value=value, step=widget.step, label=label, info=info)
                 return gr.Number(
-                    value=value,
-                    precision=0 if isinstance(setting.values, sd.WholeNumber) else None,
-                    minimum=low,
-                    maximum=widget.high,
-                    placeholder=widget.placeholder,
-                    label=label,
-                    info=info,
+                    value=value, minimum=low, placeholder=widget.placeholder, label=label, info=info
                 )
         raise TypeError(f"{name} has no control: {setting.values}")
 

@@ -14,6 +14,7 @@ from functools import cache
 
 import specdec_core as sd
 
+from ..parts.context_room import fitted
 from .queue import TurnQueue
 
 Load = Callable[[sd.Preset, sd.Progress, threading.Event], sd.ChatEngine]
@@ -80,6 +81,11 @@ class Loaded:
     number: int
     answers: int = 0
     retired: bool = False
+
+    @property
+    def default_settings(self) -> sd.Settings:
+        """Settings of answers that are asked for without any, within the context."""
+        return fitted(self.engine.default_settings, self.engine.info.context_length)
 
 
 @dataclass(frozen=True)

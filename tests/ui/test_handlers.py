@@ -106,13 +106,13 @@ def test_panel_values_and_settings_are_inverse(gamma):
     settings = sd.Settings(
         gamma=gamma, temperature=0.0, top_k=40, seed=7, verification="coupled", drafting="ngram", stop=["x"]
     )
-    assert CHAT_PANEL.settings(settings, CHAT_PANEL.values(settings)) == settings
+    assert CHAT_PANEL.settings(settings, CHAT_PANEL.values(settings), 2048) == settings
 
 
 def test_browsers_send_whole_numbers_as_floats_and_leave_numbers_out():
     given = dict(zip(CHAT_PANEL.fields, VALUES, strict=True))
     given |= {"gamma": 3.0, "temperature": 1, "max_new_tokens": 20.0, "top_k": None, "seed": 5.0}
-    settings = CHAT_PANEL.settings(sd.Settings(), tuple(given.values()))
+    settings = CHAT_PANEL.settings(sd.Settings(), tuple(given.values()), 2048)
     assert (settings.gamma, settings.max_new_tokens, settings.top_k, settings.seed) == (3, 20, 0, 5)
 
 

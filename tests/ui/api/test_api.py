@@ -1,12 +1,15 @@
 """The public endpoints, through gradio_client."""
 
 import itertools
+import re
 
 import gradio as gr
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+import specdec_core as sd
+from specdec_ui.api.compare import SETTINGS
 from specdec_ui.page import build_page, launch_options
 from specdec_ui.state.holder import EngineHolder
 from tests.support.replay import STORY, ReplayEngine, replay_presets
@@ -33,6 +36,21 @@ def test_only_the_documented_endpoints_are_public(url):
     info = Client(url, verbose=False).view_api(return_format="dict", print_info=False)
     assert set(info["named_endpoints"]) == {"/load_preset", "/chat", "/compare", "/check_pair"}
     assert not info["unnamed_endpoints"]
+
+
+def test_every_parameter_and_result_has_a_name_and_a_label_of_its_own(url):
+    endpoints = Client(url, verbose=False).view_api(return_format="dict", print_info=False)["named_endpoints"]
+    labels = {
+        name: [each["label"] for part in ("parameters", "returns") for each in endpoint[part]]
+        for name, endpoint in endpoints.items()
+    }
+    assert labels["/check_pair"] == [
+        *("Target", "Drafter", "Target revision", "Drafter revision", "Vocab padding", "Report")
+    ]
+    for name, settings in (("/chat", [*sd.SETTINGS]), ("/compare", SETTINGS)):
+        assert {sd.SETTINGS[setting].label for setting in settings} <= {*labels[name]}
+    assert not [label for all in labels.values() for label in all if re.match(r"\d|param|Component", label)]
+    assert [each["parameter_name"] for each in endpoints["/load_preset"]["parameters"]] == ["preset"]
 
 
 def test_chat_streams_a_round_at_a_time(url):

@@ -11,9 +11,25 @@ from specdec_ui.api.endpoints import chat_rounds
 from specdec_ui.api.settings_parameters import with_settings
 from specdec_ui.compare.run import LaneChoice
 from specdec_ui.state.visitors import Visitor
-from tests.support.replay import loaded_holder
+from tests.support.replay import ReplayEngine, loaded_holder, replay_info
 
 GREEDY = {"temperature": 0, "max_new_tokens": 40}
+
+
+OUT_OF_RANGE = [
+    ("max_new_tokens", 0, "from 1 to 2048, not 0"),
+    ("max_new_tokens", 5000, "from 1 to 2048, not 5000.*context"),
+    ("temperature", -1, "at least 0"),
+    ("top_k", -1, "from 0 to"),
+    ("top_p", 0, "above 0 and at most 1"),
+    ("min_p", 1, "below 1"),
+    ("seed", 2**64, "from -9223372036854775808 to"),
+    ("gamma", 17, 'from 0 to 16 or "auto"'),
+    ("gamma", 2.5, "whole number"),
+    ("drafting", "luck", "'model' or 'ngram'"),
+    ("verification", "hope", "'rejection' or 'coupled'"),
+    ("stop", [""], "non-empty strings"),
+]
 
 
 def echo(text: str, request: gr.Request, settings: dict, again: bool = False):
@@ -48,6 +64,22 @@ def test_the_description_explains_each_parameter():
 @pytest.fixture
 def holder(engine):
     return loaded_holder(engine)
+
+
+@pytest.mark.parametrize(("name", "value", "said"), OUT_OF_RANGE)
+def test_a_value_out_of_range_is_refused_with_the_parameter_and_its_range(name, value, said):
+    replayed = loaded_holder()
+    with pytest.raises(sd.SettingsError, match=f"^{name} .*{said}"):
+        list(chat_rounds(Visitor(), replayed, "Hi", {name: value}, False))
+    if name in COMPARE_SETTINGS:
+        with pytest.raises(sd.SettingsError, match=f"^{name} .*{said}"):
+            list(compare_steps(Visitor(), replayed, "Hi", {name: value}, LaneChoice()))
+
+
+def test_a_default_longest_answer_beyond_the_context_is_cut_to_it():
+    pair = loaded_holder(ReplayEngine(info=replay_info(context_length=64)))
+    assert pair.require().default_settings.max_new_tokens == 64
+    assert list(chat_rounds(Visitor(), pair, "Hi", {}, False))
 
 
 def test_chat_ends_at_a_stop_text(holder):
