@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,12 +30,7 @@ from ..text.chat_template import answer_ends, takes_system_message
 from ..units import gigabytes
 from .placement import Placement, plan_placement
 from .plan import PairPlan
-from .weights import (
-    ModelSource,
-    dtype_for,
-    load_model,
-    require_quantizable,
-)
+from .weights import ModelSource, dtype_for, load_model, with_stored_quantization
 
 _CANCEL_POLL_S = 0.2
 """Seconds between two polls for cancellation while a load waits for another one."""
@@ -131,6 +126,7 @@ def memory_ran_out(plan: PairPlan, error: Exception) -> LoadError:
 
 def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedPair, EngineInfo, PairReport]:
     gate = _pass_gate(plan, watch)
+    plan = _with_stored_quantizations(plan)
     placement = _find_room(plan, watch)
     files = _download(plan.sources, watch)
     models = _load_models(plan, placement, files, watch)
@@ -158,20 +154,24 @@ def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:
     return _GatePass(report, report.tokenizer, report.tokenizer_width)
 
 
+def _with_stored_quantizations(plan: PairPlan) -> PairPlan:
+    """Read the quantizations that the weights are stored in. Raises LoadError for one not supported here."""
+    drafter = None if plan.drafter is None else with_stored_quantization(plan.drafter, plan.device)
+    return replace(plan, target=with_stored_quantization(plan.target, plan.device), drafter=drafter)
+
+
 def _find_room(plan: PairPlan, watch: Watch) -> Placement:
     """Choose devices with room for the pair.
 
-    Raises LoadError if it fits nowhere, cannot be quantized on the device, or has an adapter that cannot be
-    merged into quantized or split weights.
+    Raises LoadError if it fits nowhere, or has an adapter that cannot be merged into quantized or split
+    weights.
     """
-    for source in plan.sources:
-        require_quantizable(source, plan.device)
     watch.say("Comparing the memory it needs with what is free", 0.03)
     placement = plan_placement(plan.sources, plan.device, plan.spread, plan.max_memory)
     for source in plan.sources:
         if source.adapter is not None:
             is_split = placement.split is not None and source is plan.target
-            require_mergeable(source.adapter, source.quantization, is_split)
+            require_mergeable(source.adapter, source.quantization_in_memory, is_split)
     return placement
 
 
@@ -278,8 +278,8 @@ def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Plac
         drafter=plan.drafter.model if plan.drafter else None,
         device=device,
         dtype=str(dtype_for(plan.device)).removeprefix("torch."),
-        target_quantization=plan.target.quantization,
-        drafter_quantization=plan.drafter.quantization if plan.drafter else None,
+        target_quantization=plan.target.quantization_name,
+        drafter_quantization=plan.drafter.quantization_name if plan.drafter else None,
         runner=pair.target.name,
         runner_reason=pair.target.reason,
         context_length=pair.context_length,

@@ -55,11 +55,16 @@ def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryN
     configs = [model.config.get_text_config() for model in models]
     positions = min([PLANNED_POSITIONS, *(config.max_position_embeddings for config in configs)])
     size = dtype_for(device).itemsize
-    copies = sum(map(copied_bytes, models)) if device.type == "cpu" else 0
+    unquantized = [
+        model
+        for model, source in zip(models, sources, strict=True)
+        if source.quantization_in_memory == "none"
+    ]
+    copies = sum(map(copied_bytes, unquantized)) if device.type == "cpu" else 0
     head_room = _CUDA_HEAD_ROOM_BYTES if device.type == "cuda" else 0
     return MemoryNeed(
         weights_bytes=sum(
-            weights_bytes(model, source.quantization, size)
+            weights_bytes(model, source.quantization_in_memory, size)
             for model, source in zip(models, sources, strict=True)
         )
         + copies,
@@ -125,7 +130,8 @@ def refusal(sources: Sequence[ModelSource], device: torch.device, need: MemoryNe
         f"({gigabytes(need.weights_bytes)} of weights, {gigabytes(need.cache_bytes)} of caches for "
         f"{need.positions:,} tokens), and {gigabytes(free)} are free. Nothing was downloaded or read. "
     )
-    for quantization in _SMALLER if device.type == "cuda" else ():
+    quantizable = device.type == "cuda" and all(source.stored is None for source in sources)
+    for quantization in _SMALLER if quantizable else ():
         smaller = [replace(source, quantization=quantization) for source in sources]
         needed = memory_need(smaller, device).total_bytes
         if needed <= free and needed < need.total_bytes:

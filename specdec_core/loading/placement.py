@@ -119,11 +119,11 @@ class _Splitter:
         Raises LoadError for a quantized target, or if the first device has no room for the drafter.
         """
         target = self._sources[0]
-        if target.quantization != "none":
+        if target.quantization_in_memory != "none":
             raise LoadError(
-                f"{target.model} does not fit on the GPUs here in {target.quantization}, and bitsandbytes "
-                "computes nothing that lies in memory or on disk. Use quantization none, or choose a smaller "
-                "pair."
+                f"{target.model} does not fit on the GPUs here in {target.quantization_name}, and quantized "
+                "layers compute nothing that lies in memory or on disk. Use quantization none, or choose a "
+                "smaller pair."
             )
         # Layers in memory and on disk are computed on the first device, so the drafter is there too.
         first = self._gpus[0] if self._gpus else "cpu"
@@ -140,7 +140,7 @@ class _Splitter:
 def _assign_modules(model: PreTrainedModel, source: ModelSource, room: Mapping[str, int]) -> dict[str, str]:
     """Assign modules to devices within the bytes of `room`, and to "disk" the modules that do not fit."""
     head = model.get_output_embeddings()
-    small = _SMALL.get(source.quantization)
+    small = _SMALL.get(source.quantization_in_memory)
     special = {
         f"{name}.weight": small
         for name, module in model.named_modules()

@@ -10,18 +10,21 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ..errors import LoadError
 from ..hub.adapters import Adapter, merge
 from ..hub.errors import first_line
+from ..hub.stored_quantization import StoredQuantization
 from ..out_of_memory import out_of_memory
 from ..settings import Quantization
+from .completeness import require_complete, require_whole_blocks
+from .quantization import bitsandbytes_config, require_loadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,14 @@ class ModelSource:
     """A model's origin (Hub id or local folder) and the quantization to load it in.
 
     If `model` is the folder of an `adapter`, configuration and most weights come from the adapter's base.
+    `stored` is the quantization that the weights are stored in, once the configuration was read.
     """
 
     model: str
     revision: str | None = None
     quantization: Quantization = "none"
     adapter: Adapter | None = None
+    stored: StoredQuantization | None = None
 
     @property
     def base(self) -> str:
@@ -45,6 +50,16 @@ class ModelSource:
     def base_revision(self) -> str | None:
         """Revision of `base`; None for the default one."""
         return self.adapter.revision if self.adapter else self.revision
+
+    @property
+    def quantization_in_memory(self) -> Quantization:
+        """The quantization that takes about as much memory as the loaded weights."""
+        return self.stored.in_memory if self.stored else self.quantization
+
+    @property
+    def quantization_name(self) -> str:
+        """The quantization for people, the one that the weights are stored in included."""
+        return str(self.stored) if self.stored else self.quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +102,13 @@ def dtype_for(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def require_quantizable(source: ModelSource, device: torch.device) -> None:
-    """Raise LoadError if the quantization of `source` needs another device."""
-    if source.quantization != "none" and device.type != "cuda":
-        raise LoadError(
-            f"{source.quantization} quantization needs a CUDA device: on the CPU bitsandbytes is 20 to 100 "
-            "times slower than float32. Use quantization none there."
-        )
+def with_stored_quantization(source: ModelSource, device: torch.device) -> ModelSource:
+    """Return the source with the quantization that its weights are stored in. Downloads no weights.
+
+    Raises LoadError if the weights cannot be loaded onto `device` in the quantization that `source` asks for.
+    """
+    stored = require_loadable(source.model, _read_config(source), source.quantization, device)
+    return replace(source, stored=stored)
 
 
 def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
@@ -102,11 +117,8 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
     Raises LoadError if the configuration describes no model that transformers can build.
     """
     try:
-        config = AutoConfig.from_pretrained(
-            source.base, revision=source.base_revision, trust_remote_code=False
-        )
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype_for(device))
+            return AutoModelForCausalLM.from_config(_read_config(source), dtype=dtype_for(device))
     except Exception as error:  # an unchecked configuration may raise anything
         raise LoadError(
             f"{source.model}: its configuration describes no model that can be made here "
@@ -124,7 +136,6 @@ def load_model(
     remote code is run, no network used. Raises LoadError if weights are missing, corrupt or do not fit; then
     nothing of the model stays in memory.
     """
-    require_quantizable(source, device)
     try:
         if split is not None:
             return _read_split(source, device, folder or source.base, split)
@@ -160,9 +171,14 @@ def _read(
     offload_folder: str | None = None,
 ) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    stored = require_loadable(source.model, config, source.quantization, device)
+    if stored is not None:
+        require_whole_blocks(source.model, folder, stored)
+        config.quantization_config = stored.loading_values
     # transformers' annotation leaves out the tuple that output_loading_info=True returns.
     model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
         folder,
+        config=config,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -170,39 +186,16 @@ def _read(
         attn_implementation=_attention_for(config),
         device_map=dict(devices) if devices else {"": device},
         offload_folder=offload_folder,
-        quantization_config=_quantization_config(source.quantization),
+        quantization_config=bitsandbytes_config(source.quantization) if stored is None else None,
         ignore_mismatched_sizes=True,  # refused below, by name
         output_loading_info=True,
     )
-    if missing := sorted(info["missing_keys"]):
-        raise LoadError(
-            f"{source.model} lacks {len(missing)} of the weights that its config.json calls for, the first "
-            f"being {missing[0]}. The folder is incomplete or its config belongs to another model."
-        )
-    if mismatched := sorted(info["mismatched_keys"]):
-        name, *shapes = mismatched[0]
-        raise LoadError(
-            f"{len(mismatched)} weights of {source.model} have another shape than its config.json says; the "
-            f"first is {name}: {' against '.join(str(tuple(s)) for s in shapes)}."
-        )
+    require_complete(source.model, info, config, stored)
     return model.eval()
 
 
-def _quantization_config(quantization: Quantization) -> BitsAndBytesConfig | None:
-    if quantization == "nf4":
-        # bitsandbytes has no fast kernel for its default compute dtype, float32.
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=torch.bfloat16,
-            bnb_4bit_use_double_quant=True,
-        )
-    if quantization == "int8":
-        # It logs in every layer of every forward that it casts bfloat16 to float16.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        # With a threshold, outlier columns are found over all rows, so later drafts would change earlier p.
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
-    return None
+def _read_config(source: ModelSource) -> PreTrainedConfig:
+    return AutoConfig.from_pretrained(source.base, revision=source.base_revision, trust_remote_code=False)
 
 
 def _attention_for(config) -> str:

@@ -220,7 +220,7 @@ def test_quantized_layers_stay_on_gpus(gpus, sources):
     gpus(5, 5)
     assert split_of(small, "anywhere").device_names == "cuda:0 and cuda:1"
     gpus(4, 3)
-    with pytest.raises(sd.LoadError, match="bitsandbytes computes nothing that lies in memory"):
+    with pytest.raises(sd.LoadError, match="quantized layers compute nothing that lies in memory"):
         split_of(small, "anywhere")
 
 

@@ -1,0 +1,64 @@
+"""Quantization of weights while they are loaded: the caller's, and the one that a checkpoint is stored in.
+
+Reads configurations only, so that its errors come before a download.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedConfig
+
+from ..errors import LoadError
+from ..hub.stored_quantization import StoredQuantization, stored_quantization
+from ..settings import Quantization
+
+_STORED_ALIKE = {"nf4": "bitsandbytes_4bit", "int8": "bitsandbytes_8bit"}
+"""The format of a checkpoint in which asking for a quantization changes nothing."""
+
+
+def require_loadable(
+    model: str, config: PreTrainedConfig, quantization: Quantization, device: torch.device
+) -> StoredQuantization | None:
+    """Return the quantization that `model` is stored in, None if it is stored in floating point.
+
+    Raises LoadError if transformers cannot load it onto `device`, or cannot add `quantization` to it there.
+    """
+    if quantization != "none" and device.type != "cuda":
+        raise LoadError(
+            f"{quantization} quantization needs a CUDA device: on the CPU bitsandbytes is 20 to 100 "
+            "times slower than float32. Use quantization none there."
+        )
+    stored = stored_quantization(config)
+    if stored is None:
+        return None
+    if (obstacle := stored.obstacle(str(device))) is not None:
+        raise LoadError(
+            f"The weights of {model} are stored in {stored.method}, which cannot be loaded on {device}: "
+            f"{obstacle.reason}. Or choose the model that they were quantized from."
+        )
+    if quantization != "none" and _STORED_ALIKE[quantization] != stored.method:
+        raise LoadError(
+            f"The weights of {model} are stored in {stored.method}; {quantization} cannot be added to that. "
+            "Use quantization none for it, or choose the model that they were quantized from."
+        )
+    return stored
+
+
+def bitsandbytes_config(quantization: Quantization) -> BitsAndBytesConfig | None:
+    """Return the settings to quantize floating-point weights with while they are loaded."""
+    if quantization == "nf4":
+        # bitsandbytes has no fast kernel for its default compute dtype, float32.
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_use_double_quant=True,
+        )
+    if quantization == "int8":
+        # It logs in every layer of every forward that it casts bfloat16 to float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        # With a threshold, outlier columns are found over all rows, so later drafts would change earlier p.
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return None
