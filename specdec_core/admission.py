@@ -89,6 +89,13 @@ class Admission:
         for session in list(self._last_used):
             session.close()
 
+    def reset_idle(self) -> None:
+        """Free the caches of all sessions that no answer holds."""
+        with self._changed:
+            for session in list(self._last_used):
+                if id(session) not in self._busy:
+                    session.reset()
+
     def _bound_caches(self, newest: CachedSession) -> None:
         self._last_used[newest] = time.monotonic()
         by_age = sorted(self._last_used.items(), key=lambda item: item[1])

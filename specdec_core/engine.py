@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from .admission import UNLOADED, Admission
 from .chat_engine import ChatSession
 from .drafting.length import StepCosts
-from .errors import LoadError, SpecDecError
+from .errors import AnswerError, LoadError, SpecDecError
 from .fair_lock import FairLock
 from .gate.report import PairReport
 from .loading.assemble import EngineInfo, load_pair, memory_ran_out
@@ -23,7 +23,7 @@ from .peers import peer_rounds
 from .presets import Preset
 from .progress import Progress, Watch
 from .session import Session
-from .settings import Drafting, Quantization, Settings, VocabPadding
+from .settings import Drafting, Quantization, Settings, VocabPadding, require_settings
 from .text.prompting import Prompt
 from .trace import FinishReason, Round, Stats, emitted_ids
 
@@ -124,6 +124,8 @@ class Engine:
             release_memory(error)
             if out_of_memory(error):
                 raise memory_ran_out(plan, error) from None
+            if isinstance(error, AnswerError):
+                raise LoadError(f"{plan.title} was loaded, but cannot answer: {error}") from None
             raise
         return engine
 
@@ -154,7 +156,8 @@ class Engine:
         """Yield the rounds of the answer to `prompt` (messages, or a str as a raw prompt), as decoded.
 
         The last has the finish reason and the stats. Setting `cancel` ends the answer after the round in
-        progress; closing the iterator early is safe too. Raises SettingsError and PromptError.
+        progress; closing the iterator early is safe too. Raises SettingsError and PromptError, and
+        AnswerError where logits are not finite or memory runs out.
         """
         pair = self.pair
         if session is None:
@@ -163,7 +166,7 @@ class Engine:
             raise LoadError(
                 "This conversation began with another pair. Begin a new one with engine.session()."
             )
-        settings = settings or self.default_settings
+        settings = self._settings(settings)
         if settings.drafting == "model" and settings.gamma != 0:
             pair.require_drafter()
         return self._stream(prompt, settings, session, cancel or threading.Event())
@@ -203,23 +206,30 @@ class Engine:
 
         Raises SettingsError, PromptError, and SpecDecError if transformers does not support it.
         """
-        pair, settings = self.pair, settings or self.default_settings
+        pair, settings = self.pair, self._settings(settings)
         cancel = cancel or threading.Event()
         with self._answering(self.session()):
             rounds = peer_rounds(
-                pair, prompt, settings, assisted, self._turn, lambda: cancel.is_set() or self._abort.is_set()
+                pair,
+                prompt,
+                settings,
+                assisted,
+                self._turn,
+                lambda: cancel.is_set() or self._abort.is_set(),
+                self._make_room,
             )
             with closing(rounds):
                 yield from rounds
 
     def margin(self, prompt: Prompt, answer: Sequence[int], settings: Settings) -> float:
         """Return the difference between the two best scores for the token after `answer`: logits at
-        temperature 0, log probability plus noise with coupled verification. Raises PromptError.
+        temperature 0, log probability plus noise with coupled verification; infinite where only one token is
+        possible. Raises SettingsError, PromptError and AnswerError.
         """
-        pair = self.pair
+        pair, settings = self.pair, require_settings(settings)
         context = [*pair.prompter.encode(prompt), *answer]
         with self._turn:
-            return token_margin(pair, context, settings)
+            return token_margin(pair, context, settings, self._make_room)
 
     def unload(self, timeout_s: float = 60.0) -> None:
         """Free the weights. Answers in progress may finish within `timeout_s`, then are cancelled; new ones
@@ -237,9 +247,19 @@ class Engine:
         self, prompt: Prompt, settings: Settings, session: Session, cancel: threading.Event
     ) -> Generator[Round, None, None]:
         with self._answering(session):
-            rounds = session.rounds(prompt, settings, lambda: cancel.is_set() or self._abort.is_set())
+            rounds = session.rounds(
+                prompt, settings, lambda: cancel.is_set() or self._abort.is_set(), self._make_room
+            )
             with closing(_taking_turns(rounds, self._turn)) as in_turn:
                 yield from in_turn
+
+    def _settings(self, settings: Settings | None) -> Settings:
+        return self.default_settings if settings is None else require_settings(settings)
+
+    def _make_room(self) -> None:
+        """Give up the caches of idle sessions."""
+        self.admission.reset_idle()
+        release_memory()
 
     @contextmanager
     def _answering(self, session: Session) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,7 +11,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .drafting.length import StepCosts
-from .errors import PromptError, SettingsError
+from .errors import AnswerError, PromptError, SettingsError
+from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .runners import Runner
 from .sampling import DeviceSampling
 from .sampling.filters import SamplingParams, filtered_logits
@@ -28,6 +31,9 @@ class LoadedPair:
     eos_ids: frozenset[int]
     costs: dict[Drafting, StepCosts] = field(default_factory=dict)
     """Step costs by way of drafting, measured when the pair is loaded and refined by every answer."""
+    target_name: str = ""
+    drafter_name: str = ""
+    """The models' names for error messages: Hub ids or folders."""
 
     @cached_property
     def prompter(self) -> Prompter:
@@ -55,6 +61,23 @@ class LoadedPair:
             )
         return self.drafter
 
+    def not_finite(self, model: str) -> str:
+        """Return the error message for logits of "target" or "drafter" that are not finite."""
+        name = self.target_name if model == "target" else self.drafter_name
+        return (
+            f"The {model}{f', {name},' if name else ''} computes logits that are not finite (NaN or "
+            "infinity), so no token can be drawn. Its weights are damaged, or too large for their precision: "
+            "download or convert them again, or choose another model."
+        )
+
+    def memory_ran_out(self, emitted: int | None = None) -> str:
+        """Return the error message for memory that ran out, after `emitted` tokens of an answer."""
+        when = "" if emitted is None else f" after {emitted} tokens of the answer"
+        return (
+            f"Memory ran out on {self.target.device}{when}, though the caches of idle conversations were "
+            "freed. Ask for a shorter answer, begin a new conversation, or load a smaller pair."
+        )
+
     @property
     def runners(self) -> list[Runner]:
         """The target's runner, and the drafter's if there is one."""
@@ -62,15 +85,45 @@ class LoadedPair:
 
     @property
     def context_length(self) -> int:
+        """Positions that an answer may use: the target's. Past those of a drafter it has no more drafts."""
+        return self.target.context_length
+
+    @property
+    def shared_context_length(self) -> int:
         """Positions that both models were made for."""
         return min(runner.context_length for runner in self.runners)
 
+    @property
+    def drafter_context_length(self) -> int | None:
+        """Positions that the drafter was made for, where the target was made for more; else None."""
+        shared = self.shared_context_length
+        return shared if shared < self.context_length else None
+
+
+def token_margin(
+    pair: LoadedPair,
+    context: list[int],
+    settings: Settings,
+    make_room: Callable[[], None] = release_memory,
+) -> float:
+    """Return the difference between the two best scores for the token after `context`: logits at temperature
+    0, else log probability plus Gumbel noise; infinite where only one token is possible. Raises PromptError
+    for an empty context, AnswerError for logits that are not finite, or if memory runs out.
+    """
+    try:
+        best, second = with_second_try(lambda: _two_best_scores(pair, context, settings), make_room)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        release_memory(error)
+        raise AnswerError(pair.memory_ran_out()) from None
+    if not math.isfinite(best):
+        raise AnswerError(pair.not_finite("target"))
+    return best - second
+
 
 @torch.inference_mode()
-def token_margin(pair: LoadedPair, context: list[int], settings: Settings) -> float:
-    """Return the difference between the two best scores for the token after `context`: logits at temperature
-    0, else log probability plus Gumbel noise. Raises PromptError for an empty context.
-    """
+def _two_best_scores(pair: LoadedPair, context: list[int], settings: Settings) -> list[float]:
     scores = pair.target.prefill(pair.target.new_cache(), context)
     if scores is None:
         raise PromptError("There is no token before the one to be scored. Give a context.")
@@ -79,5 +132,4 @@ def token_margin(pair: LoadedPair, context: list[int], settings: Settings) -> fl
         at = len(context)
         gumbel = noise.gumbel(range(at, at + 1), scores.shape[-1])
         scores = filtered_logits(scores, SamplingParams.from_settings(settings)) + gumbel
-    best = scores.float().topk(2).values[0]
-    return (best[0] - best[1]).item()
+    return scores.float().topk(2).values[0].tolist()

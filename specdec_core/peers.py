@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from .errors import PromptError, SettingsError, SpecDecError
+from .errors import AnswerError, PromptError, SettingsError, SpecDecError
 from .fair_lock import FairLock
 from .metrics import summarize
+from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .pair import LoadedPair
 from .runners import Runner
 from .runners.few_rows import stock_layers
@@ -91,19 +92,24 @@ def peer_rounds(
     assisted: bool,
     turn: FairLock,
     cancelled: Callable[[], bool],
+    make_room: Callable[[], None] = release_memory,
 ) -> Generator[Round, None, None]:
     """Yield the answer of `peer_ids` as it comes, a round a step; the first, the prefill, has index 0.
 
-    Holds `turn` from beginning to end, since the models have transformers' own layers meanwhile. Raises
-    SettingsError, PromptError, and SpecDecError if transformers does not support the model or settings.
+    Holds `turn` from beginning to end, since the models have transformers' own layers meanwhile. If memory
+    runs out before the first step, `make_room` is called and generate runs again. Raises SettingsError,
+    PromptError, AnswerError if memory runs out, and SpecDecError if transformers does not support the model
+    or settings.
     """
     if assisted:
         _require_drafter(pair)
     prompt_ids = pair.prompter.encode(prompt)
-    room = pair.context_length - len(prompt_ids)
+    # transformers' generate does not go on without its assistant past the end of the assistant's context.
+    context_length = pair.shared_context_length if assisted else pair.context_length
+    room = context_length - len(prompt_ids)
     if room < 1:
         raise PromptError(
-            f"The prompt has {len(prompt_ids)} tokens; the context holds {pair.context_length}, the answer "
+            f"The prompt has {len(prompt_ids)} tokens; the context holds {context_length}, the answer "
             "included."
         )
     finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
@@ -112,7 +118,9 @@ def peer_rounds(
     rounds: list[Round] = []
     position, ended = 0, False
     steps = _Steps()
-    thread = threading.Thread(target=_generate, args=(pair, prompt_ids, settings, assisted, turn, steps))
+    thread = threading.Thread(
+        target=_generate, args=(pair, prompt_ids, settings, assisted, turn, steps, make_room)
+    )
     thread.start()
     try:
         for ids, seconds in steps.read(cancelled):
@@ -127,8 +135,7 @@ def peer_rounds(
         steps.cancelled.set()
         thread.join()
     if steps.error is not None:
-        reason = str(steps.error).split("\n")[0]
-        raise SpecDecError(f"transformers cannot do this: {type(steps.error).__name__}: {reason}")
+        raise steps.error
     if not ended and cancelled():
         finish = "cancelled"
     stats = summarize(
@@ -187,18 +194,23 @@ class _Cancelled(Exception):
 
 
 class _Steps(BaseStreamer):
-    """A queue of (ids, seconds) of each step of generate, from its thread to the reader's."""
+    """A queue of (ids, seconds) of each step of generate, from its thread to the reader's. `error` is what
+    ended generate, in words.
+    """
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
-        self.error: Exception | None = None
+        self.error: SpecDecError | None = None
         self._done = threading.Event()
         self._ready: queue.SimpleQueue[tuple[list[int], float]] = queue.SimpleQueue()
         self._prompt_seen = False
         self._before = 0.0
+        self.started = False
+        """True once there is a step."""
 
     def begin(self) -> None:
-        """Start the clock of the first step."""
+        """Expect a prompt, and start the clock of the first step."""
+        self._prompt_seen = False
         self._before = time.perf_counter()
 
     def put(self, value: torch.Tensor) -> None:
@@ -211,6 +223,7 @@ class _Steps(BaseStreamer):
         ids = value.reshape(-1).tolist()
         now = time.perf_counter()
         if ids:
+            self.started = True
             self._ready.put((ids, now - self._before))
             self._before = now
 
@@ -240,18 +253,32 @@ def _generate(
     assisted: bool,
     turn: FairLock,
     steps: _Steps,
+    make_room: Callable[[], None],
 ) -> None:
+    def answer() -> None:
+        if settings.seed is not None:
+            torch.manual_seed(settings.seed)
+        steps.begin()
+        if not steps.cancelled.is_set():
+            peer_ids(pair, prompt_ids, settings, assisted, steps)
+
+    def make_room_before_the_first_step() -> None:
+        if steps.started:
+            raise MemoryError
+        make_room()
+
     try:
         with turn:
-            if settings.seed is not None:
-                torch.manual_seed(settings.seed)
-            steps.begin()
-            if not steps.cancelled.is_set():
-                peer_ids(pair, prompt_ids, settings, assisted, steps)
+            with_second_try(answer, make_room_before_the_first_step)
     except _Cancelled:
         pass
     except Exception as error:
-        # Anything that the model does not support in generate; the reader raises it as a SpecDecError.
-        steps.error = error
+        # Anything that the model does not support in generate; the reader raises it.
+        if out_of_memory(error):
+            steps.error = AnswerError(pair.memory_ran_out())
+            release_memory(error)
+        else:
+            reason = str(error).split("\n")[0]
+            steps.error = SpecDecError(f"transformers cannot do this: {type(error).__name__}: {reason}")
     finally:
         steps.finish()

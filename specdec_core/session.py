@@ -10,19 +10,21 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .decoding import DecodedRound, Decoding, Limits
+from .decoding import Decoding, Limits, NotFiniteError
 from .drafting import MODEL_FREE, Drafter, ModelDrafter
 from .drafting.length import AdaptiveGamma, FixedGamma, GammaPolicy
-from .errors import LoadError, PromptError
+from .errors import AnswerError, LoadError, PromptError
 from .metrics import summarize
+from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .pair import LoadedPair
+from .rounds import build_round
 from .runners import RewindableCache
-from .sampling import sampler_for
+from .sampling import Sampler, sampler_for
 from .sampling.noise import KeyedNoise
-from .settings import Drafting, Settings
+from .settings import Drafting, Settings, require_settings
 from .text.detokenization import AnswerText
 from .text.prompting import Message, Prompt, check_messages
-from .trace import Round, Token, emitted_ids, first_difference
+from .trace import Round, emitted_ids, first_difference
 
 _RESERVED_AHEAD = 1024
 
@@ -38,6 +40,12 @@ class _Caches:
     @classmethod
     def of(cls, pair: LoadedPair) -> _Caches:
         return cls(pair, pair.target.new_cache(), pair.drafter.new_cache() if pair.drafter else None)
+
+    def discard(self) -> None:
+        """Leave nothing of this conversation in buffers that the runners share among conversations."""
+        self.pair.target.discard(self.target)
+        if self.pair.drafter is not None and self.drafter is not None:
+            self.pair.drafter.discard(self.drafter)
 
     @property
     def all(self) -> list[RewindableCache]:
@@ -77,33 +85,74 @@ class Session:
         return sum(cache.size_bytes for cache in self._caches.all) if self._caches is not None else 0
 
     def rounds(
-        self, prompt: Prompt, settings: Settings, cancelled: Callable[[], bool]
+        self,
+        prompt: Prompt,
+        settings: Settings,
+        cancelled: Callable[[], bool],
+        make_room: Callable[[], None] = release_memory,
     ) -> Generator[Round, None, None]:
         """Yield the rounds of the answer to `prompt`; the last has the finish reason and the stats.
 
-        Raises PromptError, and LoadError once closed, before the first round. Closing the generator early
-        keeps what was emitted.
+        Where memory runs out, `make_room` is called and the step run again. Raises PromptError, and LoadError
+        once closed, before the first round; AnswerError where logits are not finite or memory runs out all
+        the same. What was emitted is kept for the follow-up then, and where the generator is closed early;
+        after an AnswerError the caches are freed.
         """
-        started = time.perf_counter()
-        caches = self._caches
-        if caches is None:
+        require_settings(settings)
+        pair = self._open_caches.pair
+        emitted = 0
+        try:
+            for rnd in self._rounds(prompt, settings, cancelled, make_room):
+                emitted += len(rnd.emitted)
+                yield rnd
+            return
+        except Exception as error:
+            failure = _failure(pair, error, emitted)
+            if failure is None:
+                raise
+            self._discard_caches()
+            release_memory(error)
+        # Raised outside of the except clause: as its context, the first error would keep the caches.
+        raise AnswerError(failure)
+
+    @property
+    def _open_caches(self) -> _Caches:
+        if self._caches is None:
             raise LoadError("The pair of this conversation was unloaded. Begin a new conversation.")
+        return self._caches
+
+    def _discard_caches(self) -> None:
+        """Free the caches after a failed step, with what it left in buffers that conversations share."""
+        if self._caches is not None:
+            self._caches.discard()
+        self.reset()
+
+    def _rounds(
+        self,
+        prompt: Prompt,
+        settings: Settings,
+        cancelled: Callable[[], bool],
+        make_room: Callable[[], None],
+    ) -> Generator[Round, None, None]:
+        started = time.perf_counter()
+        caches = self._open_caches
         pair = caches.pair
         context, dropped = self._encode(pair, prompt, settings)
         self.prompt_ids = prompt_ids = list(context)
         cached = self._reuse(caches, context)
-        _reserve(caches, len(context), settings)
         noise = KeyedNoise(settings.seed, pair.target.device)
+        sampler = with_second_try(lambda: _prepare(caches, len(context), settings, noise), make_room)
         text = AnswerText(pair.tokenizer, context, pair.eos_ids, settings.stop)
         steps = Decoding(
             context,
             pair.target,
             caches.target,
             _drafter(caches, settings),
-            sampler_for(settings, noise, pair.sampling),
+            sampler,
             self._policy(pair, settings),
             text.feed,
             Limits(settings.max_new_tokens, pair.context_length),
+            make_room,
         ).rounds(cancelled)
         self._ids = context
         rounds: list[Round] = []
@@ -112,7 +161,7 @@ class Session:
             for step in steps:
                 built = time.perf_counter()
                 position = len(context) - step.kept - len(prompt_ids)
-                rnd = _build_round(step, position, text)
+                rnd = build_round(step, position, text)
                 if step.index == 0:
                     first_token_s = time.perf_counter() - started
                 rnd = replace(rnd, overhead_s=rnd.overhead_s + time.perf_counter() - built)
@@ -202,52 +251,24 @@ def _drafter(caches: _Caches, settings: Settings) -> Drafter | None:
     return ModelDrafter(runner, caches.drafter)
 
 
-def _reserve(caches: _Caches, prompt_length: int, settings: Settings) -> None:
-    """Reserve room for the answer, so that nothing grows while it is decoded; a very long one grows."""
-    ahead = min(settings.max_new_tokens, _RESERVED_AHEAD)
-    room = min(caches.pair.context_length, prompt_length + ahead)
-    caches.target.reserve(room)
-    if caches.drafter is not None and settings.gamma != 0 and settings.drafting == "model":
-        caches.drafter.reserve(room)
+def _prepare(caches: _Caches, prompt_length: int, settings: Settings, noise: KeyedNoise) -> Sampler:
+    """Reserve room for the answer, so that nothing grows while it is decoded; a very long one grows. Return
+    its sampler.
+    """
+    pair = caches.pair
+    positions = prompt_length + min(settings.max_new_tokens, _RESERVED_AHEAD)
+    caches.target.reserve(min(pair.context_length, positions))
+    drafts = settings.gamma != 0 and settings.drafting == "model"
+    if pair.drafter is not None and caches.drafter is not None and drafts:
+        caches.drafter.reserve(min(pair.drafter.context_length, positions))
+    return sampler_for(settings, noise, pair.sampling, pair.eos_ids)
 
 
-def _build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
-    """The round as tokens with their text and probabilities."""
-    tokens: list[Token] = []
-    verdict = step.verdict
-    if verdict is not None:
-        accepted = verdict.accepted
-        pieces = [*text.pieces[:accepted], *text.dropped(accepted, verdict.drafts[accepted:])]
-        for at, token_id in enumerate(verdict.drafts):
-            kind = "accepted" if at < accepted else "rejected" if at == accepted else "untested"
-            piece = pieces[at]
-            tokens.append(Token(token_id, piece, kind, verdict.target_probs[at], verdict.drafter_probs[at]))
-        if step.kept > accepted:
-            all_accepted = accepted == len(verdict.drafts)
-            kind = "plain" if not verdict.drafts else "bonus" if all_accepted else "correction"
-            tokens.append(
-                Token(
-                    verdict.token,
-                    text.pieces[accepted],
-                    kind,
-                    verdict.token_target_prob,
-                    verdict.token_drafter_prob,
-                )
-            )
-    return Round(
-        index=step.index,
-        position=position,
-        gamma=step.gamma,
-        gamma_reason=step.gamma_reason,
-        tokens=tokens,
-        text=text.take(final=step.finish_reason is not None),
-        draft_s=step.draft_s,
-        verify_s=step.verify_s,
-        overhead_s=max(0.0, step.total_s - step.draft_s - step.verify_s),
-        finish_reason=step.finish_reason,
-        gamma_gain=step.gamma_gain,
-        gamma_cut=step.gamma_cut,
-    )
+def _failure(pair: LoadedPair, error: Exception, emitted: int) -> str | None:
+    """The message for the end of an answer after `emitted` tokens; None for an error of another kind."""
+    if isinstance(error, NotFiniteError):
+        return pair.not_finite(error.model)
+    return pair.memory_ran_out(emitted) if out_of_memory(error) else None
 
 
 def _without_oldest_turn(messages: list[Message]) -> list[Message] | None:

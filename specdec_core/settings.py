@@ -190,3 +190,14 @@ def _setting(declared: Field[Any]) -> Setting:
 
 SETTINGS: Mapping[str, Setting] = {declared.name: _setting(declared) for declared in fields(Settings)}
 """Every setting by name, in the order of the fields of Settings."""
+
+
+def require_settings(value: object) -> Settings:
+    """Return `value` if it is a Settings. Raises SettingsError otherwise."""
+    if isinstance(value, Settings):
+        return value
+    named = isinstance(value, Mapping) and all(name in SETTINGS for name in value)
+    example = ", ".join(f"{name}={_shown(given)}" for name, given in value.items()) if named else "gamma=4"
+    raise SettingsError(
+        f"The settings must be a Settings, not {type(value).__name__}: pass Settings({example})."
+    )

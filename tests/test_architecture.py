@@ -17,7 +17,7 @@ CORE_ORDER = [
     {"engine"},
     {"session", "peers"},
     {"loading"},
-    {"pair"},
+    {"pair", "rounds"},
     {"decoding", "gate"},
     {"drafting"},
     {"sampling"},

@@ -197,7 +197,7 @@ class _InterleavedSteps:
         """A timer for the context in the middle of an answer, whose length the first repetition shows."""
         gammas = [lane.gamma for lane in self.lanes if lane.is_ours and lane.gamma != "auto"]
         longest = max([*gammas, _MOST_ROWS])
-        context = _middle(self.lanes, self.pair.context_length - longest - 1)
+        context = _middle(self.lanes, self.pair.shared_context_length - longest - 1)
         return StepTimer(self.pair, context, range(1, longest + 2))
 
     def measure(self) -> None:

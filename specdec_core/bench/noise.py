@@ -10,7 +10,6 @@ import torch
 from ..drafting.length import StepCosts
 from ..engine import Engine
 from ..errors import SettingsError
-from ..pair import LoadedPair
 from ..runners import runner_for
 from ..settings import Drafting
 
@@ -35,6 +34,6 @@ def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
     costs: dict[Drafting, StepCosts] = {
         drafting: copy.deepcopy(cost) for drafting, cost in pair.costs.items()
     }
-    noisy = LoadedPair(pair.target, drafter, pair.tokenizer, pair.eos_ids, costs)
+    noisy = replace(pair, drafter=drafter, costs=costs)
     title = f"{engine.info.title}, noise of {noise:g} on the drafter"
     return Engine(noisy, replace(engine.info, title=title), engine.default_settings)
