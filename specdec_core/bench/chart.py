@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..ratio import Ratio
 from ..svg import SvgElement, svg_element
 from .figures import LaneFigures, PredictedSpeedup, Table
-from .lanes import Ratio
 
 _WIDTH, _HEIGHT = 360, 250
 """Of one panel's plot."""

@@ -9,8 +9,9 @@ from typing import Literal
 
 from ..loading.step_times import StepTimes
 from ..metrics import predict, summarize
+from ..ratio import Ratio
 from ..trace import Round, counted_rounds
-from .lanes import Lane, Ratio, Sample, paired_ratio
+from .lanes import Lane, Sample, paired_ratio
 
 BASELINE = "baseline"
 PEER = "transformers generate"

@@ -7,7 +7,6 @@ Ratios are medians of paired ratios, never ratios of medians.
 from __future__ import annotations
 
 import dataclasses
-import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..engine import Engine
+from ..ratio import Ratio, median_ratio
 from ..settings import Drafting, Settings
 from ..text.prompting import Prompt
 from ..trace import Round, Stats
 
 Answer = Callable[[Prompt, int], "Sample"]
 """Function from a prompt and a seed to a measured answer."""
-
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +72,11 @@ class Lane:
         return statistics.median(known) if known else None
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """The median of paired ratios, with a 95 % bootstrap interval."""
-
-    median: float
-    low: float
-    high: float
-    pairs: int
-
-
 def paired_ratio(lane: Lane, other: Lane, rate: Rate) -> Ratio | None:
     """Return `lane` ÷ `other`, answer by answer; None if no pair of answers has the rate."""
     pairs = [(rate(a), rate(b)) for a, b in zip(lane.samples, other.samples, strict=True)]
     ratios = [a / b for a, b in pairs if a and b]
-    if not ratios:
-        return None
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(_RESAMPLES))
-    low, high = medians[round(0.025 * (_RESAMPLES - 1))], medians[round(0.975 * (_RESAMPLES - 1))]
-    return Ratio(statistics.median(ratios), low, high, len(ratios))
+    return median_ratio(ratios) if ratios else None
 
 
 def measure(

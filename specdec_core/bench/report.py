@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..loading.assemble import EngineInfo
+from ..ratio import Ratio
 from .figures import Drafts, LaneFigures, PredictedSpeedup, Table
-from .lanes import Ratio
 from .machine import Memory
 from .roofline import Roofline
 

@@ -8,13 +8,14 @@ import torch
 from specdec_core.bench.chart import chart_svg
 from specdec_core.bench.figures import Drafts, LaneFigures, PredictedSpeedup, Table
 from specdec_core.bench.gpu_checks import capture_equals_eager, greedy_equals_baseline
-from specdec_core.bench.lanes import Lane, Ratio, Sample, measure, paired_ratio
+from specdec_core.bench.lanes import Lane, Sample, measure, paired_ratio
 from specdec_core.bench.noise import with_noisy_drafter
 from specdec_core.bench.prompts import prompt_set
 from specdec_core.bench.random_models import SMALL, save_random
 from specdec_core.cli import main
 from specdec_core.engine import Engine
 from specdec_core.errors import SettingsError
+from specdec_core.ratio import Ratio
 from specdec_core.settings import Settings
 from tests.support.bench_runs import QUICK, bench_json
 
