@@ -6,6 +6,7 @@ Knows nothing of how models are loaded. Every error is a PresetError that names 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -31,6 +32,8 @@ _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_presets"
 PRESETS_FOLDER = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "presets"
 """The folder of the presets that ship: inside the package in a wheel, beside it in a checkout."""
+OWN_FOLDER = "SPECDEC_PRESETS"
+"""Environment variable with a folder of further presets, which replace shipped ones of the same name."""
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 WebPage = Annotated[str, Field(pattern=r"^https://\S+$")]
@@ -112,7 +115,7 @@ class Preset(_Table):
 def list_presets(folder: str | Path | None = None) -> dict[str, Preset]:
     """Return every preset by name, those that need no licence first. Raises PresetError if a file is wrong.
 
-    `folder` holds the TOML files; None stands for PRESETS_FOLDER.
+    `folder` holds the TOML files; None stands for PRESETS_FOLDER and the folder that OWN_FOLDER names.
     """
     presets, errors = load_presets(folder)
     if errors:
@@ -181,10 +184,24 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _preset_files(folder: str | Path | None) -> dict[str, Path]:
-    presets = PRESETS_FOLDER if folder is None else Path(folder)
-    if not presets.is_dir():
-        raise PresetError(f"There is no presets folder {presets}. Presets are *.toml files in it.")
-    return {path.stem: path for path in sorted(presets.glob("*.toml")) if not path.name.startswith(".")}
+    """The files by name; for None those that ship, and those of the operator's folder in their place."""
+    if folder is not None:
+        return _files_in(Path(folder))
+    own = os.environ.get(OWN_FOLDER)
+    return _files_in(PRESETS_FOLDER) | (_files_in(Path(own), f" ({OWN_FOLDER})") if own else {})
+
+
+def _files_in(folder: Path, origin: str = "") -> dict[str, Path]:
+    if not folder.exists():
+        raise PresetError(f"There is no presets folder {folder}{origin}. Presets are *.toml files in it.")
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise PresetError(f"The presets folder {folder}{origin} cannot be read: {error.strerror}.") from error
+    files = {path.stem: path for path in paths if path.suffix == ".toml" and not path.name.startswith(".")}
+    if not files:
+        raise PresetError(f"The presets folder {folder}{origin} has no *.toml file, so no preset.")
+    return files
 
 
 def _resolve_model(path: Path, key: str, model: PresetModel) -> str:

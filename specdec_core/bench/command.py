@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from ..engine import Engine
 from ..loading.step_times import StepTimer
 from ..pair import LoadedPair
 from ..settings import Drafting, Settings
+from ..strict_json import to_json
 from ..text.prompting import Prompt
 from .chart import chart_svg
 from .exactness import exactness, exactness_lines
@@ -45,9 +45,9 @@ def run(options: BenchOptions, load: Callable[[], Engine]) -> int:
 
     `load` makes the engine of a preset or of named models. Raises SettingsError, and the errors of loading.
     """
+    require_valid(options)
     if options.gpu_checks:
         return _run_gpu_checks(options)
-    require_valid(options)
     romsto = Romsto(options.romsto) if options.romsto else None
     if options.shapes:
         target_config, drafter_config = options.shapes
@@ -92,7 +92,7 @@ def bench(engine: Engine, options: BenchOptions, romsto: Romsto | None = None) -
 
 
 def _measure(engine: Engine, options: BenchOptions, romsto: Romsto | None) -> int:
-    if options.exactness:
+    if options.exactness is not None:
         report = exactness(engine, options.exactness, options.max_new_tokens)
         lines = exactness_lines(report)
     elif options.history is not None:
@@ -120,7 +120,7 @@ def _run_gpu_checks(options: BenchOptions) -> int:
 
 
 def _print(report: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
-    print(json.dumps(report) if as_json else "\n".join(lines))
+    print(to_json(report) if as_json else "\n".join(lines))
 
 
 def _prompts(engine: Engine, options: BenchOptions) -> Sequence[Prompt]:

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import SettingsError
-from ..settings import Quantization, Settings, Verification
+from ..settings import MAX_GAMMA, Number, Quantization, Settings, Verification, WholeNumber
+
+_RANGES = {
+    "repetitions": WholeNumber(1, 1_000_000),
+    "exactness": WholeNumber(1, 1_000_000),
+    "history": WholeNumber(1, 100_000_000),
+    "peer_gamma": WholeNumber(1, MAX_GAMMA),
+    "drafter_noise": Number(0, 1000),
+    "alpha": Number(0, 1),
+}
+"""Values that options take which are no settings of an answer; each value of a list is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +57,16 @@ class BenchOptions:
 
 def require_valid(options: BenchOptions) -> None:
     """Raise SettingsError, naming the option, for a value out of range or a contradiction."""
-    if options.repetitions < 1:
-        raise SettingsError(f"--repetitions must be at least 1, not {options.repetitions}.")
+    for name, values in _RANGES.items():
+        given = getattr(options, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None:
+                values.check(f"--{name.replace('_', '-')}", value)
     if options.shapes and (options.preset or options.target or options.drafter):
         raise SettingsError("--shapes makes its own pair; name neither a preset nor models beside it.")
     if options.shapes and options.drafter_noise:
         raise SettingsError("--drafter-noise is for loaded pairs; with --shapes choose a smaller --alpha.")
-    if options.drafter_noise < 0:
-        raise SettingsError(f"--drafter-noise must be at least 0, not {options.drafter_noise:g}.")
-    if not 0 <= options.alpha <= 1:
-        raise SettingsError(f"--alpha must be from 0 to 1, not {options.alpha:g}.")
-    for gamma in [*options.gamma, *options.peer_gamma]:
+    for gamma in options.gamma:
         Settings(gamma=gamma)
     for temperature in options.temperature:
         Settings(temperature=temperature)

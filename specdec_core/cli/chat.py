@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 
 from ..chat_engine import ChatEngine, ChatSession
 from ..errors import SpecDecError
+from ..plain_text import find_surrogate
 from ..settings import Settings
 from ..text.prompting import Message
 from ..trace import Round, Stats, TokenKind
@@ -36,6 +38,9 @@ def chat(engine: ChatEngine, settings: Settings) -> int:
             return 0
         if typed == "/quit":
             return 0
+        if find_surrogate(typed) is not None:
+            print(f"error: not sent: the line is not {sys.stdin.encoding} text.", file=sys.stderr)
+            continue
         if typed == "/clear":
             messages = []
         elif typed == "/drafts":
@@ -51,22 +56,28 @@ def _answer(
     messages: list[Message],
     show_drafts: bool,
 ) -> list[Message]:
-    """Print an answer. Return the conversation with it; after an error without the last message."""
+    """Print an answer. Return the conversation with it, also as far as it came before an error; without the
+    last message if there is nothing of an answer.
+    """
     text = ""
     stats: Stats | None = None
     try:
-        for rnd in engine.stream(messages, settings, session):
-            text += rnd.text
-            stats = rnd.stats
-            print(_styled(rnd) if show_drafts else rnd.text, end="", flush=True)
+        with closing(engine.stream(messages, settings, session)) as rounds:
+            for rnd in rounds:
+                text += rnd.text
+                stats = rnd.stats
+                print(_styled(rnd) if show_drafts else rnd.text, end="", flush=True)
         print()
         if stats is not None:
             print(figures(stats), file=sys.stderr)
     except KeyboardInterrupt:
         print(" (stopped)")
     except SpecDecError as error:
+        if text:
+            print(flush=True)
         print(f"error: {error}", file=sys.stderr)
-        return messages[:-1]
+        if not text:
+            return messages[:-1]
     return [*messages, _message("assistant", text)]
 
 

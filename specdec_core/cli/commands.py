@@ -1,15 +1,14 @@
 """The commands of `specdec` and their exit codes.
 
 0: done (`check`: compatible). 1: an error while loading or answering. 2: wrong arguments, or a pair that
-could not be checked. 3: an incompatible pair. 130: interrupted. With --json one JSON object goes to stdout
-and nothing else; errors go to stderr.
+could not be checked. 3: an incompatible pair. 130: interrupted. 141: the reader of the output has gone. With
+--json one JSON object goes to stdout and nothing else; errors go to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import shutil
 import sys
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import IncompatiblePairError, PairUncheckableError, SpecDecError
 from ..settings import SETTINGS, Settings
+from ..strict_json import to_json
 from .parser import make_parser
+from .streams import CLOSED_PIPE, abandon_output, prepare_streams, report
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -27,24 +28,44 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; None stands for sys.argv. Return the exit code. Wrong options raise SystemExit."""
+    prepare_streams()
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # here, where a failure has a handler
+    except BrokenPipeError:
+        abandon_output()
+        return CLOSED_PIPE
+    except OSError as error:
+        abandon_output()
+        report(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        report("")
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run a command line. Return the exit code, after errors that have a message for people."""
     arguments = make_parser().parse_args(argv)
     command = getattr(arguments, "run", None) or _COMMANDS[arguments.command]
     _quieten_transformers()
     try:
         return command(arguments)
     except IncompatiblePairError as error:
-        print(error, file=sys.stderr)
+        report(error)
         return 3
-    except (PairUncheckableError, ValueError) as error:
-        if not isinstance(error, SpecDecError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except SpecDecError as error:
-        print(f"error: {error}", file=sys.stderr)
+        report(f"error: {error}")
+        return 2 if isinstance(error, PairUncheckableError | ValueError) else 1
+    except (RuntimeError, MemoryError) as error:
+        from ..out_of_memory import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        report("error: Memory ran out. Load a smaller pair, or free memory.")
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def _quieten_transformers() -> None:
@@ -63,7 +84,13 @@ def _load(arguments: argparse.Namespace) -> Engine:
     options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(LoadOptions)}
     if options["max_memory"] is not None:
         options["max_memory"] = dict(options["max_memory"])
-    return Engine.load(**options, on_progress=_show_progress)
+    engine = Engine.load(**options, on_progress=_show_progress)
+    if (drafts_end := engine.info.drafter_context_length) is not None:
+        report(
+            f"note: drafts end after {drafts_end:,} tokens of a conversation, since the drafter's context is "
+            f"shorter than the target's ({engine.info.context_length:,})."
+        )
+    return engine
 
 
 def _show_progress(message: str, fraction: float | None) -> None:
@@ -87,7 +114,7 @@ def _presets(arguments: argparse.Namespace) -> int:
 
     presets, broken = load_presets()
     if arguments.json:
-        print(json.dumps({name: preset.to_dict() for name, preset in presets.items()}))
+        print(to_json({name: preset.to_dict() for name, preset in presets.items()}))
     else:
         width = max(map(len, presets), default=0)
         for name, preset in presets.items():
@@ -107,7 +134,7 @@ def _check(arguments: argparse.Namespace) -> int:
         drafter_revision=arguments.drafter_revision,
         vocab_padding=arguments.vocab_padding,
     )
-    print(json.dumps(report.to_dict()) if arguments.json else report)
+    print(to_json(report.to_dict()) if arguments.json else report)
     if report.ok:
         return 0
     return 3 if any(check.status == "fail" for check in report.checks) else 2
@@ -125,13 +152,17 @@ def _generate(arguments: argparse.Namespace) -> int:
         prompt = [{"role": "user", "content": arguments.message}]
     if arguments.json:
         result = engine.generate(prompt, settings)
-        print(json.dumps(dataclasses.asdict(result)))
+        print(to_json(dataclasses.asdict(result)))
         return 0
     stats: Stats | None = None
-    for rnd in engine.stream(prompt, settings):
-        stats = rnd.stats
-        print(rnd.text, end="", flush=True)
-    print()
+    started = False
+    try:
+        for rnd in engine.stream(prompt, settings):
+            started, stats = True, rnd.stats
+            print(rnd.text, end="", flush=True)
+    finally:
+        if started:
+            print(flush=True)  # an error that follows gets a line of its own
     if stats is not None:
         print(figures(stats), file=sys.stderr)
     return 0

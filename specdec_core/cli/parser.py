@@ -20,6 +20,7 @@ from ..settings import (
     VocabPadding,
     WholeNumber,
 )
+from .streams import report
 
 COMMANDS_GROUP = "specdec.commands"
 """Entry-point group of commands of other packages. Each entry is a function that adds a parser to the
@@ -62,7 +63,11 @@ def make_parser() -> argparse.ArgumentParser:
     _add_bench_arguments(bench)
 
     for entry_point in entry_points(group=COMMANDS_GROUP):
-        entry_point.load()(commands)
+        try:
+            entry_point.load()(commands)
+        except Exception as error:  # code of another package may raise anything
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            report(f"warning: the command {entry_point.name} of another package is left out: {reason}")
     return parser
 
 
@@ -187,11 +192,12 @@ def _converter(setting: Setting) -> Callable[[str], object]:
 def _number_or_word(values: WholeNumber, text: str) -> int | str:
     if text == values.word:
         return text
-    if not text.lstrip("-").isdigit():
+    try:
+        return int(text)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(
             f"a whole number from {values.low} to {values.high} or {values.word}, not {text!r}"
-        )
-    return int(text)
+        ) from error
 
 
 def _device_and_size(text: str) -> tuple[str, str]:
