@@ -9,37 +9,36 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import replace
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ..hub.model_files import read_model_files
-from ..settings import VocabPadding
-from .logit_width import check_configured_width, check_logit_width, require_vocab_padding
-from .report import SHARE_A_TOKENIZER, Check, PairReport, Status
-from .tokenizers import (
-    PROBE_TEXT,
+from ..hub.model_files import ModelFiles, read_model_files
+from ..hub.tokenizer_rules import (
     CuttingDifference,
     cutting_differences,
     describe_cutting,
-    probe_difference,
     quoted,
     serialized,
-    vocabulary_difference,
 )
+from ..runners.serving import serving
+from ..settings import VocabPadding
+from .logit_width import check_configured_width, check_logit_width, require_vocab_padding
+from .report import SHARE_A_TOKENIZER, Check, PairReport, Status
+from .size import check_size
+from .special_tokens import check_special_tokens
+from .tokenizers import PROBE_TEXT, probe_difference, vocabulary_difference
+from .weights_format import check_weights_format
 
 __all__ = ["Check", "PairReport", "VocabPadding", "check_logit_width", "check_pair"]
 
-ROLES = ("bos", "eos", "pad")
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """Endings of the class names of decoder-only language models in config.json."""
 
 
 def check_pair(
     target: str | os.PathLike[str],
-    drafter: str | os.PathLike[str],
+    drafter: str | os.PathLike[str] | None,
     *,
     target_revision: str | None = None,
     drafter_revision: str | None = None,
@@ -48,41 +47,50 @@ def check_pair(
 ) -> PairReport:
     """Compare two models (Hub ids or folders) by configuration and tokenizer. Downloads no weights.
 
-    `token` is a Hub token; None stands for the machine's. Raises PairUncheckableError if a model cannot be
-    read, SettingsError for another `vocab_padding`.
+    With `drafter` None the target is checked alone, as a pair with itself without regard to speed. `token`
+    is a Hub token; None stands for the machine's. Raises PairUncheckableError if a model cannot be read,
+    SettingsError for another `vocab_padding`.
     """
     require_vocab_padding(vocab_padding)
     target_files = read_model_files(target, target_revision, token)
-    same = (os.fspath(drafter), drafter_revision) == (os.fspath(target), target_revision)
-    drafter_files = target_files if same else read_model_files(drafter, drafter_revision, token)
+    drafter_files = target_files
+    if drafter is not None and (os.fspath(drafter), drafter_revision) != (os.fspath(target), target_revision):
+        drafter_files = read_model_files(drafter, drafter_revision, token)
 
     vocabulary = _check_vocabulary(target_files.vocabulary, drafter_files.vocabulary)
-    cutting = _check_cutting(target_files.tokenizer, drafter_files.tokenizer)
+    cutting = _with_replaced_rules(
+        _check_cutting(target_files.tokenizer, drafter_files.tokenizer), target_files, drafter_files
+    )
     same_tokenizer = vocabulary.status == "pass" and cutting.status in ("pass", "warning")
     return PairReport(
         target=target_files.name,
         drafter=drafter_files.name,
         checks=(
-            _check_kind(target_files.config, drafter_files.config),
+            _check_kind(target_files.config, drafter_files.config, alone=drafter is None),
             vocabulary,
             cutting,
-            _check_special_tokens(target_files.tokenizer, drafter_files.tokenizer),
+            check_special_tokens(target_files.tokenizer, drafter_files.tokenizer),
             check_configured_width(target_files, drafter_files, same_tokenizer, vocab_padding),
+            check_weights_format(target_files, drafter_files),
+            *([] if drafter is None else [check_size(target_files, drafter_files)]),
         ),
         tokenizer=target_files.tokenizer,
         tokenizer_width=target_files.tokenizer_width,
     )
 
 
-def _check_kind(target: PreTrainedConfig, drafter: PreTrainedConfig) -> Check:
+def _check_kind(target: PreTrainedConfig, drafter: PreTrainedConfig, alone: bool) -> Check:
     reasons = [
         f"The {role} {reason}"
-        for role, config in (("target", target), ("drafter", drafter))
-        if (reason := _not_causal(config)) is not None
+        for role, config in (("target", target), *([] if alone else [("drafter", drafter)]))
+        if (reason := _unfit(config, alone)) is not None
     ]
-    explanation = "Both continue text token by token."
+    explanation = f"{'It continues' if alone else 'Both continue'} text token by token."
     if reasons:
-        explanation = f"{' '.join(reasons)} Choose decoder-only language models."
+        next_step = "Choose decoder-only language models"
+        if not alone and serving(target).level == "alone":
+            next_step += " whose layers are all attention, or load the target without a drafter"
+        explanation = f"{' '.join(reasons)} {next_step}."
     return Check("model kind", "fail" if reasons else "pass", _kind(target), _kind(drafter), explanation)
 
 
@@ -90,15 +98,14 @@ def _kind(config: PreTrainedConfig) -> str:
     return ", ".join(config.architectures or ()) or f"model type {config.model_type}"
 
 
-def _not_causal(config: PreTrainedConfig) -> str | None:
+def _unfit(config: PreTrainedConfig, alone: bool) -> str | None:
     if config.is_encoder_decoder:
         return "is an encoder-decoder model: its decoder does not continue the prompt itself."
     architectures = config.architectures or ()
     if architectures and not any(name.endswith(_CAUSAL_ENDINGS) for name in architectures):
         return f"is saved as {', '.join(architectures)}, which puts out no next-token logits."
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return f"has model type {config.model_type}, which transformers has no causal language model for."
-    return None
+    verdict = serving(config)
+    return verdict.reason if verdict.level == "refused" or (verdict.level == "alone" and not alone) else None
 
 
 def _check_vocabulary(target: dict[str, int], drafter: dict[str, int]) -> Check:
@@ -154,6 +161,17 @@ def _check_cutting(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizer
     return Check(_CUTTING, "pass", description, description, "The tokenizers cut text by the same rules.")
 
 
+def _with_replaced_rules(check: Check, target: ModelFiles, drafter: ModelFiles) -> Check:
+    """Return the check with a warning of what a class of transformers would have replaced."""
+    replaced = list(dict.fromkeys(files.replaced for files in (target, drafter) if files.replaced))
+    if not replaced:
+        return check
+    explanation = f"{check.explanation} {'; '.join(replaced)}: what the file says is used."
+    return replace(
+        check, status="warning" if check.status == "pass" else check.status, explanation=explanation
+    )
+
+
 def _cutting_check(status: Status, differences: Sequence[CuttingDifference], explanation: str) -> Check:
     return Check(
         _CUTTING,
@@ -201,53 +219,6 @@ def _differ(differences: Sequence[CuttingDifference]) -> str:
     if len(names) == 1:
         return f"{names[0]} differs"
     return f"{', '.join(names[:-1])} and {names[-1]} differ"
-
-
-def _check_special_tokens(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase) -> Check:
-    target_tokens, drafter_tokens = _special_tokens(target), _special_tokens(drafter)
-    differing = [role for role in ROLES if target_tokens[role] != drafter_tokens[role]]
-    moved = [role for role in differing if target_tokens[role].text == drafter_tokens[role].text]
-    status: Status = "pass"
-    explanation = "The same tokens in the same roles."
-    if moved:
-        status = "fail"
-        explanation = (
-            f"The {' and '.join(moved)} token has another id in each, so what is a control token to one "
-            f"model is a word to the other. {SHARE_A_TOKENIZER}"
-        )
-    elif differing:
-        status = "warning"
-        explanation = (
-            f"They choose another {' and '.join(differing)}; the target's tokenizer is used for both."
-        )
-    return Check("special tokens", status, _by_role(target_tokens), _by_role(drafter_tokens), explanation)
-
-
-@dataclass(frozen=True, slots=True)
-class _SpecialToken:
-    """A token and its id; None for a role without a token."""
-
-    text: str | None = None
-    id: int | None = None
-
-    def __str__(self) -> str:
-        return "none" if self.text is None else f"{quoted(self.text)} ({self.id})"
-
-
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, _SpecialToken]:
-    tokens = {}
-    for role in ROLES:
-        token = getattr(tokenizer, f"{role}_token", None)
-        text = None if token is None else str(token)
-        token_id = (
-            None if text is None else cast(int, tokenizer.convert_tokens_to_ids(text))
-        )  # one token, one id
-        tokens[role] = _SpecialToken(text, token_id)
-    return tokens
-
-
-def _by_role(tokens: dict[str, _SpecialToken]) -> str:
-    return ", ".join(f"{role} {token}" for role, token in tokens.items())
 
 
 def _count(count: int, noun: str) -> str:

@@ -6,6 +6,7 @@ Reads the exceptions of huggingface_hub; knows nothing of the files requested. N
 from __future__ import annotations
 
 import errno
+import textwrap
 from collections.abc import Iterator
 
 from huggingface_hub import constants, get_token
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (
 )
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+_LONGEST_REASON = 400
 
 
 def explain_hub_error(name: str, revision: str | None, error: BaseException) -> str | None:
@@ -91,6 +93,11 @@ def first_line(error: BaseException) -> str:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     token = get_token()
     return line.replace(token, "(token)") if token else line
+
+
+def reason(error: BaseException) -> str:
+    """Return an error's whole message in one line, shortened; for errors whose first line is only a title."""
+    return textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" …") or type(error).__name__
 
 
 def _gated(name: str, page: str) -> str:

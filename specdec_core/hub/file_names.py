@@ -2,6 +2,9 @@
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+MODELOPT_CONFIG = "hf_quant_config.json"
+"""The quantization of a checkpoint of NVIDIA's ModelOpt, which older releases left out of config.json."""
+TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 """The list of shards where the weights are in several files."""

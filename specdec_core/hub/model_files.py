@@ -12,13 +12,21 @@ from json import JSONDecodeError
 from tempfile import TemporaryDirectory
 
 from huggingface_hub import constants
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    TokenizersBackend,
+)
 from transformers.utils.hub import cached_file
 
 from ..errors import PairUncheckableError
 from .adapters import read_adapter
-from .errors import explain_hub_error, first_cause, first_line, unreachable
-from .file_names import CONFIG
+from .errors import explain_hub_error, first_cause, first_line, reason, unreachable
+from .file_names import CONFIG, MODELOPT_CONFIG, TOKENIZER
+from .stored_quantization import MODELOPT, StoredQuantization, stored_quantization
+from .tokenizer_file import name_ends, replaced_rules
 
 _DAMAGE = (JSONDecodeError, UnicodeDecodeError)
 _TOKENIZER_FILE = re.compile(r"tokenizer(?!_config)|tekken|tiktoken|vocab|spiece|sentencepiece")
@@ -26,12 +34,17 @@ _TOKENIZER_FILE = re.compile(r"tokenizer(?!_config)|tekken|tiktoken|vocab|spiece
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Configuration and tokenizer of one model. `name` is the caller's, `vocabulary` maps token to id."""
+    """Configuration and tokenizer of one model. `name` is the caller's, `vocabulary` maps token to id.
+
+    `replaced` is what transformers' class of the tokenizer would have put in place of its file, a clause.
+    """
 
     name: str
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     vocabulary: dict[str, int]
+    quantization: StoredQuantization | None
+    replaced: str | None
 
     @property
     def tokenizer_width(self) -> int:
@@ -52,6 +65,7 @@ def read_model_files(
 ) -> ModelFiles:
     """Read configuration and tokenizer of a Hub id or folder, as transformers' auto classes load them.
 
+    Where the class of the tokenizer replaces what tokenizer.json says, what the file says is used.
     An adapter's folder has its base's configuration, and its base's tokenizer unless it has its own. `token`
     None stands for HF_TOKEN or the saved login. Files read with another token go to a temporary cache: users
     without that access share the machine's. Raises PairUncheckableError with the next step.
@@ -68,8 +82,10 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
         adapter.require_width(base.config.get_text_config(decoder=True).vocab_size)
         if not _has_tokenizer_file(os.listdir(name)):
             return replace(base, name=name)
-        tokenizer = _read_tokenizer(name, None, base.config, access)
-        return ModelFiles(name, base.config, tokenizer, tokenizer.get_vocab())
+        tokenizer, replaced = _read_tokenizer(name, None, base.config, access)
+        return replace(
+            base, name=name, tokenizer=tokenizer, vocabulary=tokenizer.get_vocab(), replaced=replaced
+        )
     _require_source(name)
     try:
         config = AutoConfig.from_pretrained(
@@ -77,13 +93,17 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
         )
     except Exception as error:
         raise PairUncheckableError(_explain(name, revision, CONFIG, error)) from error
-    tokenizer = _read_tokenizer(name, revision, config, access)
-    return ModelFiles(name, config, tokenizer, tokenizer.get_vocab())
+    tokenizer, replaced = _read_tokenizer(name, revision, config, access)
+    quantization = stored_quantization(config)
+    if quantization is None and _has_file(name, MODELOPT_CONFIG, revision, access):
+        quantization = StoredQuantization({"quant_method": MODELOPT})
+    return ModelFiles(name, config, tokenizer, tokenizer.get_vocab(), quantization, replaced)
 
 
 def _read_tokenizer(
     name: str, revision: str | None, config: PreTrainedConfig, access: _Access
-) -> PreTrainedTokenizerBase:
+) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """Return the tokenizer, and what its class would have replaced (`ModelFiles.replaced`)."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             name,
@@ -101,7 +121,31 @@ def _read_tokenizer(
     # Some classes (Gemma's) make up a tokenizer of a few tokens where there is no file at all.
     if type(tokenizer).vocab_files_names and not _has_tokenizer_file(_file_names(name, revision, access)):
         raise PairUncheckableError(_no_tokenizer(name))
-    return tokenizer
+    filed = _read_tokenizer_file(name, revision, tokenizer, access)
+    if filed is None or not (replaced := replaced_rules(tokenizer, filed)):
+        return tokenizer, None
+    name_ends(filed, tokenizer)
+    return filed, f"{type(tokenizer).__name__} replaces {', '.join(replaced)} of {name}'s {TOKENIZER}"
+
+
+def _read_tokenizer_file(
+    name: str, revision: str | None, loaded: PreTrainedTokenizerBase, access: _Access
+) -> TokenizersBackend | None:
+    """Return the tokenizer by the rules of tokenizer.json; None if `loaded` has them or there is no file."""
+    if type(loaded) is TokenizersBackend or not isinstance(loaded, TokenizersBackend):
+        return None
+    if TOKENIZER not in _file_names(name, revision, access):
+        return None
+    try:
+        return TokenizersBackend.from_pretrained(
+            name,
+            revision=revision or constants.DEFAULT_REVISION,
+            trust_remote_code=False,
+            token=access.token,
+            cache_dir=access.cache,
+        )
+    except Exception as error:
+        raise PairUncheckableError(_explain(name, revision, TOKENIZER, error)) from error
 
 
 def _require_source(name: str) -> None:
@@ -120,6 +164,22 @@ def _require_source(name: str) -> None:
         raise PairUncheckableError(
             f"There is no folder {name}. Check the path, or give a Hub id (owner/name)."
         )
+
+
+def _has_file(name: str, file: str, revision: str | None, access: _Access) -> bool:
+    """Return True for a file that the folder or repository has. Asks the Hub where it can be reached."""
+    if os.path.isdir(name):
+        return os.path.isfile(os.path.join(name, file))
+    found = cached_file(
+        name,
+        file,
+        revision=revision,
+        token=access.token,
+        cache_dir=access.cache,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return found is not None
 
 
 def _file_names(name: str, revision: str | None, access: _Access) -> list[str]:
@@ -168,6 +228,6 @@ def _explain(name: str, revision: str | None, what: str, error: Exception) -> st
             "architecture transformers knows."
         )
     return (
-        f"{name}: {what} cannot be read ({type(error).__name__}: {first_line(error)}). It may be damaged or "
+        f"{name}: {what} cannot be read ({type(error).__name__}: {reason(error)}). It may be damaged or "
         "made for another version of transformers; download it again or choose another model."
     )

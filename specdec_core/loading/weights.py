@@ -19,9 +19,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from ..errors import LoadError
 from ..hub.adapters import Adapter, merge
-from ..hub.errors import first_line
+from ..hub.errors import first_line, reason
 from ..hub.stored_quantization import StoredQuantization
 from ..out_of_memory import out_of_memory
+from ..runners.skeleton import build_skeleton
 from ..settings import Quantization
 from .completeness import require_complete, require_whole_blocks
 from .quantization import bitsandbytes_config, require_loadable
@@ -117,12 +118,11 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
     Raises LoadError if the configuration describes no model that transformers can build.
     """
     try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(_read_config(source), dtype=dtype_for(device))
+        return build_skeleton(_read_config(source), dtype_for(device))
     except Exception as error:  # an unchecked configuration may raise anything
         raise LoadError(
             f"{source.model}: its configuration describes no model that can be made here "
-            f"({type(error).__name__}: {first_line(error)}). Choose another model or version of transformers."
+            f"({type(error).__name__}: {reason(error)}). Choose another model or version of transformers."
         ) from error
 
 

@@ -52,14 +52,24 @@ def write_model(
     config: dict[str, Any] | None = None,
     tokenizer_config: dict[str, Any] | None = None,
 ) -> Path:
-    """Write config.json, tokenizer.json and tokenizer_config.json; given keys replace the defaults."""
+    """Write config.json, tokenizer.json and tokenizer_config.json; given keys replace the defaults.
+
+    A folder named target has a model of two layers, any other of one: a drafter is smaller.
+    """
     tokenizer = gpt_like() if tokenizer is None else tokenizer
     folder.mkdir(parents=True)
     width = (
         max([*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])])
         + 1
     )
-    values = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": width}
+    values = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": width,
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2 if folder.name == "target" else 1,
+    }
     classes = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|begin|>",

@@ -31,15 +31,6 @@ def test_a_model_may_be_paired_with_itself(target):
     assert check_pair(target, target).ok
 
 
-def test_files_written_differently_that_load_as_the_same_tokenizer_are_accepted(tmp_path):
-    """LlamaTokenizer puts its own pre-tokenizer in place of the one in the file."""
-    other = llama_like()
-    other["pre_tokenizer"] = {"type": "Whitespace"}
-    target = write_model(tmp_path / "target", llama_like(), tokenizer_config=LLAMA)
-    drafter = write_model(tmp_path / "drafter", other, tokenizer_config=LLAMA)
-    assert check_pair(target, drafter).ok
-
-
 def test_the_report_carries_the_targets_tokenizer(target, tmp_path):
     drafter = write_model(tmp_path / "drafter", tokenizer_config={"eos_token": "<|pad|>"})
     report = check_pair(target, drafter)
@@ -211,15 +202,21 @@ def test_a_config_that_names_no_architecture_is_judged_by_its_model_type(target,
 # The report
 
 
-def test_the_report_starts_with_the_verdict_on_a_compatible_pair(target):
-    first = str(check_pair(target, target)).splitlines()[0]
-    assert first == f"Compatible: {target} can draft for {target}; 5 checks passed."
+def test_the_report_starts_with_the_verdict_on_a_compatible_pair(target, tmp_path):
+    drafter = write_model(tmp_path / "drafter")
+    report = check_pair(target, drafter)
+    first = str(report).splitlines()[0]
+    assert first == f"Compatible: {drafter} can draft for {target}; {len(report.checks)} checks passed."
 
 
 def test_the_report_starts_with_the_verdict_on_an_incompatible_pair(target, tmp_path):
     drafter = write_model(tmp_path / "drafter", config={"vocab_size": 320})
-    first = str(check_pair(target, drafter)).splitlines()[0]
-    assert first == f"Incompatible: {drafter} cannot draft for {target}; 1 of 5 checks failed: logits width."
+    report = check_pair(target, drafter)
+    first = str(report).splitlines()[0]
+    assert first == (
+        f"Incompatible: {drafter} cannot draft for {target}; 1 of {len(report.checks)} checks failed: "
+        "logits width."
+    )
 
 
 def test_the_report_shows_both_values_where_they_differ(target, tmp_path):

@@ -98,14 +98,33 @@ def test_another_flag_of_an_added_token_is_refused(target, tmp_path):
     assert failed.drafter_value == "added token '<|end|>': lstrip"
 
 
-def test_the_same_file_loaded_by_another_class_is_refused(tmp_path):
-    """The files are identical; what AutoTokenizer makes of them is not."""
-    tokenizer = llama_like()
-    tokenizer["pre_tokenizer"] = {"type": "Whitespace"}
+def test_identical_files_are_one_tokenizer_whatever_their_classes(tmp_path):
+    """LlamaTokenizer would put its own pre-tokenizer in place of the one in the file."""
+    tokenizer = llama_like() | {"pre_tokenizer": {"type": "Whitespace"}}
     target = write_model(tmp_path / "target", tokenizer, tokenizer_config=LLAMA)
     plain = LLAMA | {"tokenizer_class": "PreTrainedTokenizerFast"}
     report = check_pair(target, write_model(tmp_path / "drafter", tokenizer, tokenizer_config=plain))
-    assert check_named(report, CUTTING).status == "fail"
+    assert statuses(report) == {CUTTING: "warning"}
+
+
+def test_a_drafter_of_another_architecture_with_the_targets_files_is_accepted(target, tmp_path):
+    """Qwen2Tokenizer, which a Qwen2 model gets, would add a token and rules that no file has."""
+    report = check_pair(target, write_model(tmp_path / "drafter", config={"model_type": "qwen2"}))
+    assert report.ok
+    assert "Qwen2Tokenizer replaces normalizer, pre-tokenizer" in check_named(report, CUTTING).explanation
+
+
+def test_files_that_differ_are_refused_though_their_class_makes_them_alike(tmp_path):
+    other = llama_like() | {"pre_tokenizer": {"type": "Whitespace"}}
+    target = write_model(tmp_path / "target", llama_like(), tokenizer_config=LLAMA)
+    drafter = write_model(tmp_path / "drafter", other, tokenizer_config=LLAMA)
+    assert check_named(check_pair(target, drafter), CUTTING).status == "fail"
+
+
+def test_options_of_a_byte_level_decoder_are_no_difference(target, tmp_path):
+    decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": False}
+    drafter = write_model(tmp_path / "drafter", gpt_like() | {"decoder": decoder})
+    assert statuses(check_pair(target, drafter)) == {}
 
 
 def test_other_scores_of_a_unigram_model_are_refused(tmp_path):
