@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         VocabPadding as VocabPadding,
         WholeNumber as WholeNumber,
     )
+    from .strict_json import to_json as to_json
     from .svg import SvgElement as SvgElement, svg_element as svg_element
     from .text.prompting import Message as Message, Prompt as Prompt
     from .trace import (
@@ -103,6 +104,7 @@ _PUBLIC = {
         "VocabPadding",
         "WholeNumber",
     ),
+    "strict_json": ("to_json",),
     "svg": ("SvgElement", "svg_element"),
     "text.prompting": ("Message", "Prompt"),
     "trace": (

@@ -108,7 +108,7 @@ class Preset(_Table):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the preset as values that `json.dumps` takes."""
+        """Return the preset as values for JSON."""
         return self.model_dump(mode="json", exclude={"settings"}) | {"settings": asdict(self.settings)}
 
 

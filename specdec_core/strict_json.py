@@ -1,11 +1,11 @@
-"""JSON as the standard has it: Python's own writes and reads NaN and Infinity, which other parsers refuse."""
+"""JSON as the standard has it: Python alone would write NaN and Infinity, which other parsers refuse."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 
 def to_json(value: Any, *, indent: int | None = None, compact: bool = False) -> str:
@@ -17,11 +17,6 @@ def to_json(value: Any, *, indent: int | None = None, compact: bool = False) -> 
         return json.dumps(_with_nulls(value), indent=indent, separators=separators, allow_nan=False)
 
 
-def from_json(text: str) -> Any:
-    """Return the value of a JSON text. Raises ValueError for NaN and Infinity as for other faults."""
-    return json.loads(text, parse_constant=_refuse)
-
-
 def _with_nulls(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -30,7 +25,3 @@ def _with_nulls(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_with_nulls(held) for held in value]
     return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number in JSON")

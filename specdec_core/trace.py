@@ -5,6 +5,7 @@ Knows nothing of models, tensors or views.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
@@ -115,7 +116,7 @@ class Round:
         return self.draft_s + self.verify_s + self.overhead_s
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the round as values for `json.dumps`; `from_dict` is the inverse."""
+        """Return the round as values for JSON; `from_dict` is the inverse."""
         return asdict(self)
 
     @classmethod
@@ -159,4 +160,8 @@ def _checked(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"Unknown field in a {cls.__name__.lower()}: {', '.join(sorted(unknown))}.")
     if missing := required - set(data):
         raise ValueError(f"Missing field in a {cls.__name__.lower()}: {', '.join(sorted(missing))}.")
+    for name, value in data.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+            raise ValueError(f"{name} of a {cls.__name__.lower()} must be finite, not {value}.")
     return dict(data)

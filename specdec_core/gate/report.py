@@ -55,7 +55,7 @@ class PairReport:
         return all(check.status in ("pass", "warning") for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as values that `json.dumps` takes, without the tokenizer."""
+        """Return the report as values for JSON, without the tokenizer."""
         return {
             "ok": self.ok,
             "target": self.target,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import specdec_core as sd
+
 STATIC = Path(__file__).parent.parent / "static"
 STYLESHEETS = [
     STATIC / f"{name}.css"
@@ -23,7 +25,7 @@ def sources(data: Mapping[str, Any]) -> str:
     """
     files = {path.relative_to(STATIC).as_posix(): path.read_text("utf-8") for path in STATIC.rglob("*.js")}
     loader = files.pop("modules.js")
-    files["data.js"] = f"export default {json.dumps(data)};"
+    files["data.js"] = f"export default {sd.to_json(data)};"
     return f"window.specdecFiles = {json.dumps(files)};\n{loader}"
 
 
@@ -49,4 +51,4 @@ def json_line(**fields: Any) -> str:
     Pure ASCII without "<": a lone surrogate cannot break the transport, and Gradio, which treats values as
     HTML, never sees markup.
     """
-    return json.dumps(fields, separators=(",", ":")).replace("<", "\\u003c") + "\n"
+    return sd.to_json(fields, compact=True).replace("<", "\\u003c") + "\n"

@@ -116,7 +116,7 @@ def to_json(trace: Trace) -> str:
         "stats": None if stats is None else asdict(stats),
         "rounds": [replace(rnd, stats=None).to_dict() for rnd in trace.rounds],
     }
-    return json.dumps(data, indent=1)
+    return sd.to_json(data, indent=1)
 
 
 def from_json(data: bytes) -> Trace:
@@ -125,7 +125,7 @@ def from_json(data: bytes) -> Trace:
         raise TraceFileError(f"The file is larger than {MOST_BYTES // 1_000_000} MB, too large for a trace.")
     try:
         values = json.loads(data.decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or an int of 5,000 digits
         raise TraceFileError("The file is not JSON. Open a file that was saved here as a trace.") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise TraceFileError(
@@ -211,6 +211,9 @@ def _flat(name: str, values: Any) -> dict[str, Any]:
     """A table of plain values, with long keys cut: the values are only displayed."""
     if not isinstance(values, dict):
         raise ValueError(f"{name} must be an object.")
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}: {_short(key)} must be finite, not {value}.")
     plain = (str, int, float, bool, type(None), list)
     return {key[:100]: value for key, value in values.items() if isinstance(value, plain)}
 
