@@ -12,11 +12,12 @@ from gradio.themes import Default as DefaultTheme
 import specdec_core as sd
 
 from .api import endpoints as api
-from .chat.tab import ChatTab, chat_tab
+from .chat.tab import ChatTab, FirstLoad, chat_tab
 from .compare.tab import CompareTab, compare_tab
 from .loading import bar as load_bar, handlers as load_handlers
 from .loading.bar import LoadBar
 from .loading.own_pair import OwnPair
+from .pair_check import handlers as pair_check_handlers
 from .pair_check.tab import PairCheckTab, pair_check_tab
 from .parts import terms
 from .parts.assets import FAVICON, STYLESHEETS, sources
@@ -85,14 +86,16 @@ def _connect(
 ) -> None:
     """Attach the listeners of loads, of the page's own events and of its timer."""
     parts = [*bar.parts, bar.about, *chat.settings, chat.system, chat.examples]
+    chat.connect_sending(FirstLoad(on.presets, bar.preset, parts, on.updates))
     page.load(on.open, bar.preset, parts, **QUIET)
     bar.preset.input(on.choose, bar.preset, bar.about, queue=False, **QUIET)
     preset_load = bar.load.click(on.load, bar.preset, parts, **QUIET)
     bar.cancel.click(on.cancel_load, outputs=bar.cancel, queue=False, **QUIET)
-    pair_load = pairs.load.click(on.load_pair, [pairs.passed, bar.preset], parts, **QUIET)
+    pair_load = pairs.load.click(on.load_pair, [pairs.passed, bar.preset], [*parts, pairs.progress], **QUIET)
     pair_load.then(on.pair_loaded, pairs.passed, pairs.about, queue=False, **QUIET)
     for load in (preset_load, pair_load):
         load.then(compare.follow, compare.parts[:2], compare.parts, queue=False, **QUIET)
+    gr.on([bar.load.click, pairs.load.click], lambda: "", outputs=chat.notice, queue=False, **QUIET)
     gr.Timer(REFRESH_S).tick(on.tick, bar.preset, parts, queue=False, **QUIET)
     page.unload(on.leave)
 
@@ -115,10 +118,10 @@ class _Listeners:
         return self.operator.preset is not None or (self.operator.lock and self.holder.current is not None)
 
     def open(self, request: gr.Request, chosen: str) -> list[Any]:
-        return self._updates(load_handlers.current(self._visitor(request), self.holder), chosen)
+        return self.updates(load_handlers.current(self._visitor(request), self.holder), chosen)
 
     def tick(self, request: gr.Request, chosen: str) -> list[Any]:
-        return self._updates(load_handlers.changed(self._visitor(request), self.holder), chosen)
+        return self.updates(load_handlers.changed(self._visitor(request), self.holder), chosen)
 
     def leave(self, request: gr.Request) -> None:
         self.visitors.leave(request.session_hash)
@@ -127,12 +130,16 @@ class _Listeners:
         return self._about(self.presets.usable.get(chosen))
 
     def load(self, request: gr.Request, chosen: str) -> Iterator[list[Any]]:
-        yield from self._load(request, self.presets, chosen, chosen)
+        for frame in self._load(request, self.presets, chosen):
+            yield self.updates(frame, chosen)
 
     def load_pair(self, request: gr.Request, pair: OwnPair | None, chosen: str) -> Iterator[list[Any]]:
-        if pair is not None:
-            preset = self._own_preset(pair)
-            yield from self._load(request, Presets({preset.name: preset}), preset.name, chosen)
+        if pair is None:
+            return
+        preset = self._own_preset(pair)
+        presets = Presets({preset.name: preset})
+        for frame in self._load(request, presets, preset.name):
+            yield [*self.updates(frame, chosen), pair_check_handlers.load_progress(frame)]
 
     def pair_loaded(self, pair: OwnPair | None) -> str:
         return self._about(None if pair is None else self._own_preset(pair))
@@ -150,12 +157,11 @@ class _Listeners:
     def _about(self, preset: sd.Preset | None) -> str:
         return load_bar.about(preset, self.holder.current, len(self.visitors) - 1, self.locked())
 
-    def _load(self, request: gr.Request, presets: Presets, name: str, chosen: str) -> Iterator[list[Any]]:
-        visitor = self._visitor(request)
-        for frame in load_handlers.load(visitor, self.holder, presets, name, self.locked()):
-            yield self._updates(frame, chosen)
+    def _load(self, request: gr.Request, presets: Presets, name: str) -> Iterator[LoadFrame]:
+        return load_handlers.load(self._visitor(request), self.holder, presets, name, self.locked())
 
-    def _updates(self, frame: LoadFrame, chosen: str) -> list[Any]:
+    def updates(self, frame: LoadFrame, chosen: str) -> list[Any]:
+        """Convert a frame of a load; `chosen` is the preset in the bar."""
         about = gr.skip()
         if frame.status is not None and not frame.loading:
             about = self.choose(chosen)

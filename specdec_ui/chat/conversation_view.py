@@ -12,7 +12,7 @@ _TEMPLATE = """
   <div class="conversation-log" role="log" aria-label="Conversation" tabindex="0" hidden></div>
   <div class="conversation-empty">
     <p class="conversation-lead">Nothing said yet.</p>
-    <p>Load a model above, then ask it for something or choose one of the requests below.</p>
+    <p>Ask for something, or choose one of the requests below. The first message loads the pair above.</p>
   </div>
 </section>
 """

@@ -9,16 +9,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import specdec_core as sd
 
-from ..parts.frames import Frame
+from ..loading import handlers as load_handlers
+from ..parts.frames import Frame, LoadFrame
 from ..parts.messages import checked_message, checked_system_message
 from ..parts.settings_panel import CHAT_PANEL
 from ..state.conversation import Conversation
 from ..state.holder import EngineHolder
+from ..state.presets import Presets
 from ..state.visitors import Visitor
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,36 @@ def ask(
         notice=notice,
         answering=False,
     )
+
+
+def load_and_ask(
+    visitor: Visitor,
+    holder: EngineHolder,
+    presets: Presets,
+    name: str,
+    question: Question,
+    frame_s: float = FRAME_S,
+) -> Iterator[Frame | LoadFrame]:
+    """Load a preset, or wait for the load in progress, and ask with that pair's settings.
+
+    The message stays in its box until then.
+    """
+    try:
+        checked_message(question.text)
+    except sd.PromptError as error:
+        yield Frame(notice=str(error))
+        return
+    yield Frame(waiting=f"Your message is sent as soon as {holder.loading or name} is loaded.")
+    error = None
+    for frame in load_handlers.first_load(visitor, holder, presets, name):
+        error = frame.error
+        yield frame
+    if holder.current is None:
+        yield Frame(notice=error, answering=False)
+        return
+    yield Frame(notice="", answering=False)
+    values = CHAT_PANEL.values(holder.current.default_settings)
+    yield from ask(visitor, holder, replace(question, values=values), frame_s)
 
 
 def undo(visitor: Visitor) -> Frame:

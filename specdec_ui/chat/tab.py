@@ -5,7 +5,7 @@ Lays components out and wires them; the handlers are in chat/handlers.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ import gradio as gr
 import specdec_core as sd
 
 from ..parts import frames
-from ..parts.frames import QUIET, UNCHECKED
+from ..parts.frames import QUIET, UNCHECKED, LoadFrame
 from ..parts.settings_panel import CHAT_PANEL
 from ..parts.token_view import token_view
 from ..state.holder import EngineHolder
+from ..state.presets import Presets
 from ..state.visitors import Visitor, Visitors
 from . import handlers as chat_handlers
 from .conversation_view import conversation_view
@@ -27,12 +28,16 @@ _PLAIN_TYPING = gr.InputHTMLAttributes(autocorrect="off", spellcheck=False)
 
 
 @dataclass(frozen=True)
-class ChatTab:
-    """Components that follow the loaded pair."""
+class FirstLoad:
+    """The load for a message that is sent before there is a pair: of the `chosen` preset.
 
-    settings: list[Any]
-    examples: gr.Dataset
-    system: gr.Textbox
+    `updates` converts its frames to values of `parts`.
+    """
+
+    presets: Presets
+    chosen: gr.Dropdown
+    parts: list[Any]
+    updates: Callable[[LoadFrame, str], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,48 @@ class _Composer:
     clear: gr.Button
 
 
+@dataclass(frozen=True)
+class ChatTab:
+    """Components that follow the loaded pair, and `connect_sending` for the page."""
+
+    settings: list[Any]
+    examples: gr.Dataset
+    system: gr.Textbox
+    notice: gr.HTML
+    parts: list[Any]
+    composer: _Composer
+    holder: EngineHolder
+    visitors: Visitors
+
+    def connect_sending(self, first: FirstLoad) -> None:
+        """Connect what sends a message: the button, Enter, and the examples."""
+
+        def send(
+            request: gr.Request, chosen: str, text: str, system: str, *values: Any
+        ) -> Iterator[list[Any]]:
+            visitor, question = self.visitors.of(request.session_hash), Question(text, values, system)
+            if self.holder.current is not None:
+                steps = chat_handlers.ask(visitor, self.holder, question)
+            else:
+                steps = chat_handlers.load_and_ask(visitor, self.holder, first.presets, chosen, question)
+            for step in steps:
+                if isinstance(step, LoadFrame):
+                    yield [*[gr.skip()] * len(self.parts), *first.updates(step, chosen)]
+                else:
+                    yield [*frames.updates(step), *[gr.skip()] * len(first.parts)]
+
+        # One function, so that all its events share one limit of answers at a time.
+        inputs = [first.chosen, self.composer.message, self.system, *self.settings]
+        outputs = [*self.parts, *first.parts]
+        gr.on([self.composer.send.click, self.composer.message.submit], send, inputs, outputs, **UNCHECKED)
+        example = self.examples.click(
+            lambda sample: sample[0], self.examples, self.composer.message, queue=False, **QUIET
+        )
+        example.then(send, inputs, outputs, **UNCHECKED)
+
+
 def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> ChatTab:
-    """Create the tab inside the Blocks being built, with `examples` of messages."""
+    """Create the tab inside the Blocks being built, with `examples`; the page connects sending."""
     with gr.Row(elem_classes="chat-columns"):
         with gr.Column(scale=6, min_width=320, elem_classes="chat-column"):
             conversation = conversation_view()
@@ -69,19 +114,14 @@ def chat_tab(holder: EngineHolder, visitors: Visitors, examples: list[str]) -> C
             settings = CHAT_PANEL.controls(sd.Settings())
 
     on = _Listeners(holder, visitors)
-    message, stop, clear = composer.message, composer.stop, composer.clear
-    parts = [message, conversation, tokens, notice, composer.send, stop, clear]
-    inputs = [message, system, *settings]
-    send = on.send  # one function, so that all its events share one limit of answers at a time
-    gr.on([composer.send.click, message.submit], send, inputs, parts, **UNCHECKED)
-    example = samples.click(lambda sample: sample[0], samples, message, queue=False, **QUIET)
-    example.then(send, inputs, parts, **UNCHECKED)
+    stop, clear = composer.stop, composer.clear
+    parts = [composer.message, conversation, tokens, notice, composer.send, stop, clear]
     stop.click(on.stop, queue=False, **QUIET)
     clear.click(on.clear, outputs=parts, **QUIET)
     conversation.retry(on.retry, [system, *settings], parts, **UNCHECKED)
     conversation.edit(on.edit, [system, *settings], parts, **UNCHECKED)
     conversation.undo(on.undo, outputs=parts, **QUIET)
-    return ChatTab(settings, samples, system)
+    return ChatTab(settings, samples, system, notice, parts, composer, holder, visitors)
 
 
 def _composer() -> _Composer:
@@ -125,9 +165,6 @@ class _Listeners:
 
     holder: EngineHolder
     visitors: Visitors
-
-    def send(self, request: gr.Request, text: str, system: str, *values: Any) -> Iterator[list[Any]]:
-        yield from self._answer(request, Question(text, values, system))
 
     def retry(self, request: gr.Request, system: str, *values: Any) -> Iterator[list[Any]]:
         yield from self._answer(request, Question("", values, system, "retry"))

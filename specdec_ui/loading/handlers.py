@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import specdec_core as sd
 
+from ..parts import gate_report
 from ..parts.frames import LoadFrame
 from ..parts.settings_panel import CHAT_PANEL
 from ..state.holder import EngineHolder, Loaded, LockedError
@@ -71,6 +72,23 @@ def load_steps(
     yield loaded
 
 
+def first_load(
+    visitor: Visitor, holder: EngineHolder, presets: Presets, name: str, poll_s: float = 1.0
+) -> Iterator[LoadFrame]:
+    """Load a preset where nothing is loaded, or wait for the load in progress. The last frame has an `error`
+    if nothing was loaded.
+    """
+    if holder.loading is None:
+        yield from load(visitor, holder, presets, name)
+        return
+    while not holder.wait_for_load(poll_s):
+        yield LoadFrame()
+    if holder.current is None:
+        yield LoadFrame(error="No model was loaded. Press Load at the top, then send again.")
+    else:
+        yield current(visitor, holder)
+
+
 def cancel(visitor: Visitor, holder: EngineHolder) -> bool:
     """Cancel this visitor's load; the current pair stays loaded. Return False if there is no such load."""
     return holder.cancel(visitor)
@@ -116,11 +134,18 @@ def ready(loaded: Loaded) -> LoadFrame:
 
 def _cancelled(name: str, holder: EngineHolder) -> LoadFrame:
     loaded = holder.current
-    return LoadFrame(status=status.cancelled(name, loaded), loaded=loaded.preset.name if loaded else None)
+    return LoadFrame(
+        status=status.cancelled(name, loaded),
+        loaded=loaded.preset.name if loaded else None,
+        error=f"Loading {name} was cancelled.",
+    )
 
 
 def _refused(name: str, error: str, holder: EngineHolder, report: sd.PairReport | None = None) -> LoadFrame:
-    return LoadFrame(status=status.refused(name, error, holder.current, report))
+    reason = error if report is None else f"{gate_report.summary(report)}."
+    return LoadFrame(
+        status=status.refused(name, error, holder.current, report), error=f"{name} was not loaded. {reason}"
+    )
 
 
 class _LoadThread:

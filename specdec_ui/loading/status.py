@@ -11,6 +11,7 @@ from html import escape
 import specdec_core as sd
 
 from ..parts import gate_report as gate
+from ..parts.figures import counted
 from ..parts.terms import term
 from ..state.holder import Loaded
 
@@ -19,8 +20,8 @@ def empty() -> str:
     """Return the status before the first load."""
     return _box(
         "empty",
-        "<p><strong>No model is loaded.</strong> Press Load: <em>stories</em> ships with this page, needs no "
-        "GPU and no account, and is ready in seconds.</p>",
+        "<p><strong>No model is loaded.</strong> Press Load, or send a message: <em>stories</em> ships with "
+        "this page, needs no GPU and no account, and is ready in seconds.</p>",
     )
 
 
@@ -36,8 +37,7 @@ def loading(name: str, message: str, fraction: float | None) -> str:
 
 def ready(loaded: Loaded) -> str:
     """Return the status of a loaded pair, with the gate's report if there is one."""
-    engine = loaded.engine
-    return _box("ready", f"<p>{_pair_line(loaded)}</p>" + _facts(engine.info) + _details(engine.report))
+    return _box("ready", _pair_lines(loaded) + _details(loaded.engine.report))
 
 
 def cancelled(name: str, current: Loaded | None) -> str:
@@ -48,7 +48,7 @@ def cancelled(name: str, current: Loaded | None) -> str:
     )
     if current is None:
         return _box("empty", note + "<p>No model is loaded.</p>")
-    return _box("ready", f"{note}<p>{_pair_line(current)}</p>" + _facts(current.engine.info))
+    return _box("ready", note + _pair_lines(current))
 
 
 def refused(name: str, error: str, current: Loaded | None, report: sd.PairReport | None = None) -> str:
@@ -83,6 +83,21 @@ def _name(loaded: Loaded) -> str:
     return loaded.engine.info.preset or loaded.engine.info.title
 
 
+def _pair_lines(loaded: Loaded) -> str:
+    """The pair, what to know before the first message, and the facts."""
+    info, report = loaded.engine.info, loaded.engine.report
+    notes = list(info.template_notes)
+    if info.drafter_context_length is not None:
+        notes.append(
+            f"The drafter holds {counted(info.drafter_context_length, 'token')} of conversation; beyond that "
+            "an answer goes on without drafts."
+        )
+    if report is not None and (slow := gate.slowdown(report)):
+        notes.append(slow)
+    lines = "".join(f'<p class="status-note">{escape(note)}</p>' for note in notes)
+    return f"<p>{_pair_line(loaded)}</p>{lines}{_facts(info)}"
+
+
 def _pair_line(loaded: Loaded) -> str:
     info = loaded.engine.info
     target = f"{escape(_short(info.target))} ({_count(info.target_parameters)} parameters)"
@@ -97,7 +112,7 @@ def _facts(info: sd.EngineInfo) -> str:
         "precision": _precision(info),
         "device": info.device,
         "runner": f"{info.runner} ({info.runner_reason})" if info.runner_reason else info.runner,
-        "context": f"{info.context_length:,} tokens",
+        "context": counted(info.context_length, "token"),
         "memory": _size(info.memory_bytes),
     }
     items = "".join(

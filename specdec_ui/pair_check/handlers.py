@@ -17,7 +17,7 @@ import specdec_core as sd
 from ..loading import bar as load_bar
 from ..loading.own_pair import OwnPair
 from ..parts import gate_report
-from ..parts.frames import notice
+from ..parts.frames import LoadFrame, notice
 from ..parts.messages import checked_message
 from ..state.holder import EngineHolder, import_engine
 
@@ -97,6 +97,17 @@ def check(
         yield _result(pair, report, holder, others, locked)
 
 
+def load_progress(frame: LoadFrame) -> str:
+    """Return a load's state as HTML for the place below the button that began it."""
+    if frame.error is not None:
+        return notice(frame.error)
+    if frame.loaded is not None:
+        return (
+            f'<p role="status"><strong>{escape(frame.loaded)}</strong> is loaded. Ask it in the tab Chat.</p>'
+        )
+    return frame.status or ""
+
+
 def _reason(error: sd.PairUncheckableError, login: Login | None) -> str:
     """The error without the token; for a gated model, with the way to get access by logging in."""
     reason = str(error)
@@ -149,11 +160,11 @@ def _result(
     pair: OwnPair, report: sd.PairReport, holder: EngineHolder, others: int, locked: bool
 ) -> PairFrame:
     names = f"<strong>{escape(pair.target)}</strong> drafted by <strong>{escape(pair.drafter)}</strong>"
-    verdict = "These two can work together." if report.ok else "These two cannot work together."
+    verdict, lead, reason = _verdict(report)
     report_html = (
-        f'<div class="pair-verdict" data-verdict="{"pass" if report.ok else "fail"}" role="status">'
-        f"<p class='pair-lead'>{verdict}</p><p>{names}. {escape(gate_report.summary(report))}.</p></div>"
-        f"{gate_report.table(report)}"
+        f'<div class="pair-verdict" data-verdict="{verdict}" role="status"><p class="pair-lead">{lead}</p>'
+        f"{f'<p><strong>{escape(reason)}</strong></p>' if reason else ''}"
+        f"<p>{names}. {escape(gate_report.summary(report))}.</p></div>{gate_report.table(report)}"
     )
     if not report.ok:
         return PairFrame(report_html)
@@ -161,6 +172,15 @@ def _result(
     preset = pair.preset(loaded.preset if loaded else None)
     about = load_bar.about(preset, loaded, others, locked)
     return PairFrame(report_html, passed=pair, about=about, toml=pair.toml())
+
+
+def _verdict(report: sd.PairReport) -> tuple[str, str, str]:
+    """The mark of the report, its first line, and a reason that needs to be read."""
+    if not report.ok:
+        return "fail", "These two cannot work together.", ""
+    if slow := gate_report.slowdown(report):
+        return "warning", "These two can work together, but it will not be faster.", slow
+    return "pass", "These two can work together.", ""
 
 
 def _uncheckable(reason: str) -> str:

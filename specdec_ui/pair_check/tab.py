@@ -32,21 +32,24 @@ used for your own checks, and is neither kept nor shown.</p>
 
 @dataclass(frozen=True)
 class PairCheckTab:
-    """Parts for the page to wire: `load` loads the pair in `passed`; `about` describes what that replaces."""
+    """Parts for the page to wire: `load` loads the pair in `passed`, `progress` shows how that goes, `about`
+    describes what it replaces.
+    """
 
     load: gr.Button
     passed: gr.State
     about: gr.HTML
+    progress: gr.HTML
 
 
 @dataclass(frozen=True)
 class _ResultView:
-    """Components of a check's result; `loadable` is visible for a pair that passed."""
+    """Components of a check's result."""
 
     report: gr.HTML
-    loadable: gr.Column
     about: gr.HTML
     load: gr.Button
+    progress: gr.HTML
     toml: gr.Textbox
     passed: gr.State
 
@@ -62,7 +65,7 @@ def pair_check_tab(holder: EngineHolder, visitors: Visitors, locked: Callable[[]
         start = gr.Button("Check", variant="primary", elem_id="pair-start")
         result = _result_view()
     _wire(fields, start, result, holder, visitors, locked)
-    return PairCheckTab(result.load, result.passed, result.about)
+    return PairCheckTab(result.load, result.passed, result.about, result.progress)
 
 
 def _fields() -> list[Any]:
@@ -110,18 +113,20 @@ def _revision(role: str) -> gr.Textbox:
 
 def _result_view() -> _ResultView:
     report = gr.HTML("", elem_id="pair-report", apply_default_css=False)
-    with gr.Column(visible=False, elem_id="pair-passed") as loadable:
-        about = gr.HTML("", elem_id="pair-about", apply_default_css=False)
-        load = gr.Button("Load this pair", elem_id="pair-load")
-        toml = gr.Textbox(
-            label="To keep it as a preset of your own",
-            interactive=False,
-            lines=12,
-            max_lines=24,
-            buttons=["copy"],
-            elem_id="pair-toml",
-        )
-    return _ResultView(report, loadable, about, load, toml, passed=gr.State(None))
+    about = gr.HTML("", elem_id="pair-about", apply_default_css=False)
+    with gr.Row(elem_classes="pair-load-row"):
+        load = gr.Button("Load this pair", elem_id="pair-load", visible=False, scale=0, min_width=180)
+        progress = gr.HTML("", elem_id="pair-progress", apply_default_css=False)
+    toml = gr.Textbox(
+        label="To keep it as a preset of your own",
+        interactive=False,
+        lines=12,
+        max_lines=24,
+        buttons=["copy"],
+        elem_id="pair-toml",
+        visible=False,
+    )
+    return _ResultView(report, about, load, progress, toml, passed=gr.State(None))
 
 
 def _wire(
@@ -132,19 +137,28 @@ def _wire(
     visitors: Visitors,
     locked: Callable[[], bool],
 ) -> None:
-    """Connect the button, and Enter in the names, with the check."""
+    """Connect the button, and Enter in the fields, with the check; a changed field takes its result back."""
 
     def updates(frame: PairFrame) -> list[Any]:
+        load = gr.update(visible=frame.passed is not None, interactive=not locked())
+        toml = gr.update(value=frame.toml, visible=bool(frame.toml))
         button = gr.update(interactive=not frame.checking)
-        load = gr.update(interactive=not locked())
-        loadable = gr.update(visible=frame.passed is not None)
-        return [frame.report, frame.passed, frame.about, frame.toml, loadable, load, button]
+        return [frame.report, frame.about, load, "", toml, frame.passed, button]
 
     def check(request: gr.Request, values: tuple[Any, ...], login: Login | None) -> Iterator[list[Any]]:
-        visitors.of(request.session_hash)
+        visitor = visitors.of(request.session_hash)
         others = len(visitors) - 1
-        for frame in pair_check_handlers.check(holder, PairFields(*values), others, locked(), login):
+        pair = visitor.checked_fields = PairFields(*values)
+        for frame in pair_check_handlers.check(holder, pair, others, locked(), login):
+            if visitor.pair_fields not in (None, pair):  # the fields name another pair by now
+                if visitor.checked_fields is pair:
+                    yield updates(PairFrame(""))
+                return
             yield updates(frame)
+
+    def on_change(request: gr.Request, *values: Any) -> list[Any]:
+        visitors.of(request.session_hash).pair_fields = PairFields(*values)
+        return updates(PairFrame(""))
 
     def on_check(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
         yield from check(request, values, None)
@@ -154,11 +168,23 @@ def _wire(
     ) -> Iterator[list[Any]]:
         yield from check(request, values, Login(token.token if token else None))
 
-    target, drafter = fields[:2]
+    names = [field for field in fields if isinstance(field, gr.Textbox)]
+    outputs = [
+        result.report,
+        result.about,
+        result.load,
+        result.progress,
+        result.toml,
+        result.passed,
+        start,
+    ]
     gr.on(
-        [start.click, target.submit, drafter.submit],
+        [start.click, *(name.submit for name in names)],
         on_check_with_login if space.offers_login() else on_check,
         fields,
-        [result.report, result.passed, result.about, result.toml, result.loadable, result.load, start],
+        outputs,
         **QUIET,
     )
+    # In the queue, whose messages keep their order: the result of an earlier check cannot arrive afterwards.
+    # `change`, since `input` leaves pasted and dropped text out.
+    gr.on([field.change for field in fields], on_change, fields, outputs, **QUIET)

@@ -35,13 +35,16 @@ UNCHECKED: UncheckedOptions = {**QUIET, "preprocess": False}
 
 @dataclass(frozen=True)
 class Frame:
-    """State of the Chat tab; None leaves a part as it is. `answering` enables and disables the buttons."""
+    """State of the Chat tab; None leaves a part as it is. `answering` enables and disables the buttons;
+    `waiting` is what an accepted message waits for, in words.
+    """
 
     message: str | None = None
     transcript: str | None = None
     tokens: str | None = None
     notice: str | None = None
     answering: bool | None = None
+    waiting: str = ""
 
 
 FRAME_PARTS = ("message", "conversation", "tokens", "notice", "send", "stop", "clear")
@@ -50,14 +53,14 @@ FRAME_PARTS = ("message", "conversation", "tokens", "notice", "send", "stop", "c
 
 def updates(frame: Frame) -> list[Any]:
     """Convert a frame to updates of the components named in FRAME_PARTS."""
-    values = [
-        frame.message,
-        frame.transcript,
-        frame.tokens,
-        None if frame.notice is None else notice(frame.notice),
-    ]
+    line = None if frame.notice is None else notice(frame.notice)
+    if frame.waiting:
+        line = f'<p class="notice-waiting" role="status">{escape(frame.waiting)}</p>'
+    values = [frame.message, frame.transcript, frame.tokens, line]
     buttons = [gr.skip()] * 3
-    if frame.answering is not None:
+    if frame.waiting:
+        buttons = [gr.update(interactive=False)] * 3
+    elif frame.answering is not None:
         idle = not frame.answering
         buttons = [gr.update(interactive=idle), gr.update(interactive=not idle), gr.update(interactive=idle)]
     return [gr.skip() if value is None else value for value in values] + buttons
@@ -71,7 +74,7 @@ def notice(text: str) -> str:
 @dataclass(frozen=True)
 class LoadFrame:
     """State of the load bar; None leaves a part as it is. `status` is HTML from loading/status.py. `own` is
-    True during a load that this page began and may cancel.
+    True during a load that this page began and may cancel. `error` is the reason why nothing was loaded.
     """
 
     status: str | None = None
@@ -81,3 +84,4 @@ class LoadFrame:
     takes_system_message: bool | None = None
     examples: list[str] | None = None
     loaded: str | None = None
+    error: str | None = None

@@ -9,8 +9,10 @@ from html import escape
 
 import specdec_core as sd
 
+from .figures import counted
+
 VERDICTS = {
-    "pass": ("✓", "same"),
+    "pass": ("✓", "fits"),
     "warning": ("!", "differs, no harm"),
     "fail": ("✕", "does not fit"),
     "unchecked": ("?", "not checked"),
@@ -23,10 +25,19 @@ def summary(report: sd.PairReport) -> str:
     failed = [check.name for check in report.checks if check.status == "fail"]
     warned = sum(check.status == "warning" for check in report.checks)
     if failed:
-        return f"{len(failed)} of {total} checks failed: {', '.join(failed)}"
+        return f"{len(failed)} of {counted(total, 'check')} failed: {', '.join(failed)}"
     passed = f"All {total} checks passed" if not warned else f"{total - warned} of {total} checks passed"
     note = f", {warned} with a warning" if warned else ""
     return f"{passed}{note}: both models speak the same tokens"
+
+
+def slowdown(report: sd.PairReport) -> str | None:
+    """Return why a pair that works is no faster than its target alone, as far as the gate knows."""
+    return next((check.explanation for check in report.checks if _is_slowdown(check)), None)
+
+
+def _is_slowdown(check: sd.Check) -> bool:
+    return (check.name, check.status) == ("size", "warning")
 
 
 def table(report: sd.PairReport) -> str:
@@ -43,6 +54,8 @@ def table(report: sd.PairReport) -> str:
 
 def _row(check: sd.Check) -> str:
     sign, verdict = VERDICTS.get(check.status, ("", check.status))
+    if _is_slowdown(check):
+        verdict = "slower"
     if check.target_value == check.drafter_value:
         values = f'<td colspan="2">both <code>{_value(check.target_value)}</code></td>'
     else:

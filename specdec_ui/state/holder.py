@@ -90,11 +90,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _LoadInProgress:
-    """A load: the preset's name, the `owner` that may cancel it, and the event that does."""
+    """A load: the preset's name, the `owner` that may cancel it, the event that does, and that of its end."""
 
     name: str
     owner: object
     cancel: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class EngineHolder:
@@ -144,6 +145,7 @@ class EngineHolder:
                 replaced, self._current = self._current, loaded
         finally:
             self._loading = None
+            load.ended.set()
         if replaced is not None:
             self._retire(replaced)
         return loaded
@@ -155,6 +157,11 @@ class EngineHolder:
             return False
         load.cancel.set()
         return True
+
+    def wait_for_load(self, timeout_s: float) -> bool:
+        """Wait for the load in progress, `timeout_s` at most. Return True if there is none any more."""
+        load = self._loading
+        return load is None or load.ended.wait(timeout_s)
 
     @contextmanager
     def borrow(self) -> Iterator[Loaded]:
