@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import specdec_core as sd
+
+from .speedup import interval_of
 
 TITLES = {
     "plain": "Plain decoding",
@@ -21,6 +23,10 @@ TITLES = {
 """Titles of the lanes by name."""
 PEERS = ("generate", "assisted")
 """Lanes of transformers' own code, of which only the tokens and their times are known."""
+EQUAL = 0.02
+"""Speedups this close to 1 are called equal."""
+
+Outcome = Literal["faster", "slower", "equal", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -98,29 +104,22 @@ class LaneAnswer:
 
 
 @dataclass(frozen=True)
-class Divergence:
-    """The first difference between two answers: its index, and both tokens (None after an answer's end)."""
-
-    position: int
-    baseline: sd.Token | None
-    other: sd.Token | None
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Lanes of one prompt under the same settings, the baseline first.
 
-    `disturbed` says that other answers were made meanwhile, so that times may be too long. `live` lanes took
-    turns round by round, so that each met the other's data in the caches. `margins` has a value for each lane
-    that should have the baseline's text and does not: the distance between the two best scores at the first
-    difference, None if it could not be computed. `left_out` has a sentence for each lane that is missing.
+    `speedups` are over the baseline, by lane. `alternated` says that our own lanes decoded in turns.
+    `disturbed` says that other answers were made meanwhile, so that times may be too long. `margins` has a
+    value for each lane that should have the baseline's text and does not: the distance between the two best
+    scores at the first difference, None if it could not be computed. `left_out` has a sentence for each lane
+    that is missing.
     """
 
     prompt: str
     lanes: tuple[LaneAnswer, ...]
     info: sd.EngineInfo | None = None
+    speedups: Mapping[str, sd.Ratio] = field(default_factory=dict)
+    alternated: bool = False
     disturbed: bool = False
-    live: bool = False
     margins: Mapping[str, float | None] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
 
@@ -140,9 +139,34 @@ class Comparison:
         return tuple(lane for lane in self.other_lanes if not lane.is_peer)
 
     def speedup(self, lane: LaneAnswer) -> float | None:
-        """Return the lane's measured tokens per second of decoding ÷ the baseline's."""
+        """Return the lane's measured tokens per second of decoding ÷ the baseline's: the median of pairs, or
+        that of the answers if there is no pair.
+        """
+        if lane.name in self.speedups:
+            return self.speedups[lane.name].median
         rate, baseline_rate = lane.stats.tokens_per_second, self.baseline.stats.tokens_per_second
         return rate / baseline_rate if rate and baseline_rate else None
+
+    def interval(self, lane: LaneAnswer) -> sd.Ratio | None:
+        """Return the speedup with its 95 % confidence interval; None if too few pairs were measured."""
+        return interval_of(self.speedups.get(lane.name))
+
+    def outcome(self, lane: LaneAnswer) -> Outcome:
+        """Return the speedup in a word: "equal" if it is close to 1, or its interval has 1 in it."""
+        speedup, interval = self.speedup(lane), self.interval(lane)
+        if speedup is None:
+            return "unknown"
+        low, high = (interval.low, interval.high) if interval else (speedup, speedup)
+        if speedup > 1 + EQUAL and low > 1:
+            return "faster"
+        return "slower" if speedup < 1 - EQUAL and high < 1 else "equal"
+
+    def rate(self, lane: LaneAnswer) -> float | None:
+        """Return the tokens per second that the lane would have had at the baseline's load."""
+        baseline_rate, speedup = self.baseline.stats.tokens_per_second, self.speedup(lane)
+        if lane is self.baseline or baseline_rate is None or speedup is None:
+            return lane.stats.tokens_per_second
+        return baseline_rate * speedup
 
     def round_cost(self, lane: LaneAnswer) -> float | None:
         """Return the time of one round of the lane, in steps of the baseline."""
@@ -154,18 +178,15 @@ class Comparison:
         settings = lane.settings
         return settings.temperature == 0 or (settings.verification == "coupled" and not lane.is_peer)
 
-    def divergence(self, lane: LaneAnswer) -> Divergence | None:
-        """Return the first difference to the baseline's tokens; None if all are the same."""
-        position = sd.first_difference(sd.emitted_ids(self.baseline.rounds), sd.emitted_ids(lane.rounds))
-        if position is None:
-            return None
-        tokens = [dict(enumerate(each.emitted)).get(position) for each in (self.baseline, lane)]
-        return Divergence(position, *tokens)
+    def divergence(self, lane: LaneAnswer) -> int | None:
+        """Return the index of the first token that differs from the baseline's; None if all are the same."""
+        return sd.first_difference(sd.emitted_ids(self.baseline.rounds), sd.emitted_ids(lane.rounds))
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the measurements as values that `json.dumps` takes."""
+    """Return the measurements as values for `sd.to_json`."""
     return {
+        "alternated": comparison.alternated,
         "gamma": comparison.lanes[-1].settings.gamma,
         "left_out": list(comparison.left_out),
         "seed": comparison.baseline.settings.seed,
@@ -177,6 +198,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 def _lane_json(comparison: Comparison, lane: LaneAnswer) -> dict[str, Any]:
     is_baseline = lane is comparison.baseline
     divergence = None if is_baseline else comparison.divergence(lane)
+    interval = comparison.interval(lane)
     return {
         "name": lane.name,
         "text": lane.text,
@@ -185,8 +207,11 @@ def _lane_json(comparison: Comparison, lane: LaneAnswer) -> dict[str, Any]:
         "stats": _stats_json(lane),
         "seconds": lane.decoding_s,
         "speedup": comparison.speedup(lane),
+        "speedup_low": interval.low if interval else None,
+        "speedup_high": interval.high if interval else None,
+        "pairs": interval.pairs if interval else None,
         "same_text": None if is_baseline else divergence is None,
-        "first_divergence": None if divergence is None else divergence.position,
+        "first_divergence": divergence,
         "margin": comparison.margins.get(lane.name),
         "predicted_speedup_by_gamma": list(lane.prediction.by_position) if lane.prediction else None,
     }

@@ -10,7 +10,6 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 import specdec_core as sd
@@ -18,29 +17,29 @@ import specdec_core as sd
 from ..parts.frames import notice
 from ..parts.messages import checked_message
 from ..parts.settings_panel import Panel
+from ..state import space
 from ..state.holder import EngineHolder
 from ..state.visitors import Visitor
 from . import result as compare_result
-from .comparison import TITLES, Comparison
+from .alternation import LiveRound, Sweep
+from .comparison import Comparison
+from .lanes import LaneChoice
+from .progress import Progress, progress_bar, progress_html, queue_position
 from .race import LiveRace, race
-from .run import LaneChoice, LaneProgress, LiveRound, LiveStart, Step, compare
+from .run import LiveStart, Step, compare
 
 log = logging.getLogger(__name__)
 
 FRAME_S = 0.25
 """Seconds between frames of progress: shorter ones would slow the measured lanes down."""
 LIVE_FRAME_S = 0.05
-"""Seconds between frames of a live race."""
+"""Seconds between frames of lanes that decode in turns."""
 MOST_PROMPTS = 200
 """Most prompts in a list."""
 MOST_BYTES = 1_000_000
 """Most bytes in a file with a list."""
 _QUEUE_S = 0.5
 """Seconds between frames of the position in the queue."""
-_LIVE = (
-    '<div class="compare-progress" role="status"><p>Live: a round of each lane in turn, each with its own '
-    "clock.</p></div>"
-)
 _FAULT = "The comparison broke off because of a fault on the server; its log has the details."
 
 PANEL = Panel(
@@ -86,22 +85,24 @@ def run(
     choice: LaneChoice,
     frame_s: float = FRAME_S,
 ) -> Iterator[CompareFrame]:
-    """Compare one prompt; yield progress, then the result. Live lanes are shown as they grow."""
+    """Compare one prompt; yield progress, then the result. Lanes in turns are shown as they grow."""
 
     def frames() -> Generator[CompareFrame]:
         text = checked_message(prompt)
         live: LiveRace | None = None
+        latest = ""
         due = 0.0
         with closing(measure(visitor, holder, [text], values, choice)) as steps:
             for step in steps:
                 if isinstance(step, LiveStart):
                     live = LiveRace(step.lanes, time.time_ns())
-                    yield CompareFrame(progress=_LIVE, race=live.text)
+                    latest = progress_html(Sweep((0,) * len(step.lanes), None, None))
+                    yield CompareFrame(progress=latest, race=live.text)
                 elif isinstance(step, LiveRound) and live is not None:
                     live.add(step.lane, step.round)
-                    if time.monotonic() >= due:
+                    if time.monotonic() >= due or step.round.finish_reason is not None:
                         due = time.monotonic() + min(frame_s, LIVE_FRAME_S)
-                        yield CompareFrame(race=live.text)
+                        yield CompareFrame(progress=latest, race=live.text)
                 elif isinstance(step, Comparison):
                     for lane in step.lanes:
                         if step.info is not None and not lane.is_peer:
@@ -112,8 +113,9 @@ def run(
                         race=live.finish(step) if live else race(step, time.time_ns()),
                         charts=compare_result.charts(step),
                     )
-                elif isinstance(step, str | LaneProgress):
-                    yield CompareFrame(progress=_progress_html(step))
+                elif isinstance(step, Progress):
+                    latest = progress_html(step)
+                    yield CompareFrame(progress=latest)
 
     yield from _run_frames(frames(), CompareFrame(headline="", race="", charts=""), frame_s)
 
@@ -126,18 +128,18 @@ def run_list(
     choice: LaneChoice,
     frame_s: float = FRAME_S,
 ) -> Iterator[CompareFrame]:
-    """Compare every prompt of a list, never live; the table grows by a row a prompt."""
+    """Compare every prompt of a list once; the table grows by a row a prompt."""
 
     def frames() -> Generator[CompareFrame]:
         prompts = read_prompts(typed)
         done: list[Comparison] = []
-        with closing(measure(visitor, holder, prompts, values, replace(choice, live=False))) as steps:
+        with closing(measure(visitor, holder, prompts, values, replace(choice, repeat_s=0.0))) as steps:
             for step in steps:
                 if isinstance(step, Comparison):
                     done.append(step)
                     yield CompareFrame(table=compare_result.table(done, len(prompts)))
-                elif isinstance(step, str | LaneProgress):
-                    yield CompareFrame(progress=_progress_html(step, len(done), len(prompts)))
+                elif isinstance(step, Progress):
+                    yield CompareFrame(progress=progress_html(step, len(done), len(prompts)))
         if len(done) == len(prompts):
             yield CompareFrame(progress="")
 
@@ -155,13 +157,15 @@ def measure(
 
     Ends early if the visitor stops it. Raises what the engine raises, NothingLoadedError and BusyError.
     """
+    if space.on_zero_gpu():  # an answer has the GPU to itself, and each takes from the visitor's quota
+        choice = replace(choice, alternate=False, repeat_s=0.0)
     with visitor.work(holder) as (loaded, cancel):
         engine = loaded.engine
         if not isinstance(values, sd.Settings):
             values = PANEL.settings(loaded.default_settings, values, engine.info.context_length)
         with holder.measuring.enter() as ticket:
             while ticket.ahead and not cancel.is_set():
-                yield _queue_position(ticket.ahead)
+                yield queue_position(ticket.ahead)
                 ticket.wait(_QUEUE_S)
             for turn, prompt in enumerate(prompts):
                 if cancel.is_set():
@@ -205,14 +209,6 @@ def read_prompts_file(data: bytes) -> str:
     return "\n".join(read_prompts(text))
 
 
-def _queue_position(ahead: int) -> str:
-    others = "another comparison" if ahead == 1 else f"{ahead} other comparisons"
-    return (
-        f"Number {ahead} in line: waiting for {others} to end, so that none slows another down. "
-        "Cancel leaves the line."
-    )
-
-
 def _run_frames(
     frames: Generator[CompareFrame], cleared: CompareFrame, frame_s: float
 ) -> Iterator[CompareFrame]:
@@ -222,7 +218,7 @@ def _run_frames(
         with closing(frames):
             for frame in frames:
                 if not begun:
-                    yield replace(cleared, progress=_progress_bar("Beginning.", None), running=True)
+                    yield replace(cleared, progress=progress_bar("Beginning.", None), running=True)
                     begun = True
                 only_progress = bool(frame.progress) and frame.table is None and frame.race is None
                 finished = finished or frame.progress == ""
@@ -237,29 +233,3 @@ def _run_frames(
         log.exception("A comparison broke off")
         progress = notice(_FAULT)
     yield CompareFrame(progress=progress, running=False)
-
-
-def _progress_html(step: str | LaneProgress, prompts_done: int = 0, prompts: int = 1) -> str:
-    if isinstance(step, str):
-        return _progress_bar(step, None)
-    lane_share = min(step.new_tokens / step.max_new_tokens, 1)
-    share = (prompts_done + (step.done + lane_share) / step.lanes) / prompts
-    return _progress_bar(progress_text(step, prompts_done, prompts), share)
-
-
-def progress_text(step: str | LaneProgress, prompts_done: int = 0, prompts: int = 1) -> str:
-    """Return a step in words."""
-    if isinstance(step, str):
-        return step
-    prefix = f"Prompt {prompts_done + 1} of {prompts}. " if prompts > 1 else ""
-    if not step.new_tokens:
-        return f"{prefix}{TITLES[step.name]}: warming up and reading the prompt."
-    return f"{prefix}{TITLES[step.name]}: {step.new_tokens} tokens so far."
-
-
-def _progress_bar(text: str, share: float | None) -> str:
-    value = "" if share is None else f' value="{share:.3f}"'
-    return (
-        f'<div class="compare-progress" role="status"><p>{escape(text)}</p>'
-        f'<progress max="1"{value} aria-label="Comparison"></progress></div>'
-    )

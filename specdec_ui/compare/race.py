@@ -1,11 +1,11 @@
-"""Lanes of a comparison side by side, each in a token view: live, or replayed at the pace of the decoding.
+"""Lanes of a comparison side by side, each in a token view: live, or replayed at the measured speeds.
 
 Knows measurements and the page's scripts; nothing of engines. The browser keeps the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -14,7 +14,6 @@ import specdec_core as sd
 
 from ..parts import token_view
 from ..parts.assets import json_line, view_script
-from ..parts.figures import number
 from .comparison import TITLES, Comparison, LaneAnswer
 
 MOST_LANES = len(TITLES)
@@ -72,16 +71,23 @@ class LiveRace:
         self.text += self._tracks[lane].round(rnd)
 
     def finish(self, comparison: Comparison) -> str:
-        """Return the text with the measurements at its end, which make it replayable."""
-        return self.text + json_line(race=self._count, lanes=_facts(comparison))
+        """Return the text with the measurements at its end, which make it replayable, and with the lanes that
+        did not run live.
+        """
+        late = list(enumerate(comparison.lanes))[len(self._tracks) :]
+        return self.text + json_line(race=self._count, lanes=_facts(comparison)) + _lines(late)
 
 
 def race(comparison: Comparison, count: int) -> str:
     """Return the view's value for finished lanes; `count` differs from race to race."""
-    lines = [json_line(race=count, lanes=_facts(comparison))]
-    for at, lane in enumerate(comparison.lanes):
-        track = _Track(at)
-        lines += map(track.round, lane.rounds)
+    return json_line(race=count, lanes=_facts(comparison)) + _lines(enumerate(comparison.lanes))
+
+
+def _lines(lanes: Iterable[tuple[int, LaneAnswer]]) -> str:
+    """The rounds of finished lanes by index."""
+    lines: list[str] = []
+    for at, lane in lanes:
+        lines += map(_Track(at).round, lane.rounds)
     return "".join(lines)
 
 
@@ -110,13 +116,19 @@ def _facts(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         {
             "title": title(lane),
-            "seconds": lane.decoding_s,
-            "rate": number(lane.stats.tokens_per_second),
+            "seconds": lane.decoding_s * _scale(comparison, lane),
+            "scale": _scale(comparison, lane),
             "most": most,
             "note": _PEER_NOTE if lane.is_peer else "",
         }
         for lane in comparison.lanes
     ]
+
+
+def _scale(comparison: Comparison, lane: LaneAnswer) -> float:
+    """Factor on the times of the answer, with which a replay has the speedup that was measured over many."""
+    own_rate, rate = lane.stats.tokens_per_second, comparison.rate(lane)
+    return own_rate / rate if own_rate and rate else 1.0
 
 
 def title(lane: LaneAnswer) -> str:

@@ -25,16 +25,14 @@ def headline(comparison: Comparison) -> str:
     """Return each lane's speedup over plain decoding with its explanation, and remarks about the texts."""
     parts = []
     for lane in comparison.other_lanes:
-        speedup = comparison.speedup(lane)
-        outcome = "none" if speedup is None else "faster" if speedup > 1 else "slower"
-        rates = (
-            f"{number(comparison.baseline.stats.tokens_per_second)} → "
-            f"{number(lane.stats.tokens_per_second)} tokens/s"
-        )
+        outcome = comparison.outcome(lane)
+        verdict = compare_words.verdict(comparison.speedup(lane), outcome)
+        interval = compare_words.interval(comparison.interval(lane))
+        rates = f"{_rate(comparison, comparison.baseline)} → {_rate(comparison, lane)} tokens/s"
         parts.append(
             f'<div class="result" data-lane="{lane.name}" data-outcome="{outcome}"{_PEER * lane.is_peer}>'
             f'<p class="result-lane">{escape(title(lane))}</p>'
-            f'<p class="result-verdict">{escape(compare_words.verdict(speedup))} <span>{rates}</span></p>'
+            f'<p class="result-verdict">{escape(verdict)} <span>{interval}</span> <span>{rates}</span></p>'
             f"<p>{escape(compare_words.explanation(comparison, lane))}</p>"
             f'<p class="result-same">{escape(compare_words.sameness(comparison, lane))}</p></div>'
         )
@@ -48,10 +46,10 @@ def charts(comparison: Comparison) -> str:
         bars(
             "Tokens per second",
             [
-                Bar(title(lane), lane.stats.tokens_per_second or 0.0, _rate(lane), lane.name)
+                Bar(title(lane), comparison.rate(lane) or 0.0, _rate(comparison, lane), lane.name)
                 for lane in comparison.lanes
             ],
-            "Of decoding alone, in one go, without the page's own work.",
+            "Of decoding alone: plain decoding's own rate, and the others' at the same load.",
         )
     ]
     for lane in comparison.drafting_lanes:
@@ -60,8 +58,8 @@ def charts(comparison: Comparison) -> str:
     return f'<div class="charts">{"".join(drawn)}</div>'
 
 
-def _rate(lane: LaneAnswer) -> str:
-    return number(lane.stats.tokens_per_second)
+def _rate(comparison: Comparison, lane: LaneAnswer) -> str:
+    return number(comparison.rate(lane))
 
 
 def _lane_charts(comparison: Comparison, lane: LaneAnswer) -> list[str]:
@@ -143,7 +141,7 @@ def table(comparisons: Sequence[Comparison], prompts: int) -> str:
 
 def _row(comparison: Comparison, names: Sequence[str]) -> str:
     prompt = comparison.prompt if len(comparison.prompt) <= 80 else comparison.prompt[:79] + "…"
-    cells = _cell(number(comparison.baseline.stats.tokens_per_second))
+    cells = _cell(_rate(comparison, comparison.baseline))
     lanes = {lane.name: lane for lane in comparison.other_lanes}
     for name in names:
         lane = lanes.get(name)
@@ -151,8 +149,9 @@ def _row(comparison: Comparison, names: Sequence[str]) -> str:
             cells += _cell("–") * (3 if name in PEERS else 5)
             continue
         alpha, same = lane.stats.acceptance_rate, comparison.divergence(lane) is None
-        cells += _cell(number(lane.stats.tokens_per_second))
-        cells += _cell(number(comparison.speedup(lane), 2, "×"))
+        cells += _cell(_rate(comparison, lane))
+        interval = compare_words.interval(comparison.interval(lane))
+        cells += _cell(f"{number(comparison.speedup(lane), 2, '×')} {interval}".rstrip())
         if not lane.is_peer:
             cells += _cell(number(None if alpha is None else 100 * alpha, 0, " %"))
             cells += _cell(number(lane.stats.block_efficiency, 2))
@@ -168,7 +167,7 @@ def _summary_cells(comparisons: Sequence[Comparison], names: Sequence[str], summ
     cells = cell([c.baseline.stats.tokens_per_second for c in comparisons], 1)
     for name in names:
         lanes = [(c, lane) for c in comparisons for lane in c.other_lanes if lane.name == name]
-        cells += cell([lane.stats.tokens_per_second for _, lane in lanes], 1)
+        cells += cell([c.rate(lane) for c, lane in lanes], 1)
         cells += cell([c.speedup(lane) for c, lane in lanes], 2, "×")
         if name not in PEERS:
             cells += cell([lane.stats.acceptance_rate for _, lane in lanes], 0, " %", 100)

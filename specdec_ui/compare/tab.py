@@ -21,15 +21,17 @@ from ..state.visitors import Visitors
 from . import handlers as compare_handlers
 from .comparison import PEERS, TITLES
 from .handlers import PANEL, CompareFrame, comparable
+from .lanes import LaneChoice
 from .race import race_view
-from .run import LaneChoice
 
 _INTRO = """
 <p class="tab-intro">The same model answers the same prompt twice under the same settings: token by token
-(<em>plain decoding</em>), and with drafts (<em>speculative decoding</em>). One after the other gives the fair
-figures, and then both answers are replayed side by side at the pace at which they were made; live, you see
-them as they are made, a round of each in turn.</p>
+(<em>plain decoding</em>), and with drafts (<em>speculative decoding</em>). HOW</p>
 """
+_IN_TURNS = """In turns, you see both as they are decoded, a few rounds of each at a time, so that other work
+of the machine slows both alike. They answer again, unseen, until the speedup is known to 5 %, for four
+seconds at most."""
+_WHOLE = """Both answers are replayed side by side at the pace at which they were decoded."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class _ListView:
 def compare_tab(holder: EngineHolder, visitors: Visitors, presets: Presets, example: str) -> CompareTab:
     """Build the tab inside the Blocks being built; `example` is the prompt before the first load."""
     with gr.Tab("Compare", id="compare") as tab:
-        gr.HTML(_INTRO, apply_default_css=False)
+        gr.HTML(_INTRO.replace("HOW", _WHOLE if space.on_zero_gpu() else _IN_TURNS), apply_default_css=False)
         single = _prompt_view(example)
         with gr.Accordion("A list of prompts", open=False, elem_id="compare-list"):
             several = _list_view()
@@ -100,8 +102,8 @@ def _prompt_view(example: str) -> _PromptView:
         start = gr.Button("Compare", variant="primary", elem_id="compare-start", scale=0, min_width=110)
         cancel = gr.Button("Cancel", elem_id="compare-cancel", scale=0, min_width=90, interactive=False)
     mode = gr.Radio(
-        [("One after the other, then replay", "after"), ("Live, alternating rounds", "live")],
-        value="after",
+        [("In turns, live", "turns"), ("One after the other, then replay", "after")],
+        value="turns",
         label="When each lane runs",
         show_label=False,
         container=False,
@@ -114,8 +116,8 @@ def _prompt_view(example: str) -> _PromptView:
             [("drafts by repetition (n-gram)", "ngram")] + [(TITLES[name], name) for name in PEERS],
             label="More lanes",
             info="N-gram drafts what followed the same words earlier; it needs no drafter. transformers' "
-            "lanes run its own code on the same models, with random draws of its own; nobody else's "
-            "answer goes on meanwhile.",
+            "lanes run its own code on the same models, with random draws of its own. They cannot pause, so "
+            "they answer whole, after the others; nobody else's answer goes on meanwhile.",
             elem_id="compare-lanes",
         )
     return _PromptView(
@@ -197,8 +199,8 @@ def _updates(frame: CompareFrame, *html: str | None) -> list[Any]:
     return [gr.skip() if value is None else value for value in html] + buttons
 
 
-def _lane_choice(lanes: list[str], mode: str = "after") -> LaneChoice:
-    return LaneChoice("ngram" in lanes, tuple(name for name in lanes if name in PEERS), mode == "live")
+def _lane_choice(lanes: list[str], mode: str = "turns") -> LaneChoice:
+    return LaneChoice("ngram" in lanes, tuple(name for name in lanes if name in PEERS), mode == "turns")
 
 
 def _follower(holder: EngineHolder, presets: Presets, parts: int) -> Callable[[str, int], list[Any]]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import specdec_core as sd
 
-from .comparison import Comparison, Divergence, LaneAnswer
+from .alternation import STRETCH_S
+from .comparison import EQUAL, Comparison, LaneAnswer, Outcome
+from .speedup import NARROW
 
 FEW_TOKENS = 32
 """A shorter answer is said to mean little."""
-EQUAL = 0.02
-"""Speedups this close to 1 are called equal."""
+LITTLE = 0.02
+"""A predicted gain below this is called too small to change gamma for."""
 ROUNDING = 1e-3
 """Two scores closer than this may change places in float32."""
 
@@ -24,20 +26,24 @@ _PEER = {
 }
 
 
-def verdict(speedup: float | None) -> str:
+def verdict(speedup: float | None, outcome: Outcome) -> str:
     """Return the headline, such as "1.62× faster" or "0.87×, so slower"."""
     if speedup is None:
         return "Too short to tell"
-    if speedup > 1 + EQUAL:
-        return f"{speedup:.2f}× faster"
-    if speedup < 1 - EQUAL:
-        return f"{speedup:.2f}×, so slower"
-    return f"{speedup:.2f}×, so no faster"
+    return {
+        "faster": f"{speedup:.2f}× faster",
+        "slower": f"{speedup:.2f}×, so slower",
+    }.get(outcome, f"{speedup:.2f}×, no clear difference")
+
+
+def interval(ratio: sd.Ratio | None) -> str:
+    """Return an interval such as "(1.36–1.48)", "" for None."""
+    return f"({ratio.low:.2f}–{ratio.high:.2f})" if ratio else ""
 
 
 def explanation(comparison: Comparison, lane: LaneAnswer) -> str:
     """Return the reasons for a lane's speedup, in one to three sentences."""
-    stats, speedup = lane.stats, comparison.speedup(lane)
+    stats, speedup, outcome = lane.stats, comparison.speedup(lane), comparison.outcome(lane)
     if speedup is None:
         return "The answer ended before there was anything to measure. Ask for something longer."
     if lane.is_peer:
@@ -48,33 +54,25 @@ def explanation(comparison: Comparison, lane: LaneAnswer) -> str:
             "Nothing was drafted" if lane.name == "model" else "No words were repeated, so none was drafted"
         )
         return f"{reason}: each round gave one token, as in plain decoding."
-    pays = "and" if speedup > 1 + EQUAL else "but"
+    pays = "and" if outcome == "faster" else "but"
     sentences = [
         f"{100 * alpha:.0f} % of the tested drafts stood, so a round gave "
         f"{tau:.2f} tokens {pays} took the time of {round_cost:.2f} plain steps"
     ]
-    if speedup < 1 - EQUAL:
-        sentences.append(_slowdown(comparison, lane, tau))
-    sentences.append(_other_gamma(lane, speedup))
+    if outcome == "slower":
+        sentences.append(_slowdown(comparison, lane, tau, round_cost))
+    sentences.append(other_gamma(lane, speedup, outcome))
     if stats.new_tokens < FEW_TOKENS:
         sentences.append(f"With {stats.new_tokens} tokens this says little; a longer answer says more")
     return ". ".join(sentence for sentence in sentences if sentence) + "."
 
 
-def _slowdown(comparison: Comparison, lane: LaneAnswer, tau: float) -> str:
+def _slowdown(comparison: Comparison, lane: LaneAnswer, tau: float, round_cost: float) -> str:
     """The parts of a round's time, in plain steps, and the one term with the largest effect."""
-    baseline, stats = comparison.baseline.stats, lane.stats
-    step_s = comparison.baseline.decoding_s / baseline.rounds
-    baseline_verify, baseline_rest = (
-        baseline.verify_s / baseline.rounds / step_s,
-        baseline.overhead_s / baseline.rounds / step_s,
-    )
-    draft, verify, rest = (
-        seconds / stats.rounds / step_s for seconds in (stats.draft_s, stats.verify_s, stats.overhead_s)
-    )
-    whole = draft + verify + rest
+    _, baseline_verify, baseline_rest = _shares(comparison.baseline.stats)
+    draft, verify, rest = (round_cost * share for share in _shares(lane.stats))
     instead = {
-        "low acceptance: had every draft stood": (lane.mean_gamma + 1) / whole,
+        "low acceptance: had every draft stood": (lane.mean_gamma + 1) / round_cost,
         "drafting: had it cost nothing": tau / (verify + rest),
         "verifying: had it cost no more than a plain step does": tau
         / (draft + min(verify, baseline_verify) + rest),
@@ -88,19 +86,32 @@ def _slowdown(comparison: Comparison, lane: LaneAnswer, tau: float) -> str:
     )
 
 
-def _other_gamma(lane: LaneAnswer, speedup: float) -> str:
-    """The speedup at another gamma: the measured one, moved along the predicted curve."""
+def _shares(stats: sd.Stats) -> tuple[float, float, float]:
+    """Shares of drafting, verifying and the rest in the time of the rounds."""
+    parts = (stats.draft_s, stats.verify_s, stats.overhead_s)
+    draft, verify, rest = (seconds / sum(parts) for seconds in parts)
+    return draft, verify, rest
+
+
+def other_gamma(lane: LaneAnswer, speedup: float, outcome: Outcome) -> str:
+    """Return the best gamma of the predicted curve, with the measured speedup moved along it to there."""
     prediction, used = lane.prediction, lane.settings.gamma
     if prediction is None:
         return ""
-    best = prediction.best
+    best, curve = prediction.best, prediction.by_position
     if best == 0:
+        if outcome == "faster":
+            return "The costs of single steps predict no gain from any gamma, less than was measured"
         return "No draft length is predicted to pay here: plain decoding (gamma 0) is the better choice"
     if used == "auto":
         return f"Drafts were {lane.mean_gamma:.1f} tokens long on average"
-    would = speedup * prediction.by_position[best] / prediction.by_position[used]
-    if best == used or would < 1.02 * speedup:
+    gain = curve[best] / curve[used] - 1
+    if gain == 0:
         return f"No other gamma is predicted to do better than {used}"
+    if gain < LITTLE:
+        percent = "less than 0.1" if gain < 0.001 else f"{100 * gain:.1f}"
+        return f"Gamma {best} is predicted to be {percent} % faster than {used}, too little to matter"
+    would = speedup * (1 + gain)
     if would < 1:
         return f"Gamma {best} would have come closest, at about {would:.2f}×"
     return f"Gamma {best} would have given about {would:.2f}×"
@@ -123,7 +134,7 @@ def sameness(comparison: Comparison, lane: LaneAnswer) -> str:
         return f"Both texts happen to be the same ({count} tokens)."
     if lane.is_peer and not promised:
         return (
-            f"The texts differ from token {divergence.position + 1} on, and may: transformers makes random "
+            f"The texts differ from token {divergence + 1} on, and may: transformers makes random "
             "draws of its own. At temperature 0 they are the same up to rounding."
         )
     if not promised:
@@ -131,19 +142,22 @@ def sameness(comparison: Comparison, lane: LaneAnswer) -> str:
             "The texts differ, and may: with rejection verification both follow the target's probabilities, "
             "each with random draws of its own. Choose coupled to get the same text twice."
         )
+    plain, other = _token(comparison.baseline, divergence), _token(lane, divergence)
     return (
-        f"The texts part at token {divergence.position + 1}: {_both_tokens(divergence)}. "
+        f"The texts part at token {divergence + 1}: plain decoding {plain}, the other {other}. "
         + _margin_words(comparison.margins.get(lane.name))
         + "Up to rounding they should be the same; forwards over one row and over several round differently, "
         "which shows where two tokens are almost equally likely."
     )
 
 
-def _both_tokens(divergence: Divergence) -> str:
-    def words(token: sd.Token | None) -> str:
-        return "had ended" if token is None else f"has “{token.text}”"
-
-    return f"plain decoding {words(divergence.baseline)}, the other {words(divergence.other)}"
+def _token(lane: LaneAnswer, position: int) -> str:
+    emitted = lane.emitted
+    if position >= len(emitted):
+        return "had ended"
+    if position == len(emitted) - 1 and lane.rounds[-1].finish_reason == "eos":
+        return "has the end token"
+    return f"has “{emitted[position].text}”"
 
 
 def _margin_words(margin: float | None) -> str:
@@ -156,20 +170,41 @@ def _margin_words(margin: float | None) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """Return remarks about the figures as a whole, a sentence or two each."""
     sentences = list(comparison.left_out)
-    if comparison.live:
-        sentences.append(
-            "Seen live: each lane's time is that of its own rounds, but the lanes got in each other's way, "
-            "in the processor's caches and its clock. For fair figures compare one after the other."
-        )
+    sentences += _of_intervals(comparison)
     costs = [comparison.round_cost(lane) for lane in comparison.drafting_lanes if lane.stats.tested]
-    if any(cost is not None and cost < 1 - EQUAL for cost in costs):
+    if not comparison.alternated and any(cost is not None and cost < 1 - EQUAL for cost in costs):
         sentences.append(
             "A round seems to have taken less time than a plain step, which it cannot: the machine was "
-            "busier during plain decoding. Compare again when it is quiet."
+            "busier during plain decoding. Compare in turns."
         )
     if comparison.disturbed:
         sentences.append(
-            "Other answers were being made at the same time, so all times are longer than they need to be. "
-            "Compare again when it is quiet."
+            "Other answers were being made at the same time, so all times are longer than they need to be."
+        )
+    return sentences
+
+
+def _of_intervals(comparison: Comparison) -> list[str]:
+    """Remarks about how the lanes took turns, and how certain that makes the speedups."""
+    if not comparison.alternated:
+        return ["Answered one after the other: a load that changed meanwhile changed the speedup."]
+    lanes = [lane for lane in comparison.drafting_lanes if comparison.speedup(lane) is not None]
+    measured = [comparison.interval(lane) for lane in lanes]
+    known = [each for each in measured if each is not None]
+    sentences = []
+    if known:
+        pairs = min(each.pairs for each in known)
+        sentences.append(
+            f"In brackets: the 95 % confidence interval, from {pairs} pairs of stretches of "
+            f"{1000 * STRETCH_S:.0f} ms that the lanes decoded in turn."
+        )
+    if any(each is None or each.half_width > NARROW for each in measured):
+        sentences.append(
+            f"The speedup is less certain than ±{100 * NARROW:.0f} %. A longer answer or a quieter machine "
+            "makes it more certain."
+        )
+    if any(lane.is_peer for lane in comparison.lanes):
+        sentences.append(
+            "transformers' lanes cannot pause, so they answered whole, in turn with whole plain answers."
         )
     return sentences

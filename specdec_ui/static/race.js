@@ -1,4 +1,4 @@
-// Answers side by side, each in a token view: live, or replayed at the pace of the decoding.
+// Answers side by side, each in a token view: live, or replayed at the measured speeds.
 import { counted } from "./counts.js";
 import { followLines } from "./lines.js";
 import { tokenView } from "./tokens.js";
@@ -26,7 +26,8 @@ export default function mount(view) {
   function showUntil(seconds) {
     for (const lane of lanes) {
       const before = lane.next;
-      while (lane.next < lane.lines.length && lane.lines[lane.next].at <= seconds) {
+      const scale = lane.facts ? lane.facts.scale || 1 : 1;
+      while (lane.next < lane.lines.length && scale * lane.lines[lane.next].at <= seconds) {
         lane.onLine(JSON.parse(lane.lines[lane.next].line));
         lane.next += 1;
       }
@@ -46,7 +47,7 @@ export default function mount(view) {
       return;
     }
     lane.clock.textContent = done
-      ? `${tokens} in ${lane.facts.seconds.toFixed(2)} s: ${lane.facts.rate} tokens/s`
+      ? `${tokens} in ${lane.facts.seconds.toFixed(2)} s`
       : `${tokens} after ${Math.min(seconds, lane.facts.seconds).toFixed(2)} s`;
     lane.box.classList.toggle("is-done", done);
   }

@@ -5,13 +5,14 @@ from dataclasses import replace
 import specdec_core as sd
 from specdec_ui.compare import handlers as compare_handlers
 from specdec_ui.compare.comparison import Comparison, Costs, LaneAnswer
-from specdec_ui.compare.run import LaneChoice
+from specdec_ui.compare.lanes import LaneChoice
 from tests.support.replay import STORY, rounds_of
 
 VALUES = tuple(compare_handlers.PANEL.values(compare_handlers.comparable(sd.Settings())))
 """Values of the tab's controls for a preset without settings of its own."""
 NO_EXTRA_LANES = LaneChoice()
-NGRAM = LaneChoice(ngram=True)
+NGRAM = LaneChoice(ngram=True, repeat_s=0.0)
+ONE_BY_ONE = LaneChoice(alternate=False, repeat_s=0.0)
 COUPLED = sd.Settings(verification="coupled", seed=7)
 
 
@@ -26,10 +27,13 @@ def lane(name="model", gamma=4, text=STORY, slower=1.0, verification="coupled", 
     return LaneAnswer(name, settings, rounds, costs)
 
 
-def made_up(slower=1.5, **settings):
-    """A comparison of such a lane with plain decoding."""
+def made_up(slower=1.5, speedup=None, **settings):
+    """A comparison of such a lane with plain decoding, in turns if a `speedup` is given."""
     return Comparison(
-        "Tell me a story.", (lane("plain", gamma=0, **settings), lane(slower=slower, **settings))
+        "Tell me a story.",
+        (lane("plain", gamma=0, **settings), lane(slower=slower, **settings)),
+        speedups={"model": speedup} if speedup else {},
+        alternated=speedup is not None,
     )
 
 

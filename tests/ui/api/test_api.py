@@ -84,7 +84,10 @@ def test_compare_ends_with_both_lanes_and_the_speedup(url):
     plain, drafted = last["result"]["lanes"]
     assert last["state"] == "done"
     assert (plain["name"], drafted["name"], drafted["same_text"]) == ("plain", "model", True)
-    assert drafted["speedup"] > 0
+    assert 0 < drafted["speedup_low"] <= drafted["speedup"] <= drafted["speedup_high"]
+    assert drafted["pairs"] >= 6
+    assert plain["speedup_low"] is plain["pairs"] is None
+    assert last["result"]["alternated"] is True
     assert len(drafted["predicted_speedup_by_gamma"]) == 9
     assert "tested drafts stood" in last["message"]
     assert {step["state"] for step in job.outputs()[:-1]} <= {"measuring"}

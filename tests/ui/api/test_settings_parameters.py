@@ -9,11 +9,12 @@ import specdec_core as sd
 from specdec_ui.api.compare import SETTINGS as COMPARE_SETTINGS, compare_steps
 from specdec_ui.api.endpoints import chat_rounds
 from specdec_ui.api.settings_parameters import with_settings
-from specdec_ui.compare.run import LaneChoice
+from specdec_ui.compare.lanes import LaneChoice
 from specdec_ui.state.visitors import Visitor
 from tests.support.replay import ReplayEngine, loaded_holder, replay_info
 
 GREEDY = {"temperature": 0, "max_new_tokens": 40}
+ONCE = LaneChoice(repeat_s=0.0)
 
 
 OUT_OF_RANGE = [
@@ -91,7 +92,7 @@ def test_chat_ends_at_a_stop_text(holder):
 
 
 def test_compare_ends_both_lanes_at_a_stop_text(holder):
-    *_, whole = compare_steps(Visitor(), holder, "Once upon", GREEDY, LaneChoice())
+    *_, whole = compare_steps(Visitor(), holder, "Once upon", GREEDY, ONCE)
     stop = whole["result"]["lanes"][0]["text"][10:14]
-    *_, done = compare_steps(Visitor(), holder, "Once upon", GREEDY | {"stop": [stop]}, LaneChoice())
+    *_, done = compare_steps(Visitor(), holder, "Once upon", GREEDY | {"stop": [stop]}, ONCE)
     assert [lane["finish_reason"] for lane in done["result"]["lanes"]] == ["stop", "stop"]

@@ -15,8 +15,9 @@ from specdec_ui.compare import (
     words as compare_words,
 )
 from specdec_ui.compare.comparison import Comparison, to_json
+from specdec_ui.compare.lanes import plan
 from specdec_ui.compare.race import race
-from specdec_ui.compare.run import compare, plan
+from specdec_ui.compare.run import compare
 from specdec_ui.parts import charts
 from specdec_ui.state.holder import EngineHolder
 from specdec_ui.state.visitors import Visitor
@@ -24,6 +25,7 @@ from tests.support.comparisons import (
     COUPLED,
     NGRAM,
     NO_EXTRA_LANES,
+    ONE_BY_ONE,
     VALUES,
     lane,
     made_up,
@@ -58,7 +60,7 @@ def test_with_a_real_pair_coupled_lanes_have_the_same_text(engine):
 def test_lanes_take_turns_in_going_first_and_are_shown_in_one_order(engine):
     settings = replace(COUPLED, max_new_tokens=4)
     for turn, first in ((0, "plain"), (1, "model")):
-        steps = list(compare(engine, "Once upon a time", settings, NO_EXTRA_LANES, threading.Event(), turn))
+        steps = list(compare(engine, "Once upon a time", settings, ONE_BY_ONE, threading.Event(), turn))
         assert steps[0].name == first
         assert steps[-1].lanes[0].name == "plain"
 
@@ -80,7 +82,8 @@ def test_a_round_s_tokens_over_its_plain_steps_is_the_speedup():
 def test_the_words_give_the_speedup_the_acceptance_and_a_better_gamma():
     done = made_up(slower=1.2)
     drafted = done.drafting_lanes[0]
-    assert re.fullmatch(r"\d\.\d\d× faster", compare_words.verdict(done.speedup(drafted)))
+    verdict = compare_words.verdict(done.speedup(drafted), done.outcome(drafted))
+    assert re.fullmatch(r"\d\.\d\d× faster", verdict)
     said = compare_words.explanation(done, drafted)
     assert f"{100 * drafted.stats.acceptance_rate:.0f} % of the tested drafts stood" in said
     assert re.search(r"Gamma \d would have given about \d\.\d\d×|No other gamma", said)
@@ -89,7 +92,7 @@ def test_the_words_give_the_speedup_the_acceptance_and_a_better_gamma():
 def test_below_1_the_words_say_slower_and_why():
     done = made_up(slower=6)
     drafted = done.drafting_lanes[0]
-    assert "slower" in compare_words.verdict(done.speedup(drafted))
+    assert "slower" in compare_words.verdict(done.speedup(drafted), done.outcome(drafted))
     assert "but took the time of 6.00 plain steps" in compare_words.explanation(done, drafted)
     assert "verifying" in compare_words.explanation(done, drafted)
     assert 'data-outcome="slower"' in compare_result.headline(done)
@@ -105,7 +108,7 @@ def test_the_first_divergence_is_named():
     done = Comparison("x", (plain, drafted), margins={"model": 3e-5})
     said = compare_words.sameness(done, drafted)
     assert "3.0e-05 apart, as close as rounding" in said
-    assert done.divergence(drafted).position == 8
+    assert done.divergence(drafted) == 8
     assert "part at token 9" in said
     assert "“ cat”" in said
     assert "“ dog”" in said

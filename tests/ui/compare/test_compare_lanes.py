@@ -1,4 +1,4 @@
-"""Compare's live mode, its lanes of transformers' own code, the line before it, and what is said of them."""
+"""Compare's lanes in turns and one by one, those of transformers' own code, and the line before them."""
 
 import itertools
 import json
@@ -13,15 +13,27 @@ from specdec_ui.compare import (
     result as compare_result,
     words as compare_words,
 )
+from specdec_ui.compare.alternation import LiveRound, Sweep
 from specdec_ui.compare.comparison import Comparison, to_json
-from specdec_ui.compare.run import LaneChoice, LiveRound, compare, with_margins
+from specdec_ui.compare.lanes import LaneChoice
+from specdec_ui.compare.progress import progress_text
+from specdec_ui.compare.run import LaneProgress, compare, with_margins
 from specdec_ui.state.queue import TurnQueue
 from specdec_ui.state.visitors import Visitor
-from tests.support.comparisons import COUPLED, VALUES, lane, made_up, run
+from tests.support.comparisons import COUPLED, NGRAM, ONE_BY_ONE, VALUES, lane, made_up, run
 from tests.support.replay import ReplayEngine, loaded_holder
 
-LIVE = LaneChoice(ngram=True, live=True)
-PEERS = LaneChoice(peers=("generate", "assisted"))
+PEERS = LaneChoice(peers=("generate", "assisted"), repeat_s=0.0)
+
+
+class CountingEngine(ReplayEngine):
+    def __init__(self):
+        super().__init__()
+        self.sessions = []
+
+    def session(self):
+        self.sessions.append(super().session())
+        return self.sessions[-1]
 
 
 class WithoutPeers(ReplayEngine):
@@ -29,19 +41,51 @@ class WithoutPeers(ReplayEngine):
         raise sd.SpecDecError("transformers cannot do this: ValueError: not here.")
 
 
-def test_live_lanes_take_turns_and_say_what_they_say_alone(engine):
+def test_lanes_in_turns_say_what_they_say_alone(engine):
     settings = replace(COUPLED, max_new_tokens=24, temperature=1.0)
-    *_, alone = compare(engine, "Once upon a time", settings, LaneChoice(ngram=True), threading.Event())
-    steps = list(compare(engine, "Once upon a time", settings, LIVE, threading.Event()))
-    assert [step.lane for step in steps if isinstance(step, LiveRound)][:6] == [0, 1, 2, 0, 1, 2]
+    one_by_one = replace(NGRAM, alternate=False)
+    *_, alone = compare(engine, "Once upon a time", settings, one_by_one, threading.Event())
+    steps = list(compare(engine, "Once upon a time", settings, NGRAM, threading.Event()))
     done = steps[-1]
-    assert done.live
+    assert (alone.alternated, done.alternated) == (False, True)
     assert [each.text for each in done.lanes] == [each.text for each in alone.lanes]
     assert all(each.decoding_s > 0 for each in done.lanes)
+    for at, each in enumerate(done.lanes):
+        assert [s.round for s in steps if isinstance(s, LiveRound) and s.lane == at] == each.rounds
 
 
-def test_a_live_race_grows_line_by_line_and_ends_with_its_figures():
-    frames = run(Visitor(), loaded_holder(), choice=LIVE)
+@pytest.mark.parametrize("alternate", [True, False])
+def test_answers_are_repeated_for_an_interval(engine, alternate):
+    settings = replace(COUPLED, max_new_tokens=12)
+    choice = LaneChoice(alternate=alternate, repeat_s=1.5)
+    *_, done = compare(engine, "Once upon a time", settings, choice, threading.Event())
+    interval = done.interval(done.lanes[1])
+    assert interval.low <= done.speedup(done.lanes[1]) <= interval.high
+    assert max(len(each.emitted) for each in done.lanes) <= 12
+
+
+def test_no_session_is_left_open():
+    engine = CountingEngine()
+    holder = loaded_holder(engine)
+    run(Visitor(), holder, choice=NGRAM)
+    frames = compare_handlers.run(Visitor(), holder, "Tell me a story.", VALUES, NGRAM, frame_s=0)
+    next(frame for frame in frames if frame.race and frame.race.count("\n") > 4)
+    frames.close()
+    assert len(engine.sessions) > 6
+    assert all(session.closed for session in engine.sessions)
+
+
+def test_on_zero_gpu_every_lane_answers_once_as_a_whole(monkeypatch):
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    engine = ReplayEngine()
+    frames = run(Visitor(), loaded_holder(engine), choice=LaneChoice())
+    assert len(engine.prompts) == 4  # a warm-up and an answer of both
+    assert "one after the other" in next(frame.headline for frame in frames if frame.headline)
+    assert not any('"live"' in frame.race for frame in frames if frame.race)
+
+
+def test_a_race_grows_line_by_line_and_ends_with_its_figures():
+    frames = run(Visitor(), loaded_holder(), choice=NGRAM)
     races = [frame.race for frame in frames if frame.race]
     assert len(races) > 5
     assert all(after.startswith(before) for before, after in itertools.pairwise(races))
@@ -49,15 +93,36 @@ def test_a_live_race_grows_line_by_line_and_ends_with_its_figures():
     assert first["live"] is True
     assert (last["race"], len(last["lanes"])) == (first["race"], 3)
     assert all(facts["seconds"] > 0 for facts in last["lanes"])
-    assert "one after the other" in next(frame.headline for frame in frames if frame.headline)
 
 
-def test_a_live_comparison_is_cancelled_within_a_round():
+def test_progress_says_what_is_decoded_and_what_is_known_so_far():
+    frames = run(Visitor(), loaded_holder(), choice=NGRAM)
+    assert any("In turns: " in (frame.progress or "") for frame in frames if frame.race)
+    known = sd.Ratio(1.42, 1.3, 1.5, 12)
+    words = {
+        "Plain decoding: 1 token so far.": LaneProgress("plain", 0, 2, 1, 50),
+        "Plain decoding: 2 tokens so far.": LaneProgress("plain", 0, 2, 2, 50),
+        "In turns: 3 and 5 tokens so far.": Sweep((3, 5), None, None),
+        "Answering again, for a more certain speedup.": Sweep((30, 30), None, 0.1),
+        "Answering again, for a more certain speedup: 1.42× (1.30–1.50) so far.": Sweep((9, 9), known, 0.5),
+    }
+    assert [progress_text(step) for step in words.values()] == list(words)
+
+
+def test_lanes_of_transformers_join_the_race_at_its_end():
+    frames = run(Visitor(), loaded_holder(), choice=PEERS)
+    *_, text = (frame.race for frame in frames if frame.race)
+    lines = [json.loads(line) for line in text.splitlines()]
+    lanes = [len(line["lanes"]) for line in lines if "lanes" in line]
+    assert lanes == [2, 4]
+    emitted = {line["lane"]: line["emitted"] for line in lines if "lane" in line}
+    assert emitted == dict.fromkeys(range(4), emitted[0])
+
+
+def test_a_comparison_in_turns_is_cancelled_within_a_round():
     visitor, holder = Visitor(), loaded_holder()
-    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, LIVE, frame_s=0)
-    for frame in frames:
-        if frame.race and frame.race.count("\n") > 4:
-            break
+    frames = compare_handlers.run(visitor, holder, "Tell me a story.", VALUES, NGRAM, frame_s=0)
+    next(frame for frame in frames if frame.race and frame.race.count("\n") > 4)
     visitor.stop()
     rest = list(frames)
     assert "Cancelled" in rest[-1].progress
@@ -66,12 +131,12 @@ def test_a_live_comparison_is_cancelled_within_a_round():
     assert holder.current.answers == len(holder.measuring) == 0
 
 
-def test_two_live_comparisons_of_one_engine_end(engine):
+def test_two_comparisons_in_turns_of_one_engine_end(engine):
     settings = replace(COUPLED, max_new_tokens=12)
     texts = []
 
     def watch():
-        *_, done = compare(engine, "Once upon a time", settings, LIVE, threading.Event())
+        *_, done = compare(engine, "Once upon a time", settings, NGRAM, threading.Event())
         texts.append([each.text for each in done.lanes])
 
     threads = [threading.Thread(target=watch, daemon=True) for _ in range(2)]
@@ -101,9 +166,9 @@ def test_the_lanes_of_transformers_are_measured_and_their_drafts_not_invented(en
 
 def test_where_a_lane_parts_that_should_not_the_margin_is_looked_up(engine):
     settings = replace(COUPLED, temperature=0.0, max_new_tokens=12)
-    *_, done = compare(engine, "Once upon a time", settings, LaneChoice(), threading.Event())
+    *_, done = compare(engine, "Once upon a time", settings, ONE_BY_ONE, threading.Event())
     assert done.margins == {}
-    *_, other = compare(engine, "The end", settings, LaneChoice(), threading.Event())
+    *_, other = compare(engine, "The end", settings, ONE_BY_ONE, threading.Event())
     parted = replace(done, lanes=(done.baseline, replace(done.lanes[1], rounds=other.lanes[1].rounds)))
     assert parted.divergence(parted.lanes[1]) is not None
     looked_up = with_margins(engine, parted)
@@ -111,9 +176,9 @@ def test_where_a_lane_parts_that_should_not_the_margin_is_looked_up(engine):
     assert "two best scores there are" in compare_words.sameness(looked_up, looked_up.lanes[1])
 
 
-def test_a_round_quicker_than_a_plain_step_is_said_to_be_impossible():
+def test_one_by_one_a_round_quicker_than_a_plain_step_is_said_to_be_impossible():
     assert any("which it cannot" in note for note in compare_words.notes(made_up(slower=0.5)))
-    assert compare_words.notes(made_up(slower=1.5)) == []
+    assert not any("which it cannot" in note for note in compare_words.notes(made_up(slower=1.5)))
 
 
 def test_a_peer_that_cannot_run_is_left_out_and_the_page_says_why():
@@ -126,7 +191,7 @@ def test_a_peer_that_cannot_run_is_left_out_and_the_page_says_why():
 
 def test_only_our_own_answers_are_kept_as_traces(engine):
     visitor = Visitor()
-    run(visitor, loaded_holder(engine), choice=LaneChoice(peers=("generate",)))
+    run(visitor, loaded_holder(engine), choice=replace(PEERS, peers=("generate",)))
     assert len(visitor.traces) == 2
 
 

@@ -1,4 +1,4 @@
-"""A person at the Compare tab with the embedded pair: live, transformers' lanes, lists from files."""
+"""A person at the Compare tab with the embedded pair: in turns, transformers' lanes, lists from files."""
 
 import re
 
@@ -18,10 +18,9 @@ def choose(page, *labels):
         page.get_by_label(label, exact=False).check()
 
 
-def test_a_live_race_is_seen_as_it_happens_and_can_be_replayed(page):
+def test_lanes_in_turns_are_seen_as_they_decode_and_can_be_replayed(page):
     load(page)
     tab(page, "Compare")
-    page.get_by_label("Live, alternating rounds").check()
     page.evaluate(
         """() => {
             const race = document.querySelector('#compare-race');
@@ -37,18 +36,19 @@ def test_a_live_race_is_seen_as_it_happens_and_can_be_replayed(page):
     page.click("#compare-start")
     finished(page)
     assert page.evaluate("window.grew") > 2
-    assert "Seen live" in page.inner_text("#compare-headline")
+    verdict = page.inner_text("#compare-headline .result-verdict")
+    assert re.match(r"\d\.\d\d×.* \(\d\.\d\d–\d\.\d\d\)", verdict)
+    assert "95 % confidence interval" in page.inner_text("#compare-headline")
     assert lane_text(page, 0) == lane_text(page, 1) != ""
     clocks = page.locator(f"{LANES} .race-clock").all_inner_texts()
-    assert all(re.fullmatch(r"\d+ tokens in [\d.]+ s: [\d.]+ tokens/s", clock) for clock in clocks)
+    assert all(re.fullmatch(r"\d+ tokens in [\d.]+ s", clock) for clock in clocks)
     page.click(".race-again")
     page.wait_for_selector(".race-skip:enabled")
 
 
-def test_a_live_race_can_be_cancelled_and_the_next_one_runs(page):
+def test_a_comparison_in_turns_can_be_cancelled_and_the_next_one_runs(page):
     load(page)
     tab(page, "Compare")
-    page.get_by_label("Live, alternating rounds").check()
     page.click("#compare-start")
     page.wait_for_selector("#compare-cancel:enabled")
     page.locator("#compare-cancel").evaluate("button => button.click()")  # the race may have just ended
@@ -56,6 +56,17 @@ def test_a_live_race_can_be_cancelled_and_the_next_one_runs(page):
     page.wait_for_selector("#compare-start:enabled")
     page.click("#compare-start")
     finished(page)
+
+
+def test_one_after_the_other_both_are_replayed(page):
+    load(page)
+    tab(page, "Compare")
+    page.get_by_label("One after the other, then replay").check()
+    page.click("#compare-start")
+    finished(page)
+    assert "Answered one after the other" in page.inner_text("#compare-headline")
+    page.locator(".race-skip").evaluate("button => button.click()")
+    assert lane_text(page, 0) == lane_text(page, 1) != ""
 
 
 def test_on_a_phone_the_lanes_of_transformers_are_timed_and_say_what_they_cannot(page):

@@ -8,7 +8,7 @@ import pytest
 
 import specdec_core as sd
 from specdec_ui.compare import handlers as compare_handlers
-from specdec_ui.compare.run import LaneChoice
+from specdec_ui.compare.lanes import LaneChoice
 from specdec_ui.parts.trace_files import TraceFileError, file_name, from_json, to_json
 from specdec_ui.state.visitors import KEPT_TRACES, Visitor
 from specdec_ui.traces import tab as traces
