@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 import torch
-from transformers import BitsAndBytesConfig, PreTrainedConfig
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from ..errors import LoadError
 from ..hub.stored_quantization import StoredQuantization, stored_quantization
@@ -44,6 +44,18 @@ def require_loadable(
             "Use quantization none for it, or choose the model that they were quantized from."
         )
     return stored
+
+
+def allow_all_shapes(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from packing four-bit weights for AVX512 that its packing does not take.
+
+    It takes multiples of 32 rows and of whole blocks of columns, and asserts that in the first forward.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and getattr(module, "support_avx512bf16_for_cpu", False):
+            rows, columns = module.out_features, module.in_features
+            block = module.weight.quant_state.blocksize
+            module.support_avx512bf16_for_cpu = rows % 32 == 0 and columns % block == 0
 
 
 def bitsandbytes_config(quantization: Quantization) -> BitsAndBytesConfig | None:

@@ -22,10 +22,11 @@ from ..hub.adapters import Adapter, merge
 from ..hub.errors import first_line, reason
 from ..hub.stored_quantization import StoredQuantization
 from ..out_of_memory import out_of_memory
+from ..runners.serving import attention_for
 from ..runners.skeleton import build_skeleton
 from ..settings import Quantization
 from .completeness import require_complete, require_whole_blocks
-from .quantization import bitsandbytes_config, require_loadable
+from .quantization import allow_all_shapes, bitsandbytes_config, require_loadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def _read(
         trust_remote_code=False,
         use_safetensors=True,
         dtype=dtype_for(device),
-        attn_implementation=_attention_for(config),
+        attn_implementation=attention_for(config),
         device_map=dict(devices) if devices else {"": device},
         offload_folder=offload_folder,
         quantization_config=bitsandbytes_config(source.quantization) if stored is None else None,
@@ -191,16 +192,13 @@ def _read(
         output_loading_info=True,
     )
     require_complete(source.model, info, config, stored)
+    if stored is not None and device.type == "cpu":
+        allow_all_shapes(model)
     return model.eval()
 
 
 def _read_config(source: ModelSource) -> PreTrainedConfig:
     return AutoConfig.from_pretrained(source.base, revision=source.base_revision, trust_remote_code=False)
-
-
-def _attention_for(config) -> str:
-    """Return "sdpa", or "eager" for soft-capped attention logits (Gemma 2), which SDPA cannot compute."""
-    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
 
 
 def _explain(source: ModelSource, device: torch.device, error: Exception) -> str:
