@@ -1,0 +1,199 @@
+"""Memory that runs out in an answer: caches of idle conversations go first, then the answer ends in words."""
+
+import gc
+import re
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import specdec_core as sd
+from specdec_core.cli.chat import chat
+from specdec_core.sampling import DeviceSampling
+from tests.support.failing_memory import ERRORS, FailingEager, FailingStatic, Shortage
+
+HI = [{"role": "user", "content": "Once upon a time"}]
+RULES = {
+    "greedy": {"temperature": 0.0},
+    "rejection": {"temperature": 1.0},
+    "coupled": {"temperature": 1.0, "verification": "coupled"},
+    "n-gram": {"temperature": 0.3, "drafting": "ngram"},
+}
+
+
+def _settings(**changed) -> sd.Settings:
+    return sd.Settings(**{"max_new_tokens": 8, "seed": 1, "gamma": 2, **changed})
+
+
+@pytest.fixture(autouse=True)
+def _quick_collections():
+    """Memory is released with a collection each time, which would look at all objects of all tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def make(engine, pair_folders):
+    """Make an engine whose target and drafter run out of memory by plan, over new models of the pair."""
+
+    def make(kind=FailingEager, target: Shortage | None = None, drafter: Shortage | None = None) -> sd.Engine:
+        runners = [
+            kind(AutoModelForCausalLM.from_pretrained(folder), shortage or Shortage())
+            for folder, shortage in zip(pair_folders, (target, drafter), strict=True)
+        ]
+        pair = replace(engine.pair, target=runners[0], drafter=runners[1])
+        if kind is FailingStatic:
+            # In the place where the pair of a GPU keeps it.
+            pair.__dict__["sampling"] = DeviceSampling(torch.device("cpu"), engine.pair.target.vocab_size)
+        return sd.Engine(pair, engine.info)
+
+    return make
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", [FailingEager, FailingStatic])
+@pytest.mark.parametrize("model", ["target", "drafter"])
+def test_after_one_shortage_anywhere_the_answer_goes_on_unchanged(make, kind, rule, model):
+    settings, whole = _settings(**RULES[rule]), Shortage()
+    wanted = make(kind, **{model: whole}).generate(HI, settings)
+    shortage = Shortage()
+    engine = make(kind, **{model: shortage})
+    for at in range(1, whole.calls + 1):
+        shortage.calls, shortage.at = 0, {at}
+        got = engine.generate(HI, settings)
+        assert shortage.calls > at or at == whole.calls
+        assert (got.token_ids, got.text) == (wanted.token_ids, wanted.text)
+        assert [len(rnd.tokens) for rnd in got.rounds] == [len(rnd.tokens) for rnd in wanted.rounds]
+    assert (whole.calls > 0) == (model == "target" or rule != "n-gram")
+
+
+@pytest.mark.parametrize("kind", [FailingEager, FailingStatic])
+@pytest.mark.parametrize("model", ["target", "drafter"])
+def test_after_a_second_one_the_answer_ends_with_words_and_the_conversation_goes_on(make, kind, model):
+    settings, whole = _settings(temperature=0), Shortage()
+    wanted = make(kind, **{model: whole}).generate(HI, settings)
+    shortage = Shortage()
+    engine = make(kind, **{model: shortage})
+    for at in range(1, whole.calls + 1, 3):
+        shortage.calls, shortage.at = 0, range(at, 10**6)
+        session, text, ids = engine.session(), "", []
+        with pytest.raises(sd.AnswerError) as ended:  # noqa: PT012 # the rounds before it are looked at
+            for rnd in engine.stream(HI, settings, session):
+                text += rnd.text
+                ids += [token.id for token in rnd.emitted]
+        assert f"Memory ran out on cpu after {len(ids)} tokens" in str(ended.value)
+        assert ids == wanted.token_ids[: len(ids)]
+        assert session.size_bytes == 0
+        assert session.sampled.get(text, []) == ids
+        shortage.at = ()
+        messages = [*HI, {"role": "assistant", "content": text}, {"role": "user", "content": "more"}]
+        follow_up = engine.generate(messages, settings, session).token_ids
+        assert follow_up == engine.generate(messages, settings, engine.session({text: ids})).token_ids
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_every_kind_of_the_error_is_recognized(make, error):
+    with pytest.raises(sd.AnswerError, match="Memory ran out"):
+        make(target=Shortage({3, 4}, error)).generate(HI, _settings())
+
+
+def test_another_error_stays_what_it_is(make):
+    engine = make()
+    engine.pair.target.model.model.layers[-1].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.generate(HI, _settings())
+
+
+def test_idle_conversations_give_their_caches_up_and_busy_ones_keep_theirs(make):
+    shortage = Shortage()
+    engine = make(target=shortage)
+    wanted = engine.generate(HI, _settings(temperature=0)).token_ids
+    idle, busy, short = (engine.session() for _ in range(3))
+    engine.generate(HI, _settings(), idle)
+    other = engine.stream(HI, _settings(temperature=0), busy)
+    ids = [token.id for rnd in (next(other), next(other)) for token in rnd.emitted]
+    held = busy.size_bytes
+    shortage.at = {shortage.calls + 5}
+    assert engine.generate(HI, _settings(temperature=0), short).token_ids == wanted
+    assert (idle.size_bytes, busy.size_bytes) == (0, held)
+    assert ids + [token.id for rnd in other for token in rnd.emitted] == wanted
+    assert engine.generate(HI, _settings(temperature=0), idle).token_ids == wanted
+
+
+def test_no_conversation_gives_anything_up_while_there_is_memory(make):
+    engine = make()
+    idle = engine.session()
+    engine.generate(HI, _settings(), idle)
+    engine.generate(HI, _settings(), engine.session())
+    assert idle.size_bytes > 0
+
+
+def test_the_error_keeps_no_memory(make):
+    shortage = Shortage()
+    engine = make(target=shortage)
+    session = engine.session()
+    engine.generate(HI, _settings(), session)
+    (keys,) = {weakref.ref(layer.keys) for layer in session._caches.target.layers[:1]}
+    shortage.at = range(shortage.calls + 4, 10**6)
+    with pytest.raises(sd.AnswerError) as ended:
+        engine.generate(HI, _settings(), session)
+    assert ended.value.__traceback__ is not None
+    assert keys() is None
+
+
+def test_a_shortage_in_a_margin_is_an_answer_error(make):
+    shortage = Shortage({1})
+    engine = make(target=shortage)
+    assert engine.margin(HI, [], _settings(temperature=0)) > 0
+    shortage.at = range(10**6)
+    with pytest.raises(sd.AnswerError, match="Memory ran out"):
+        engine.margin(HI, [], _settings(temperature=0))
+
+
+def test_transformers_own_generate_gets_a_second_try_before_its_first_step_only(make):
+    shortage = Shortage()
+    engine = make(target=shortage)
+    settings = _settings(temperature=0)
+
+    def answer() -> list[int]:
+        rounds = engine.peer_stream(HI, settings, assisted=False)
+        return [token.id for rnd in rounds for token in rnd.emitted]
+
+    wanted, calls = answer(), shortage.calls
+    shortage.at = {calls + 1}
+    assert answer() == wanted
+    shortage.at = {shortage.calls + 4}
+    with pytest.raises(sd.AnswerError, match="Memory ran out"):
+        answer()
+    shortage.at = ()
+    assert answer() == wanted
+
+
+def test_in_the_terminal_the_conversation_goes_on_with_what_came(make, monkeypatch, capsys):
+    shortage = Shortage()
+    engine = make(target=shortage)
+    settings = _settings(temperature=0.9, seed=4, gamma=0, max_new_tokens=30)
+    whole = engine.generate(HI, settings).rounds
+    typed = iter(["Once upon a time", "more"])
+
+    def type_line(shown: str) -> str:
+        line = next(typed, "/quit")
+        if line != "more":
+            shortage.at = {shortage.calls + len(whole) - 1, shortage.calls + len(whole)}
+        return line
+
+    monkeypatch.setattr("builtins.input", type_line)
+    assert chat(engine, settings) == 0
+    printed = capsys.readouterr()
+    (emitted,) = re.findall(r"error: Memory ran out on cpu after (\d+) tokens", printed.err)
+    partial = "".join(rnd.text for rnd in whole[: int(emitted)])
+    ids = [rnd.tokens[0].id for rnd in whole[: int(emitted)]]
+    messages = [*HI, {"role": "assistant", "content": partial}, {"role": "user", "content": "more"}]
+    shortage.at = ()
+    follow_up = engine.generate(messages, settings, engine.session({partial: ids})).text
+    assert partial
+    assert printed.out == f"{partial}\n{follow_up}\n"
