@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 
 from ..errors import LoadError
 from ..units import gigabytes
-from .errors import cut_off, explain_hub_error, first_line
+from .errors import cut_off, explain_hub_error, first_line, unreachable
 from .file_names import CONFIG, GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX
+from .reach import hub_is_reachable
 from .resumable import (
     RemoteFile,
     ResumableFile,
@@ -67,6 +68,8 @@ def plan_download(model: str, revision: str | None = None) -> Download | None:
     if Path(model).is_dir():
         return None
     try:
+        if not hub_is_reachable():
+            raise ConnectionError(unreachable())
         info = HfApi(endpoint=constants.ENDPOINT).model_info(
             model, revision=revision, files_metadata=True, timeout=constants.DEFAULT_REQUEST_TIMEOUT
         )

@@ -25,6 +25,7 @@ from ..errors import PairUncheckableError
 from .adapters import read_adapter
 from .errors import explain_hub_error, first_cause, first_line, reason, unreachable
 from .file_names import CONFIG, MODELOPT_CONFIG, TOKENIZER
+from .reach import hub_is_reachable
 from .stored_quantization import MODELOPT, StoredQuantization, stored_quantization
 from .tokenizer_file import name_ends, replaced_rules
 
@@ -54,10 +55,14 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """A Hub token and the cache folder for its downloads; None stands for the machine's own."""
+    """A Hub token and the cache folder for its downloads; None stands for the machine's own.
+
+    `offline` is True where only the cache can be read.
+    """
 
     token: str | None = None
     cache: str | None = None
+    offline: bool = False
 
 
 def read_model_files(
@@ -87,9 +92,16 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
             base, name=name, tokenizer=tokenizer, vocabulary=tokenizer.get_vocab(), replaced=replaced
         )
     _require_source(name)
+    if not os.path.isdir(name):
+        access = replace(access, offline=not hub_is_reachable())
     try:
         config = AutoConfig.from_pretrained(
-            name, revision=revision, trust_remote_code=False, token=access.token, cache_dir=access.cache
+            name,
+            revision=revision,
+            trust_remote_code=False,
+            token=access.token,
+            cache_dir=access.cache,
+            local_files_only=access.offline,
         )
     except Exception as error:
         raise PairUncheckableError(_explain(name, revision, CONFIG, error)) from error
@@ -112,6 +124,7 @@ def _read_tokenizer(
             trust_remote_code=False,
             token=access.token,
             cache_dir=access.cache,
+            local_files_only=access.offline,
         )
     except Exception as error:
         message = _explain(name, revision, "the tokenizer's files", error)
@@ -143,6 +156,7 @@ def _read_tokenizer_file(
             trust_remote_code=False,
             token=access.token,
             cache_dir=access.cache,
+            local_files_only=access.offline,
         )
     except Exception as error:
         raise PairUncheckableError(_explain(name, revision, TOKENIZER, error)) from error
@@ -176,6 +190,7 @@ def _has_file(name: str, file: str, revision: str | None, access: _Access) -> bo
         revision=revision,
         token=access.token,
         cache_dir=access.cache,
+        local_files_only=access.offline,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )

@@ -29,6 +29,8 @@ def load(
     visitor: Visitor, holder: EngineHolder, presets: Presets, name: str, locked: bool = False
 ) -> Iterator[LoadFrame]:
     """Load a preset and yield its progress; a refusal leaves the current pair loaded."""
+    if not locked and name in presets.usable:
+        yield LoadFrame(status=status.loading(name, "Getting ready.", None), loading=True, own=True)
     try:
         for step in load_steps(visitor, holder, presets, name, locked):
             if isinstance(step, Loaded):

@@ -85,6 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, with_body: bool) -> None:
         path = self.path.partition("?")[0].removeprefix("/api/models").strip("/")
+        if not path:  # the home page
+            self._send(200, b"", {}, with_body)
+            return
         owner, name, *rest = path.split("/")
         repository = f"{owner}/{name}"
         if repository in self.server.refusals:

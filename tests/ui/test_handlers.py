@@ -138,8 +138,9 @@ def test_progress_is_shown_while_a_pair_loads():
         return ReplayEngine()
 
     frames = list(load_handlers.load(Visitor(), EngineHolder(load), replay_presets("a"), "a"))
-    assert "Loading the target" in frames[0].status
-    assert 'value="0.500"' in frames[0].status
+    assert frames[0].loading
+    assert "Loading the target" in frames[1].status
+    assert 'value="0.500"' in frames[1].status
 
 
 def test_a_panic_of_a_library_while_loading_gives_the_load_button_back():
