@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from huggingface_hub import constants
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import IncompatiblePairError, LoadError
@@ -26,8 +27,9 @@ from ..pair import LoadedPair
 from ..progress import Watch
 from ..runners import Runner, runner_for
 from ..runners.short_head import frequent_ids, shorten_head
-from ..text.chat_template import answer_ends, takes_system_message
+from ..text.template_probe import probe_template
 from ..units import gigabytes
+from .answer_ends import answer_ends
 from .placement import Placement, plan_placement
 from .plan import PairPlan
 from .weights import ModelSource, dtype_for, load_model, with_stored_quantization
@@ -41,7 +43,10 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """Description of a loaded pair for people. `runner_reason` is why no faster runner took the target."""
+    """Description of a loaded pair for people. `runner_reason` is why no faster runner took the target;
+    `drafter_context_length` is None unless it is shorter than the target's, the `context_length`;
+    `template_notes` are sentences on what the chat template leaves out or refuses.
+    """
 
     preset: str | None
     title: str
@@ -58,6 +63,8 @@ class EngineInfo:
     drafter_parameters: int | None
     memory_bytes: int
     takes_system_message: bool
+    drafter_context_length: int | None = None
+    template_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,27 +138,41 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
     files = _download(plan.sources, watch)
     models = _load_models(plan, placement, files, watch)
     vocab_size = _checked_vocab_size(plan, gate, models)
-    eos_ids = answer_ends(models.target, gate.tokenizer)
+    folder = files.folders[plan.target] or plan.target.base
+    eos_ids = answer_ends(folder, gate.tokenizer, probe_template(gate.tokenizer))
     _shorten_drafter_head(plan, gate, models, vocab_size, eos_ids)
     target, drafter = _runners(models, placement, vocab_size, eager)
-    pair = LoadedPair(target=target, drafter=drafter, tokenizer=gate.tokenizer, eos_ids=eos_ids)
+    pair = LoadedPair(
+        target=target,
+        drafter=drafter,
+        tokenizer=gate.tokenizer,
+        eos_ids=eos_ids,
+        target_name=plan.target.model,
+        drafter_name=plan.drafter.model if plan.drafter else "",
+    )
     return pair, _describe(plan, pair, models, placement), gate.report
 
 
 def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:
     """Check the pair by configurations and tokenizers. Raises IncompatiblePairError, PairUncheckableError."""
-    watch.say("Checking configurations and tokenizers", 0.0)
-    drafter = plan.drafter or plan.target
+    watch.say(_gate_step(plan.sources), 0.0)
     report = check_pair(
         plan.target.model,
-        drafter.model,
+        plan.drafter.model if plan.drafter else None,
         target_revision=plan.target.revision,
-        drafter_revision=drafter.revision,
+        drafter_revision=plan.drafter.revision if plan.drafter else None,
         vocab_padding=plan.vocab_padding,
     )
     if not report.ok or report.tokenizer is None or report.tokenizer_width is None:
         raise IncompatiblePairError(report)
     return _GatePass(report, report.tokenizer, report.tokenizer_width)
+
+
+def _gate_step(sources: list[ModelSource]) -> str:
+    """The step in words, with what it may wait for."""
+    step = "Checking configurations and tokenizers"
+    remote = [source.base for source in sources if not Path(source.base).is_dir()]
+    return f"{step} of {' and '.join(remote)} on {constants.ENDPOINT}" if remote else step
 
 
 def _with_stored_quantizations(plan: PairPlan) -> PairPlan:
@@ -268,9 +289,10 @@ def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Plac
     device = torch.cuda.get_device_name(pair.target.device) if on_cuda else "CPU"
     if placement.split is not None:
         device = f"{device} (target on {placement.split.device_names})"
+    template = pair.prompter.template
     system_message = plan.takes_system_message
     if system_message is None:
-        system_message = takes_system_message(pair.tokenizer)
+        system_message = template.takes_system_message
     return EngineInfo(
         preset=plan.preset,
         title=plan.title,
@@ -287,4 +309,6 @@ def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Plac
         drafter_parameters=models.drafter.num_parameters() if models.drafter is not None else None,
         memory_bytes=sum(model.get_memory_footprint() for model in models.present),
         takes_system_message=system_message,
+        drafter_context_length=pair.drafter_context_length,
+        template_notes=template.notes,
     )

@@ -1,59 +1,64 @@
-"""Properties of a model's chat template: the ids that end an answer, support for system messages.
-
-Some chat models (Gemma as first published) name only <eos> as the end, though their template closes an answer
-with another token. That token ends an answer too.
-"""
+"""Rendering of messages by a model's chat template. Whatever it raises is a PromptError with its words."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
 
-_MARK = "a sentence to be found again"
+from ..errors import PromptError
 
-
-def answer_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return every id that ends an answer: those of the configuration, and the template's end of turn."""
-    return _configured(model) | _turn_end(tokenizer)
-
-
-def takes_system_message(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return True if the template includes a system message, rather than refuse it or leave it out."""
-    messages = [{"role": "system", "content": _MARK}, {"role": "user", "content": "a question"}]
-    try:
-        return _MARK in render(tokenizer, messages)
-    except Exception:  # no template, or one that refuses
-        return False
+_LONGEST_WORDS = 300
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, add_generation_prompt: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    roles_in_parts: Collection[str] = (),
+    add_generation_prompt: bool = False,
 ) -> str:
-    """Return the messages as the tokenizer's chat template writes them. Raises the template's own errors."""
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=add_generation_prompt
-    )
+    """Return the messages as the tokenizer's chat template writes them.
+
+    Contents of the `roles_in_parts` are given as a list of one part, `{"type": "text", "text": ...}`. Raises
+    PromptError if there is no template, or if it raises anything.
+    """
+    _require_template(tokenizer.chat_template)
+    given = [
+        _in_parts(message) if message["role"] in roles_in_parts else dict(message) for message in messages
+    ]
+    try:
+        text = tokenizer.apply_chat_template(
+            cast("list[dict[str, str]]", given), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except Exception as error:  # a template may fail in any way
+        raise PromptError(_explain(error)) from error
     return cast(str, text)  # its annotation does not depend on `tokenize`
 
 
-def _configured(model: PreTrainedModel) -> frozenset[int]:
-    """EOS ids of the generation config, or of the model's config where that has none."""
-    for config in (model.generation_config, model.config.get_text_config()):
-        ids = getattr(config, "eos_token_id", None)
-        if ids is not None:
-            return frozenset([ids] if isinstance(ids, int) else ids)
-    return frozenset()
+def _in_parts(message: Mapping[str, str]) -> dict[str, Any]:
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
-def _turn_end(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The special token, if any, that the chat template puts right after an assistant's message."""
-    messages = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": _MARK}]
-    try:
-        text = render(tokenizer, messages)
-    except Exception:  # no template, or one that wants other messages: an answer ends as configured
-        return frozenset()
-    after = text.rpartition(_MARK)[2].lstrip()
-    specials = {token.content: at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
-    closing = [token for token in specials if after.startswith(token)]
-    return frozenset([specials[max(closing, key=len)]] if closing else [])
+def _require_template(template: str | dict[str, str] | None) -> None:
+    """Raise PromptError unless there is one template, or one that is named default."""
+    if template is None:
+        raise PromptError("This model has no chat template. Give it a raw prompt (--prompt) instead.")
+    if isinstance(template, dict) and "default" not in template:
+        raise PromptError(
+            f"This model has several chat templates ({', '.join(sorted(template))}), none named default. "
+            "Rename the one for chats in the tokenizer's files, or give a raw prompt (--prompt) instead."
+        )
+
+
+def _explain(error: Exception) -> str:
+    words = " ".join(str(error).split())[:_LONGEST_WORDS]
+    if type(error) is TemplateError:  # raised by the template itself, with raise_exception
+        return f"The model's chat template refuses these messages: {words or 'it does not say why'}"
+    kind = type(error).__name__
+    return (
+        f"The model's chat template fails on these messages: {f'{kind}: {words}' if words else kind}. Give a "
+        "raw prompt (--prompt) instead, or repair the template."
+    )

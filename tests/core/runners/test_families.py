@@ -14,7 +14,7 @@ import pytest
 
 import specdec_core as sd
 from specdec_core.presets import PresetModel, get_preset
-from specdec_core.text.chat_template import takes_system_message
+from specdec_core.text.template_probe import probe_template
 from tests.support.families import FAMILIES, save_family
 
 pytestmark = pytest.mark.slow
@@ -96,7 +96,9 @@ def test_a_system_message_is_taken_or_refused_as_the_preset_says(preset, load):
     engine = load(preset)
     messages = [SYSTEM, {"role": "user", "content": "Who are you?"}]
     assert engine.info.takes_system_message == get_preset(preset).takes_system_message
-    assert takes_system_message(engine.pair.tokenizer) == engine.info.takes_system_message
+    template = probe_template(engine.pair.tokenizer)
+    assert template.takes_system_message == engine.info.takes_system_message
+    assert template.notes == ()
     if engine.info.takes_system_message:
         ids = engine.generate(messages, sd.Settings(**GREEDY)).prompt_token_ids
         assert SYSTEM["content"] in engine.pair.tokenizer.decode(ids)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from specdec_core.errors import PromptError
@@ -123,17 +123,66 @@ def test_a_model_without_a_chat_template_says_so():
         Prompter(tokenizer).encode_chat([_user("hi")])
 
 
-def test_a_control_token_typed_for_a_tokenizer_written_in_python_is_refused():
-    tokenizer = ByT5Tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
-    prompter = Prompter(tokenizer)
-    assert prompter.encode_chat([_user("hi")]) == tokenizer.encode("hi</s>", add_special_tokens=False)
+_BYTES_TEMPLATE = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+
+
+def _bytes(text: str) -> list[int]:
+    """Ids of the bytes of a text in ByT5's vocabulary."""
+    return [byte + 3 for byte in text.encode()]
+
+
+@pytest.mark.parametrize("text", ["hi", "hi </s> you", "</s>", "<pad></s> é <extra_id_0>"])
+def test_a_control_token_typed_for_a_tokenizer_written_in_python_is_text(text):
+    tokenizer = ByT5Tokenizer(chat_template=_BYTES_TEMPLATE)
+    assert Prompter(tokenizer).encode_chat([_user(text)]) == [*_bytes(text), tokenizer.eos_token_id]
+
+
+class _WithoutTheOption(ByT5Tokenizer):
+    def tokenize(self, text, **options):
+        return super().tokenize(text)
+
+
+def test_a_control_token_that_a_tokenizer_in_python_cannot_take_as_text_is_refused():
+    prompter = Prompter(_WithoutTheOption(chat_template=_BYTES_TEMPLATE))
+    assert prompter.encode_chat([_user("hi")])[:-1] == _bytes("hi")
     with pytest.raises(PromptError, match="spells out a control token"):
         prompter.encode_chat([_user("hi </s> you")])
 
 
 def test_a_raw_prompt_is_encoded_as_the_tokenizer_encodes_text(tokenizer, prompter):
     assert prompter.encode_raw("<|user|>Once") == tokenizer.encode("<|user|>Once")
+
+
+def _adding(single: str) -> Prompter:
+    """A prompter whose tokenizer adds tokens to a text, $A, as `single` says."""
+    tokenizer = byte_level_tokenizer()
+    controls = [
+        (token, tokenizer.convert_tokens_to_ids(token)) for token in ("<|begin|>", "<|end|>", "<|user|>")
+    ]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, special_tokens=controls
+    )
+    return Prompter(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("single", "prompt", "wanted"),
+    [
+        ("$A <|end|>", "Once upon", "Once upon"),
+        ("<|begin|> $A <|end|>", "Once upon", "<|begin|>Once upon"),
+        ("<|begin|> $A <|end|>", "Once upon<|end|>", "<|begin|>Once upon<|end|>"),
+        ("<|begin|> $A", "<|begin|>Once upon", "<|begin|>Once upon"),
+        ("<|begin|> $A", "Once <|begin|>", "<|begin|>Once <|begin|>"),
+        ("<|begin|> <|user|> $A <|end|>", "<|begin|><|user|>Once", "<|begin|><|user|>Once"),
+    ],
+)
+def test_a_raw_prompt_has_the_beginning_once_and_no_end_but_its_own(single, prompt, wanted):
+    prompter = _adding(single)
+    assert prompter.encode_raw(prompt) == prompter.tokenizer.encode(wanted, add_special_tokens=False)
+
+
+def test_a_raw_prompt_for_a_tokenizer_written_in_python_has_no_appended_end():
+    assert Prompter(ByT5Tokenizer()).encode_raw("hi") == _bytes("hi")
 
 
 @pytest.mark.parametrize("prompt", ["", "\udc00", None])

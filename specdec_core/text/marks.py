@@ -1,0 +1,34 @@
+"""Placeholders in messages: for answers that keep their ids, and for control tokens that a person spells."""
+
+from __future__ import annotations
+
+import secrets
+from itertools import count
+
+
+class Marks:
+    """Placeholders that occur in no message: a random number between private-use characters."""
+
+    def __init__(self) -> None:
+        nonce = secrets.randbelow(
+            10**18
+        )  # digits stay the same in a template that changes upper and lower case
+        self._names = (f"\ue000{nonce}.{n}\ue001" for n in count())
+        self.literals: dict[str, str] = {}
+
+    def __next__(self) -> str:
+        return next(self._names)
+
+    def standing_for(self, literal: str) -> str:
+        """Return the mark of a literal, the same one each time."""
+        known = next((mark for mark, text in self.literals.items() if text == literal), None)
+        if known is None:
+            known = next(self)
+            self.literals[known] = literal
+        return known
+
+    def restore(self, text: str) -> str:
+        """Replace the marks in a text by their literals."""
+        for mark, literal in self.literals.items():
+            text = text.replace(mark, literal)
+        return text
