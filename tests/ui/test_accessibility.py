@@ -56,6 +56,41 @@ def full_page(page, tmp_path):
     return page
 
 
+UNMARKED = """() => {
+    const look = (element) => {
+        const style = getComputedStyle(element);
+        return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1 ? 1 : style.boxShadow;
+    };
+    const mark = (element) => look(element.matches("[role=combobox]") ? element.closest(".wrap") : element);
+    const unmarked = [];
+    const focusable = "a, button, input, select, summary, textarea, [tabindex='0']";
+    for (const each of document.querySelectorAll(focusable)) {
+        if (!each.checkVisibility() || each.disabled) continue;
+        document.activeElement.blur();
+        const before = mark(each);
+        each.focus({ focusVisible: true });
+        const after = mark(each);
+        if (document.activeElement === each && after === before) unmarked.push(each.outerHTML.slice(0, 200));
+    }
+    return unmarked;
+}"""
+
+
+def test_every_control_shows_that_it_has_the_focus_light_and_dark(full_page):
+    found = {}
+    full_page.add_style_tag(content="* { transition: none !important; }")
+    for scheme in ("light", "dark"):
+        full_page.emulate_media(color_scheme=scheme)
+        full_page.wait_for_function(
+            "dark => document.body.classList.contains('dark') === dark", arg=scheme == "dark"
+        )
+        for name in TABS:
+            tab(full_page, name)
+            settle(full_page)
+            found[f"{name}, {scheme}"] = full_page.evaluate(UNMARKED)
+    assert not {place: unmarked for place, unmarked in found.items() if unmarked}
+
+
 def test_no_violation_on_any_tab_light_or_dark_wide_or_narrow(full_page):
     from axe_playwright_python.base import AXE_SCRIPT
 

@@ -74,6 +74,16 @@ def test_a_fault_in_the_engine_does_not_lock_the_conversation():
     assert send(visitor, loaded_holder(), "Hello")[-1].notice == ""
 
 
+def test_counts_of_one_are_singular():
+    engine = ReplayEngine(text="Yes sir", default_settings=sd.Settings(max_new_tokens=3))
+    visitor = Visitor()
+    send(visitor, loaded_holder(engine), "Hi")
+    assert visitor.traces[1].label.endswith("2 tokens")
+    engine.text = "Yes"
+    send(visitor, loaded_holder(engine), "Hi")
+    assert visitor.traces[2].label.endswith("1 token")
+
+
 def test_a_second_question_while_one_is_answered_is_refused_and_changes_nothing():
     visitor, holder = Visitor(), loaded_holder()
     first = chat_handlers.ask(visitor, holder, Question("One", VALUES), frame_s=0)

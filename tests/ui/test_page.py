@@ -15,13 +15,33 @@ HOSTILE = (
 )
 
 
-def test_it_opens_with_stories_chosen_and_nothing_loaded(page):
+def test_a_suggestion_clicked_before_anything_is_loaded_loads_stories_and_is_answered(page):
     assert page.input_value("#preset input").startswith("stories")
-    page.fill("#message textarea", REQUEST)
-    page.click("#send")
-    page.wait_for_selector("#notice:has-text('Press Load')")
     assert page.locator("#status [data-state=empty]").count() == 1
-    assert page.input_value("#message textarea") == REQUEST
+    page.locator("#examples button").first.click()
+    page.wait_for_selector("#notice:has-text('as soon as stories is loaded')")
+    assert page.is_disabled("#send")
+    page.wait_for_selector("#status [data-state=ready]:has-text('stories')", timeout=120_000)
+    page.wait_for_selector("#conversation .turn-answer .turn-text:not(:empty)")
+    finish(page)
+    assert page.input_value("#message textarea") == ""
+    assert page.locator("#notice p").count() == 0
+
+
+def test_settings_out_of_range_are_refused_with_the_fields_name_and_keep_the_message(page):
+    load(page)
+    for label, value, valid in (("Longest answer", 0, 20), ("Longest answer", 2049, 20), ("Top-k", -1, 0)):
+        set_number(page, label, value)
+        page.fill("#message textarea", REQUEST)
+        page.click("#send")
+        page.wait_for_selector(f"#notice .notice:has-text('not {value}.')")
+        assert page.inner_text("#notice").strip().startswith(f"{label} must be a whole number from")
+        assert page.input_value("#message textarea") == REQUEST
+        set_number(page, label, valid)
+    assert page.locator(".toast-body").count() == 0
+    send(page, REQUEST)
+    finish(page)
+    assert page.locator("#notice p").count() == 0
 
 
 def test_load_ask_and_see_every_kind_of_token(page):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -100,6 +101,39 @@ def test_a_pair_that_passed_is_loaded_and_answers(page):
     page.click("#send")
     page.wait_for_selector("#token-view .token[data-kind=accepted]")
     page.wait_for_selector("#send:enabled")
+
+
+def fill_pair(page, folder):
+    for role in ("target", "drafter"):
+        page.fill(f"#pair-{role} :is(input, textarea)", str(folder / role))
+
+
+def test_a_result_goes_with_its_fields_and_a_refused_load_is_said_in_sight(page, tmp_path):
+    page.set_viewport_size({"width": 1280, "height": 800})
+    shutil.copytree(ROOT / "presets" / "stories", tmp_path, dirs_exist_ok=True)
+    for weights in tmp_path.rglob("*.safetensors"):
+        weights.unlink()
+    tab(page, "Pair check")
+    for change in (
+        lambda: page.fill("#pair-drafter :is(input, textarea)", "another/drafter"),
+        lambda: page.fill("#pair-target-revision :is(input, textarea)", "v2"),
+        lambda: page.get_by_label("Cut padding off the vocabulary").check(),
+    ):
+        fill_pair(page, tmp_path)
+        page.click("#pair-start")
+        page.wait_for_selector("#pair-load:visible")
+        change()
+        page.wait_for_selector("#pair-load", state="hidden")
+        assert page.locator("#pair-report p, #pair-toml").count() == 0
+        page.fill("#pair-target-revision :is(input, textarea)", "")
+    page.click("#pair-start")
+    page.click("#pair-load")
+    refusal = page.locator("#pair-progress [role=alert]")
+    refusal.wait_for()
+    assert "no *.safetensors file" in refusal.inner_text()
+    box = refusal.bounding_box()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= 800
 
 
 def test_an_answer_goes_on_while_another_tab_is_looked_at(page):

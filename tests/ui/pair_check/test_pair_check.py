@@ -30,6 +30,15 @@ def test_a_pair_that_fits_may_be_loaded_and_kept(pair_folders):
     assert "[target]" in last.toml
 
 
+def test_a_model_with_itself_works_but_is_said_to_be_no_faster(pair_folders):
+    target, _ = pair_folders
+    *_, last = check(target, target)
+    assert 'data-verdict="warning"' in last.report
+    assert "can work together, but it will not be faster." in last.report
+    assert "as large as the target" in last.report.partition("<table")[0]
+    assert last.passed is not None
+
+
 def test_a_pair_that_does_not_fit_is_refused_with_the_report(tmp_path):
     write_mismatched_preset(tmp_path)
     *_, last = check(str(tmp_path / "mismatched/target"), str(tmp_path / "mismatched/drafter"))
