@@ -71,6 +71,7 @@ def peer_ids(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=settings.max_new_tokens,
+            eos_token_id=sorted(pair.eos_ids) or [-1],  # else a default of the model's class
             pad_token_id=min(pair.eos_ids, default=0),
             repetition_penalty=1.0,
             streamer=streamer,

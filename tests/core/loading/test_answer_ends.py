@@ -56,9 +56,14 @@ def test_the_default_eos_of_an_architecture_ends_nothing_when_no_file_names_it(t
     """LlamaConfig's is 2."""
     tokenizer.eos_token = None
     second = tokenizer.convert_ids_to_tokens(2)
-    result = _generate(_chain(tmp_path, tokenizer, ["a", second]), "Once")
+    folder = _chain(tmp_path, tokenizer, ["a", second])
+    engine = sd.Engine.load(target=folder, drafter=folder, device="cpu")
+    settings = sd.Settings(**GREEDY)
+    result = engine.generate("Once", settings)
     assert (len(result.token_ids), result.finish_reason) == (12, "length")
     assert 2 in result.token_ids
+    for assisted in (False, True):
+        assert sd.emitted_ids(engine.peer_stream("Once", settings, assisted=assisted)) == result.token_ids
 
 
 def test_the_text_part_of_a_multimodal_configuration_names_the_eos(tmp_path, tokenizer):
