@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -178,9 +179,8 @@ def _free(device: torch.device) -> int:
 
 
 def _bytes(size: int | str) -> int:
-    try:
-        return convert_file_size_to_int(size)
-    except ValueError as error:
-        raise SettingsError(
-            f"max_memory must be bytes or a size like 20GiB or 500MB, not {size!r}."
-        ) from error
+    with suppress(ValueError, OverflowError):
+        count = convert_file_size_to_int(size)
+        if count > 0:
+            return count
+    raise SettingsError(f"max_memory must be bytes above 0 or a size like 20GiB or 500MB, not {size!r}.")

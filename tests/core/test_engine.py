@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -248,6 +249,30 @@ def test_a_prompt_that_cannot_be_answered_is_a_prompt_error_and_nothing_is_lost(
 def test_a_setting_out_of_range_is_refused_by_name(wrong):
     with pytest.raises(sd.SettingsError, match=next(iter(wrong))):
         sd.Settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "example"),
+    [
+        ({"gamma": 2}, "pass Settings(gamma=2)"),
+        ({"gamma": 2, "temperature": 0}, "pass Settings(gamma=2, temperature=0)"),
+        ({}, "pass Settings()"),
+        ({"speed": 3}, "pass Settings(gamma=4)"),
+        (0, "pass Settings(gamma=4)"),
+        ("greedy", "pass Settings(gamma=4)"),
+    ],
+    ids=str,
+)
+def test_settings_of_another_type_are_a_settings_error_with_an_example(engine, given, example):
+    for use in (
+        lambda: engine.generate(HI, given),
+        lambda: engine.stream(HI, given),
+        lambda: list(engine.peer_stream(HI, given, assisted=False)),
+        lambda: engine.margin(HI, [], given),
+        lambda: next(engine.session().rounds(HI, given, lambda: False)),
+    ):
+        with pytest.raises(sd.SettingsError, match=re.escape(example)):
+            use()
 
 
 def test_caches_beyond_the_bound_are_taken_from_the_session_that_was_idle_longest(pair_folders):

@@ -59,7 +59,16 @@ def test_every_gamma_and_drafting_greedily_gives_one_text(pair, capsys, gamma, d
         (["--top-p", "0"], "top_p"),
         (["--temperature", "-2"], "temperature"),
         (["--max-new-tokens", "0"], "max_new_tokens"),
+        (["--temperature", "nan"], "temperature"),
+        (["--temperature", "inf"], "temperature"),
+        (["--top-p", "nan"], "top_p"),
+        (["--min-p", "-inf"], "min_p"),
+        (["--top-k", "-1"], "top_k"),
+        (["--seed", "99999999999999999999"], "seed"),
         (["--stop", ""], "stop"),
+        (["--device", "auto", "--max-memory", "cpu=0GB"], "max_memory"),
+        (["--device", "auto", "--max-memory", "cpu=infGB"], "max_memory"),
+        (["--device", "auto", "--max-memory", "cpu=nan"], "max_memory"),
     ],
 )
 def test_a_wrong_setting_ends_with_2_and_names_it_on_stderr(pair, capsys, wrong, words):
@@ -67,6 +76,14 @@ def test_a_wrong_setting_ends_with_2_and_names_it_on_stderr(pair, capsys, wrong,
     printed = capsys.readouterr()
     assert printed.out == ""
     assert words in printed.err
+
+
+@pytest.mark.parametrize("wrong", [["--gamma", "²"], ["--gamma", "--5"], ["--top-k", "x"], ["--seed", "1.5"]])
+def test_a_number_that_is_none_is_refused_by_the_parser(pair, capsys, wrong):
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", *pair, "--prompt", "x", *wrong])
+    assert ended.value.code == 2
+    assert f"argument {wrong[0]}" in capsys.readouterr().err
 
 
 def test_an_empty_message_ends_with_2(pair, capsys):
@@ -114,6 +131,57 @@ def test_presets_lists_the_embedded_pair(capsys):
     assert "stories" in capsys.readouterr().out
     assert main(["presets", "--json"]) == 0
     assert {"stories", "llama-3.2", "gemma"} <= set(json.loads(capsys.readouterr().out))
+
+
+def test_presets_of_the_operator_s_folder_are_found_beside_those_that_ship(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.toml").write_text(
+        'title = "Mine"\ndescription = "d"\nlicense = "MIT"\n[target]\nmodel = "owner/target"\n'
+        "[settings]\ngamma = 0\n"
+    )
+    monkeypatch.setenv("SPECDEC_PRESETS", str(tmp_path))
+    assert main(["presets"]) == 0
+    printed = capsys.readouterr().out
+    assert "stories" in printed
+    assert "mine" in printed
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "There is no presets folder {path} (SPECDEC_PRESETS)"),
+        (lambda path: path.write_text("x"), "{path} (SPECDEC_PRESETS) cannot be read: Not a directory"),
+        (lambda path: path.mkdir(), "{path} (SPECDEC_PRESETS) has no *.toml file"),
+    ],
+    ids=["missing", "a file", "empty"],
+)
+@pytest.mark.parametrize(
+    "command", [["presets"], ["generate", "--preset", "stories", "--prompt", "x"]], ids=str
+)
+def test_a_folder_of_presets_that_is_none_is_refused_by_its_name(
+    tmp_path, monkeypatch, capsys, make, words, command
+):
+    path = tmp_path / "presets"
+    make(path)
+    monkeypatch.setenv("SPECDEC_PRESETS", str(path))
+    assert main(command) == 2
+    assert words.format(path=path) in capsys.readouterr().err
+
+
+def test_a_command_of_another_package_that_fails_to_load_is_left_out_with_a_warning(
+    tmp_path, monkeypatch, capsys
+):
+    metadata = tmp_path / "broken-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[specdec.commands]\nshout = no_such_package:register\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["presets"]) == 0
+    printed = capsys.readouterr()
+    assert "stories" in printed.out
+    (warning,) = printed.err.splitlines()
+    assert warning.startswith(
+        "warning: the command shout of another package is left out: ModuleNotFoundError"
+    )
 
 
 def test_chat_answers_what_is_typed_and_survives_an_empty_line(pair, capsys, monkeypatch):
