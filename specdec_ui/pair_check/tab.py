@@ -150,14 +150,17 @@ def _wire(
         others = len(visitors) - 1
         pair = visitor.checked_fields = PairFields(*values)
         for frame in pair_check_handlers.check(holder, pair, others, locked(), login):
-            if visitor.pair_fields not in (None, pair):  # the fields name another pair by now
-                if visitor.checked_fields is pair:
-                    yield updates(PairFrame(""))
-                return
+            if visitor.checked_fields is not pair:
+                break
             yield updates(frame)
+        if visitor.checked_fields is None:
+            yield updates(PairFrame(""))
 
     def on_change(request: gr.Request, *values: Any) -> list[Any]:
-        visitors.of(request.session_hash).pair_fields = PairFields(*values)
+        visitor = visitors.of(request.session_hash)
+        if visitor.checked_fields == PairFields(*values):  # an event that was sent before the check
+            return [gr.skip()] * len(outputs)
+        visitor.checked_fields = None
         return updates(PairFrame(""))
 
     def on_check(request: gr.Request, *values: Any) -> Iterator[list[Any]]:

@@ -29,8 +29,8 @@ class Visitor:
     """An open page, or a client of the API.
 
     `displayed_pair` is the number of the pair in the page's status; `awaits_load` is set while the status is
-    that of another visitor's load. Of the Pair check tab, `pair_fields` are the fields after a change,
-    `checked_fields` those of the latest check.
+    that of another visitor's load; `checked_fields` are those of the Pair check tab at its latest check, None
+    after a change.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,6 @@ class Visitor:
         self._answers = 0
         self.displayed_pair = 0
         self.awaits_load = False
-        self.pair_fields: object = None
         self.checked_fields: object = None
         self.last_seen = time.monotonic()
         self._busy = threading.Lock()
