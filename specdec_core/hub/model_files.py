@@ -1,4 +1,4 @@
-"""Configuration and tokenizer of a model on the Hub or in a folder, with explanations of read errors.
+"""Configuration and tokenizer of a model on the Hub or in a folder, and what they say of its weights.
 
 Never reads weights; runs no code from a repository.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from json import JSONDecodeError
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from huggingface_hub import constants
 from transformers import (
@@ -23,13 +24,15 @@ from transformers.utils.hub import cached_file
 
 from ..errors import PairUncheckableError
 from .adapters import read_adapter
-from .errors import explain_hub_error, first_cause, first_line, reason, unreachable
 from .file_names import CONFIG, MODELOPT_CONFIG, TOKENIZER
 from .reach import hub_is_reachable
+from .read_errors import explain_read_error, missing_tokenizer
 from .stored_quantization import MODELOPT, StoredQuantization, stored_quantization
 from .tokenizer_file import name_ends, replaced_rules
 
-_DAMAGE = (JSONDecodeError, UnicodeDecodeError)
+_COUNT = re.compile(r"(num|n)_\w*(layer|expert)s?|(en|de)coder_layers|depth")
+_MOST_MODULES = 10_000
+"""More layers or experts than any published model has. transformers builds as many as a config names."""
 _TOKENIZER_FILE = re.compile(r"tokenizer(?!_config)|tekken|tiktoken|vocab|spiece|sentencepiece")
 
 
@@ -94,8 +97,25 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
     _require_source(name)
     if not os.path.isdir(name):
         access = replace(access, offline=not hub_is_reachable())
+    config = _read_config(name, revision, access)
+    tokenizer, replaced = _read_tokenizer(name, revision, config, access)
+    quantization = stored_quantization(config)
+    if quantization is None and _has_file(name, MODELOPT_CONFIG, revision, access):
+        quantization = StoredQuantization({"quant_method": MODELOPT})
+    return ModelFiles(name, config, tokenizer, tokenizer.get_vocab(), quantization, replaced)
+
+
+def _read_config(name: str, revision: str | None, access: _Access) -> PreTrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(
+        values, _ = PreTrainedConfig.get_config_dict(
+            name,
+            revision=revision,
+            token=access.token,
+            cache_dir=access.cache,
+            local_files_only=access.offline,
+        )
+        _require_buildable(name, values)
+        return AutoConfig.from_pretrained(
             name,
             revision=revision,
             trust_remote_code=False,
@@ -103,13 +123,21 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
             cache_dir=access.cache,
             local_files_only=access.offline,
         )
+    except PairUncheckableError:
+        raise
     except Exception as error:
-        raise PairUncheckableError(_explain(name, revision, CONFIG, error)) from error
-    tokenizer, replaced = _read_tokenizer(name, revision, config, access)
-    quantization = stored_quantization(config)
-    if quantization is None and _has_file(name, MODELOPT_CONFIG, revision, access):
-        quantization = StoredQuantization({"quant_method": MODELOPT})
-    return ModelFiles(name, config, tokenizer, tokenizer.get_vocab(), quantization, replaced)
+        raise PairUncheckableError(explain_read_error(name, revision, CONFIG, error)) from error
+
+
+def _require_buildable(name: str, values: Mapping[str, Any]) -> None:
+    """Raise PairUncheckableError for a number of layers or experts that would take hours to build."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _require_buildable(name, value)
+        elif _COUNT.fullmatch(key) and isinstance(value, int) and value > _MOST_MODULES:
+            raise PairUncheckableError(
+                f"{name}: {CONFIG} has {key} = {value:,}, more than any model has. Correct it."
+            )
 
 
 def _read_tokenizer(
@@ -127,13 +155,13 @@ def _read_tokenizer(
             local_files_only=access.offline,
         )
     except Exception as error:
-        message = _explain(name, revision, "the tokenizer's files", error)
+        message = explain_read_error(name, revision, "the tokenizer's files", error)
         if not _has_tokenizer_file(_file_names(name, revision, access)):
-            message = _no_tokenizer(name)
+            message = missing_tokenizer(name)
         raise PairUncheckableError(message) from error
     # Some classes (Gemma's) make up a tokenizer of a few tokens where there is no file at all.
     if type(tokenizer).vocab_files_names and not _has_tokenizer_file(_file_names(name, revision, access)):
-        raise PairUncheckableError(_no_tokenizer(name))
+        raise PairUncheckableError(missing_tokenizer(name))
     filed = _read_tokenizer_file(name, revision, tokenizer, access)
     if filed is None or not (replaced := replaced_rules(tokenizer, filed)):
         return tokenizer, None
@@ -159,7 +187,7 @@ def _read_tokenizer_file(
             local_files_only=access.offline,
         )
     except Exception as error:
-        raise PairUncheckableError(_explain(name, revision, TOKENIZER, error)) from error
+        raise PairUncheckableError(explain_read_error(name, revision, TOKENIZER, error)) from error
 
 
 def _require_source(name: str) -> None:
@@ -209,40 +237,3 @@ def _file_names(name: str, revision: str | None, access: _Access) -> list[str]:
 
 def _has_tokenizer_file(names: list[str]) -> bool:
     return any(_TOKENIZER_FILE.search(name) for name in names)
-
-
-def _no_tokenizer(name: str) -> str:
-    if not os.path.isdir(name):
-        return (
-            f"No tokenizer files of {name} could be read: the repository has none, or they are not "
-            f"downloaded and {unreachable()}. Look at {constants.ENDPOINT}/{name}/tree/main, or give a "
-            "folder with them."
-        )
-    return (
-        f"{name} has no tokenizer files. Give a model with its tokenizer.json (for a fine-tuned model: copy "
-        "it from the model that it was made from)."
-    )
-
-
-def _explain(name: str, revision: str | None, what: str, error: Exception) -> str:
-    """Return the error and the next step in words, by the class of the underlying error."""
-    if (message := explain_hub_error(name, revision, error)) is not None:
-        return message
-    # transformers raises an OSError without a cause for a config.json that is not JSON.
-    if damage := first_cause(error, *_DAMAGE) or (
-        isinstance(error.__context__, _DAMAGE) and error.__context__
-    ):
-        return f"{name}: {what} cannot be read as JSON ({first_line(damage)}). Download or copy it again."
-    if first_cause(error, PermissionError):
-        return f"{name}: {what} may not be read ({first_line(error)}). Change the file's permissions."
-    if first_cause(error, ImportError):
-        return f"{name}: {what} cannot be read without a package that is missing: {first_line(error)}"
-    if "trust_remote_code" in str(error):
-        return (
-            f"{name} brings Python code of its own, which is never run here. Choose a model whose "
-            "architecture transformers knows."
-        )
-    return (
-        f"{name}: {what} cannot be read ({type(error).__name__}: {reason(error)}). It may be damaged or "
-        "made for another version of transformers; download it again or choose another model."
-    )

@@ -193,6 +193,8 @@ def _read(
     )
     require_complete(source.model, info, config, stored)
     if stored is not None and device.type == "cpu":
+        if stored.dequantized:
+            model.float()  # transformers 5.17 leaves experts stored in mxfp4 in bfloat16
         allow_all_shapes(model)
     return model.eval()
 

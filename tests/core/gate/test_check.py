@@ -4,13 +4,14 @@ import json
 import re
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from specdec_core.errors import IncompatiblePairError, SettingsError
 from specdec_core.gate.check import check_logit_width, check_pair
 from tests.support.gate_reports import CUTTING, LLAMA, check_named, statuses
 from tests.support.tiny_tokenizers import SPECIAL, gpt_like, llama_like, write_json, write_model
 
-VOCABULARY, SPECIALS, WIDTH = "vocabulary", "special tokens", "logits width"
+VOCABULARY, SPECIALS, WIDTH, SIZE = "vocabulary", "special tokens", "logits width", "size"
 
 
 @pytest.fixture
@@ -197,6 +198,37 @@ def test_a_model_without_next_token_logits_is_refused(target, tmp_path, architec
 
 def test_a_config_that_names_no_architecture_is_judged_by_its_model_type(target, tmp_path):
     assert check_pair(target, write_model(tmp_path / "drafter", config={"architectures": None})).ok
+
+
+# The size
+
+
+@pytest.mark.parametrize(("layers", "words"), [(2, "as large as the target"), (3, "larger than the target")])
+def test_a_drafter_that_is_not_smaller_is_a_warning(target, tmp_path, layers, words):
+    report = check_pair(target, write_model(tmp_path / "drafter", config={"num_hidden_layers": layers}))
+    assert report.ok
+    assert statuses(report) == {SIZE: "warning"}
+    assert words in check_named(report, SIZE).explanation
+    assert "answers will be slower than without a drafter" in check_named(report, SIZE).explanation
+
+
+def test_a_model_paired_with_itself_is_a_warning(target):
+    assert statuses(check_pair(target, target)) == {SIZE: "warning"}
+
+
+def test_the_size_is_the_number_of_parameters(target, tmp_path):
+    check = check_named(check_pair(target, write_model(tmp_path / "drafter")), SIZE)
+    drafter = LlamaForCausalLM(LlamaConfig.from_pretrained(tmp_path / "drafter"))
+    assert check.drafter_value == f"{drafter.num_parameters() / 1e6:.3g} million parameters"
+
+
+def test_a_model_that_cannot_be_counted_is_no_fault(target, tmp_path):
+    check = check_named(check_pair(target, write_model(tmp_path / "d", config={"vocab_size": 10**18})), SIZE)
+    assert (check.status, check.drafter_value) == ("pass", "not known")
+
+
+def test_a_target_alone_has_no_size_to_compare(target):
+    assert SIZE not in [check.name for check in check_pair(target, None).checks]
 
 
 # The report

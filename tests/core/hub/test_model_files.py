@@ -84,6 +84,33 @@ def test_a_damaged_config_is_named(target, damage):
     assert re.search(r"target: config\.json cannot be read", unchecked(target, target))
 
 
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"num_hidden_layers": "two"}, "'num_hidden_layers' expected int, got str (value: 'two')"),
+        ({"hidden_size": 65}, "hidden size (65) is not a multiple of the number of attention heads (4)"),
+        ({"vocab_size": None}, "'vocab_size' expected int, got NoneType"),
+    ],
+)
+def test_a_bad_value_in_the_config_is_told_with_its_reason(tmp_path, values, reason):
+    folder = write_model(tmp_path / "model", config=values)
+    assert reason in unchecked(folder, folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_hidden_layers": 10**9},
+        {"model_type": "qwen3_moe", "num_experts": 10**9},
+        {"model_type": "gpt2", "n_layer": 10**9},
+        {"model_type": "gemma3", "vision_config": {"num_hidden_layers": 10**9}},
+    ],
+)
+def test_a_model_of_a_billion_layers_is_not_built(tmp_path, values):
+    folder = write_model(tmp_path / "model", config=values)
+    assert "= 1,000,000,000, more than any model has" in unchecked(folder, folder)
+
+
 @pytest.mark.parametrize("damage", ['{"version": "1.0", "model"', '{"model": {}}', "[]", ""])
 def test_a_damaged_tokenizer_is_named(target, damage):
     (target / "tokenizer.json").write_text(damage)
