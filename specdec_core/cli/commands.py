@@ -93,6 +93,12 @@ def _load(arguments: argparse.Namespace) -> Engine:
     return engine
 
 
+def _report_template(engine: Engine) -> None:
+    """Say what the chat template leaves out or refuses before a message is sent."""
+    for note in engine.info.template_notes:
+        report(f"note: {note}")
+
+
 def _show_progress(message: str, fraction: float | None) -> None:
     """Rewrite a progress line on a terminal, and erase it at the end. Other outputs get nothing."""
     if sys.stderr.isatty():
@@ -149,6 +155,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments, engine.default_settings)
     prompt = arguments.prompt
     if prompt is None:
+        _report_template(engine)
         prompt = [{"role": "user", "content": arguments.message}]
     if arguments.json:
         result = engine.generate(prompt, settings)
@@ -173,6 +180,7 @@ def _chat(arguments: argparse.Namespace) -> int:
 
     _settings(arguments, Settings())
     engine = _load(arguments)
+    _report_template(engine)
     return chat(engine, _settings(arguments, engine.default_settings))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -65,10 +65,15 @@ def _decode_function(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]]
 
 def _steps(decoder: Any) -> list[dict[str, Any]]:
     """The steps of a decoder of the tokenizers library, in order."""
-    if decoder is None:
-        return []
-    parsed = json.loads(decoder.__getstate__())
-    return parsed["decoders"] if parsed["type"] == "Sequence" else [parsed]
+    return [] if decoder is None else list(_flat(json.loads(decoder.__getstate__())))
+
+
+def _flat(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if step["type"] == "Sequence":
+        for part in step["decoders"]:
+            yield from _flat(part)
+    else:
+        yield step
 
 
 def _rewrites_whole_text(steps: list[dict[str, Any]]) -> bool:

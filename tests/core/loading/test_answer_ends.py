@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import specdec_core as sd
+from specdec_core.cli import main
 from specdec_core.loading.answer_ends import answer_ends
 from specdec_core.text.template_probe import TemplateTraits
 from tests.support.chain_model import save_chain
@@ -100,8 +101,21 @@ def test_an_answer_of_byte_tokens_is_the_decode_of_its_ids(tmp_path, gamma, leng
     assert "".join(emitted) == "🦊" * 10
 
 
-def test_what_a_template_leaves_out_is_said_by_the_loaded_engine(tmp_path, tokenizer):
+@pytest.fixture
+def forgetful(tmp_path, tokenizer) -> str:
+    """The folder of a model whose chat template has the last message only."""
     tokenizer.chat_template = "{{ messages[-1].content }}"
-    engine = sd.Engine.load(target=_chain(tmp_path, tokenizer, ["a"]), device="cpu")
-    (note,) = engine.info.template_notes
+    return _chain(tmp_path, tokenizer, ["a"])
+
+
+def test_what_a_template_leaves_out_is_said_by_the_loaded_engine(forgetful):
+    (note,) = sd.Engine.load(target=forgetful, device="cpu").info.template_notes
     assert "leaves out the first message" in note
+
+
+def test_the_command_line_says_what_a_template_leaves_out_of_messages(forgetful, capsys):
+    options = ["--target", forgetful, "--device", "cpu", "--gamma", "0", "--max-new-tokens", "2"]
+    assert main(["generate", *options, "--message", "Once"]) == 0
+    assert "note: The model's chat template leaves out the first message" in capsys.readouterr().err
+    assert main(["generate", *options, "--prompt", "Once"]) == 0
+    assert "note:" not in capsys.readouterr().err
