@@ -188,6 +188,8 @@ def launch_options() -> dict[str, Any]:
         block_info_text_color_dark="*neutral_300",
         block_title_text_color="*neutral_700",
         block_title_text_color_dark="*neutral_200",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
     )
