@@ -166,9 +166,7 @@ class Engine:
             raise LoadError(
                 "This conversation began with another pair. Begin a new one with engine.session()."
             )
-        settings = self._settings(settings)
-        if settings.drafting == "model" and settings.gamma != 0:
-            pair.require_drafter()
+        settings = pair.feasible(self._settings(settings))
         return self._stream(prompt, settings, session, cancel or threading.Event())
 
     def generate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -52,6 +52,23 @@ class LoadedPair:
         if self.target.reason is None and self.drafter is not None and self.drafter.name == self.target.name:
             return self.drafter.reason
         return self.target.reason
+
+    def feasible(self, settings: Settings) -> Settings:
+        """Return settings that the pair can answer with: gamma 0 in place of "auto" for a target that takes
+        no draft back. Raises SettingsError for drafts that no model is there to make or that cannot be
+        taken back.
+        """
+        if settings.gamma == 0:
+            return settings
+        if not self.target.rewinds:
+            if settings.gamma == "auto":
+                return replace(settings, gamma=0)
+            raise SettingsError(
+                f"gamma must be 0, not {settings.gamma}, with this target: {self.target.reason}"
+            )
+        if settings.drafting == "model":
+            self.require_drafter()
+        return settings
 
     def require_drafter(self) -> Runner:
         """Return the drafter's runner. Raises SettingsError if there is none."""

@@ -22,6 +22,7 @@ from .metrics import summarize
 from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .pair import LoadedPair
 from .runners import Runner
+from .runners.serving import attention_for
 from .runners.few_rows import stock_layers
 from .settings import Settings
 from .text.detokenization import AnswerText
@@ -181,8 +182,7 @@ def stock_models(pair: LoadedPair) -> Iterator[None]:
         try:
             for model, attention in ours:
                 if attention not in ("sdpa", "eager"):
-                    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
-                    model.set_attn_implementation("eager" if capped else "sdpa")
+                    model.set_attn_implementation(attention_for(model.config))
             yield
         finally:
             for model, attention in ours:

@@ -228,6 +228,8 @@ class Session:
         reusable = context[:-1]
         differs_at = first_difference(self._ids, reusable)
         shared = len(reusable) if differs_at is None else differs_at
+        if not caches.pair.target.rewinds:
+            shared = 0  # its state does not continue a prefill by a second one
         for cache in caches.all:
             cache.rewind(shared)
         return caches.target.length

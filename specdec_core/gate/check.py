@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..hub.model_files import ModelFiles, read_model_files
 from ..hub.tokenizer_rules import (
@@ -102,10 +103,14 @@ def _unfit(config: PreTrainedConfig, alone: bool) -> str | None:
     if config.is_encoder_decoder:
         return "is an encoder-decoder model: its decoder does not continue the prompt itself."
     architectures = config.architectures or ()
-    if architectures and not any(name.endswith(_CAUSAL_ENDINGS) for name in architectures):
+    if architectures and not any(map(_is_causal, architectures)):
         return f"is saved as {', '.join(architectures)}, which puts out no next-token logits."
     verdict = serving(config)
     return verdict.reason if verdict.level == "refused" or (verdict.level == "alone" and not alone) else None
+
+
+def _is_causal(class_name: str) -> bool:
+    return class_name.endswith(_CAUSAL_ENDINGS) or class_name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
 
 
 def _check_vocabulary(target: dict[str, int], drafter: dict[str, int]) -> Check:

@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import LoadError
 from ..runners import copied_bytes
+from ..runners.positions import context_length
+from ..runners.serving import storing_layers, takes_dynamic_cache
 from ..settings import Quantization
 from ..units import gigabytes
 from .weights import ModelSource, dtype_for, skeleton
 
 PLANNED_POSITIONS = 4096
-"""Length of the one conversation that is planned for; the pair's context length if that is shorter."""
+"""Length of the one conversation that is planned for; the target's context length if that is shorter."""
 
 _PREFILL_ROWS = 512
 _CUDA_HEAD_ROOM_BYTES = 512 * 2**20
@@ -52,8 +54,9 @@ class MemoryNeed:
 def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryNeed:
     """Estimate the memory of models on one device. Raises LoadError for an unknown architecture."""
     models = [skeleton(source, device) for source in sources]
-    configs = [model.config.get_text_config() for model in models]
-    positions = min([PLANNED_POSITIONS, *(config.max_position_embeddings for config in configs)])
+    configs = [model.config.get_text_config(decoder=True) for model in models]
+    # An answer may use the target's whole context, and the drafter's cache ends with its own.
+    positions = [min(PLANNED_POSITIONS, context_length(config)) for config in configs]
     size = dtype_for(device).itemsize
     unquantized = [
         model
@@ -68,9 +71,12 @@ def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryN
             for model, source in zip(models, sources, strict=True)
         )
         + copies,
-        cache_bytes=sum(positions * size * _cached_values(config) for config in configs),
+        cache_bytes=sum(
+            min(positions[0], count) * size * _cached_values(model)
+            for count, model in zip(positions, models, strict=True)
+        ),
         working_bytes=max(_PREFILL_ROWS * size * _working_values(config) for config in configs) + head_room,
-        positions=positions,
+        positions=positions[0],
     )
 
 
@@ -145,20 +151,31 @@ def refusal(sources: Sequence[ModelSource], device: torch.device, need: MemoryNe
     )
 
 
-def _cached_values(config) -> int:
-    """Number of cached keys and values of one position in all layers."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * _head_dim(config)
+def _cached_values(model: PreTrainedModel) -> int:
+    """Number of cached keys and values of one position in all layers. Recurrent states are not counted: they
+    are small, and do not grow.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if not takes_dynamic_cache(type(model)):
+        return 0
+    # Layers may differ in their sizes (Gemma 4).
+    layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers
+    stores = storing_layers(config)
+    return sum(_layer_values(layer) for layer, stored in zip(layers, stores, strict=False) if stored)
 
 
-def _working_values(config) -> int:
+def _layer_values(config: PreTrainedConfig) -> int:
+    query_heads = config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or query_heads
+    if hasattr(config, "qk_nope_head_dim"):  # multi-head latent attention, cached as heads (DeepSeek)
+        return heads * (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim)
+    return 2 * heads * (getattr(config, "head_dim", None) or config.hidden_size // query_heads)
+
+
+def _working_values(config: PreTrainedConfig) -> int:
     """Number of live values of one prefill row: the MLP's two products, the layer's input and sums."""
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    return 3 * inner + 4 * config.hidden_size
-
-
-def _head_dim(config) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 3 * (max(inner) if isinstance(inner, list) else inner) + 4 * config.hidden_size
 
 
 def _available_bytes() -> int | None:

@@ -27,8 +27,9 @@ _MEASURED_WITHIN_S = 1.0
 
 def measured_costs(pair: LoadedPair) -> dict[Drafting, StepCosts]:
     """Measure the step costs that gamma="auto" needs."""
-    context = min(64, pair.shared_context_length - max(_MEASURED_ROWS))
-    times = step_times(pair, context, _MEASURED_ROWS, _MEASURED_REPETITIONS, _MEASURED_WITHIN_S)
+    rows = _MEASURED_ROWS if pair.target.rewinds else (1,)
+    context = min(64, pair.shared_context_length - max(rows))
+    times = step_times(pair, context, rows, _MEASURED_REPETITIONS, _MEASURED_WITHIN_S)
     # More rows never cost less; a measurement that says so was disturbed by another process.
     rising = accumulate((times.v(rows) for rows in sorted(times.target_s)), max)
     verify = dict(zip(sorted(times.target_s), rising, strict=True))

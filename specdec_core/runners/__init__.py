@@ -10,16 +10,24 @@ from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
 from .lean import LeanRunner, copied_bytes
 from .lean_forward import UnsupportedError
+from .positions import grows_with_length, rotation_switch
+from .rope_switch import RopeSwitchRunner
+from .serving import Serving, serving
+from .stepwise import StepwiseRunner
 
 __all__ = [
     "CudaGraphRunner",
     "EagerRunner",
     "LeanRunner",
     "RewindableCache",
+    "RopeSwitchRunner",
     "Runner",
+    "Serving",
+    "StepwiseRunner",
     "Then",
     "copied_bytes",
     "runner_for",
+    "serving",
 ]
 
 
@@ -35,6 +43,17 @@ def runner_for(
     With `eager`, itself such a reason, the runner is eager and nothing is computed; `device` is then where a
     model over several devices puts out its logits.
     """
+    config = model.config
+    verdict = serving(config)
+    if verdict.level == "alone":
+        reason = f"{config.model_type} {verdict.reason}"
+        return StepwiseRunner(model, vocab_size=vocab_size, reason=reason, device=device)
+    switch = rotation_switch(config)
+    if switch is not None:
+        reason = eager or f"the rotation of {config.model_type} changes after {switch:,} positions"
+        return RopeSwitchRunner(model, switch, vocab_size=vocab_size, reason=reason, device=device)
+    if eager is None and grows_with_length(config):
+        eager = f"the rotation of {config.model_type} would change with every position past its context"
     if eager is not None:
         return EagerRunner(model, vocab_size=vocab_size, reason=eager, device=device)
     embedding: Any = model.get_input_embeddings()

@@ -31,7 +31,7 @@ class Clock(Protocol):
 
 
 class RewindableCache(Protocol):
-    """Keys and values of positions 0 to `length` − 1 of one conversation."""
+    """Keys and values, or another state, of positions 0 to `length` − 1 of one conversation."""
 
     @property
     def length(self) -> int:
@@ -44,7 +44,9 @@ class RewindableCache(Protocol):
         ...
 
     def rewind(self, length: int) -> None:
-        """Forget every position from `length` on, in O(1). Nothing happens if fewer are held."""
+        """Forget every position from `length` on, in O(1), and all others too if the runner does not rewind.
+        Nothing happens if fewer are held.
+        """
         ...
 
     def reserve(self, capacity: int) -> None:
@@ -57,12 +59,17 @@ class Runner(Protocol):
 
     @property
     def name(self) -> str:
-        """The kind of runner: "eager", "lean", "static" or "cuda graph"."""
+        """The kind of runner: "eager", "stepwise", "lean", "static" or "cuda graph"."""
         ...
 
     @property
     def reason(self) -> str | None:
         """Why no faster runner took the model, or why this one has become slower; None where nothing did."""
+        ...
+
+    @property
+    def rewinds(self) -> bool:
+        """True if a cache can forget its last positions alone, so that drafts can be taken back."""
         ...
 
     @property
@@ -102,6 +109,10 @@ class Runner(Protocol):
 
     def new_cache(self) -> RewindableCache:
         """Return an empty cache for one conversation."""
+        ...
+
+    def discard(self, cache: RewindableCache) -> None:
+        """Leave nothing of a cache in buffers that conversations share, where NaN would spoil the others."""
         ...
 
     def ids(self, ids: Sequence[int]) -> Tensor:

@@ -152,7 +152,7 @@ class CudaGraphRunner(StaticRunner):
         mask = causal.repeat(self._group, 1)[None, None]
         masks = {"full_attention": mask, "sliding_attention": mask}
         wanted = self._modules_logits(
-            KVCache(self.layer_count),
+            KVCache(self.stores),
             ids,
             7,
             attention_mask=masks if "sliding_attention" in self._layer_types else mask,

@@ -23,7 +23,7 @@ class EagerRunner(ModelRunner):
 
     def new_cache(self) -> KVCache:
         """See Runner.new_cache."""
-        return KVCache(self.layer_count)
+        return KVCache(self.stores)
 
     @torch.inference_mode()
     def forward(

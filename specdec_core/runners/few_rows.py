@@ -67,7 +67,8 @@ class FewRowsLinear(torch.nn.Linear):
         out = few_rows_linear(x.reshape(-1, self.in_features), self.weight)
         if self.bias is not None:
             out = out + self.bias
-        return out.reshape(*x.shape[:-1], self.out_features)
+        # Modules may view their inputs in ways that need rows (torch.view_as_complex); the copy is small.
+        return out.contiguous().view(*x.shape[:-1], self.out_features)
 
 
 def use_few_rows(model: torch.nn.Module) -> None:

@@ -5,8 +5,11 @@ Knows nothing of token ids: it stores positions 0 to length − 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from transformers import cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 _ROUND_UP = 128
@@ -32,16 +35,17 @@ class RewindableLayer(CacheLayerMixin):
         """Make room for `capacity` positions; the valid ones are copied if the buffers must grow."""
         if capacity <= self.capacity:
             return
-        self.capacity = -(-capacity // _ROUND_UP) * _ROUND_UP
+        capacity = -(-capacity // _ROUND_UP) * _ROUND_UP
         if self.is_initialized:
-            self.keys = self._grown(self.keys)
-            self.values = self._grown(self.values)
+            # Assigned together: if memory runs out, the layer stays as it is.
+            self.keys, self.values = self._grown(self.keys, capacity), self._grown(self.values, capacity)
+        self.capacity = capacity
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers with the dtype, device and heads of the first states."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = self._empty_like(key_states)
-        self.values = self._empty_like(value_states)
+        self.keys = self._empty_like(key_states, self.capacity)
+        self.values = self._empty_like(value_states, self.capacity)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
@@ -73,44 +77,48 @@ class RewindableLayer(CacheLayerMixin):
         """Bytes of the buffers."""
         return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
 
-    def _empty_like(self, states: Tensor) -> Tensor:
+    def _empty_like(self, states: Tensor, capacity: int) -> Tensor:
         batch, heads, _, head_dim = states.shape
-        return torch.empty((batch, heads, self.capacity, head_dim), dtype=states.dtype, device=states.device)
+        return torch.empty((batch, heads, capacity, head_dim), dtype=states.dtype, device=states.device)
 
-    def _grown(self, states: Tensor) -> Tensor:
-        larger = self._empty_like(states)
+    def _grown(self, states: Tensor, capacity: int) -> Tensor:
+        larger = self._empty_like(states, capacity)
         larger[:, :, : self.length] = states[:, :, : self.length]
         return larger
 
 
 class KVCache(Cache):
-    """All layers of one model for one conversation: a RewindableCache."""
+    """All layers of one model for one conversation: a RewindableCache.
 
-    layers: list[RewindableLayer]  # type: ignore[assignment]
+    `stores` tells for each layer whether it stores anything: layers without attention do not, nor those that
+    read the keys and values of another one.
+    """
 
-    def __init__(self, layer_count: int) -> None:
-        super().__init__(layers=[RewindableLayer() for _ in range(layer_count)])
+    def __init__(self, stores: Sequence[bool]) -> None:
+        self.storing = [RewindableLayer() for stored in stores if stored]
+        storing = iter(self.storing)
+        super().__init__(layers=[next(storing) if stored else cache_utils.DummyLayer() for stored in stores])
 
     @property
     def length(self) -> int:
         """Positions stored."""
-        return self.layers[0].length
+        return self.storing[0].length
 
     def rewind(self, length: int) -> None:
         """Forget every position from `length` on; if fewer are stored, keep them.
 
         In any case all layers end up equally long: an interrupted forward leaves its first layers longer.
         """
-        length = min(length, *(layer.length for layer in self.layers))
-        for layer in self.layers:
+        length = min(length, *(layer.length for layer in self.storing))
+        for layer in self.storing:
             layer.length = length
 
     def reserve(self, capacity: int) -> None:
         """Make room for `capacity` positions in every layer."""
-        for layer in self.layers:
+        for layer in self.storing:
             layer.reserve(capacity)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the buffers of all layers."""
-        return sum(layer.size_bytes for layer in self.layers)
+        return sum(layer.size_bytes for layer in self.storing)

@@ -33,10 +33,8 @@ class LeanRunner(ModelRunner):
 
     name = "lean"
 
-    def __init__(
-        self, model: PreTrainedModel, *, vocab_size: int | None = None, context_length: int | None = None
-    ) -> None:
-        super().__init__(model, vocab_size=vocab_size, context_length=context_length)
+    def __init__(self, model: PreTrainedModel, *, vocab_size: int | None = None) -> None:
+        super().__init__(model, vocab_size=vocab_size)
         if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in model.parameters()):
             raise UnsupportedError("the weights are not float32 on the CPU")
         self.lean_forward = LeanForward(model, self.vocab_size)
@@ -46,7 +44,7 @@ class LeanRunner(ModelRunner):
 
     def new_cache(self) -> KVCache:
         """See Runner.new_cache."""
-        return KVCache(self.layer_count)
+        return KVCache(self.stores)
 
     @torch.inference_mode()
     def forward(
@@ -63,7 +61,7 @@ class LeanRunner(ModelRunner):
             self._cos, self._sin = self.lean_forward.rope(max(1024, 2 * end))
         cos, sin = self._cos[start:end, None], self._sin[start:end, None]
         masks = {attention: self._mask(rows, end, attention) for attention in self.lean_forward.attentions}
-        return self.lean_forward(ids, cos, sin, cache.layers, masks, last_rows)
+        return self.lean_forward(ids, cos, sin, cache.storing, masks, last_rows)
 
     def _mask(self, rows: int, end: int, attention: str) -> Tensor | None:
         """The mask of the last `rows` of `end` positions, None if one row sees all. Masks for few rows are

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import LoadError
 from .base import Clock, RewindableCache, Then
 from .clock import clock_for
 from .few_rows import use_few_rows
+from .positions import context_length
+from .serving import CACHE_ARGUMENTS, storing_layers
 
 PREFILL_CHUNK = 512
-_REWINDABLE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class ModelRunner(ABC):
@@ -28,42 +28,33 @@ class ModelRunner(ABC):
 
     `vocab_size` cuts the logits to the tokenizer's ids where the model's own width is padded; `reason` says
     why no faster runner took the model; `device` is where a model over several devices puts out its logits.
-    Raises LoadError for layers that cannot be rewound, or if the context length is unknown.
     """
 
     name: str
     captures = False
+    rewinds = True
+    prefill_chunk = PREFILL_CHUNK
 
     def __init__(
         self,
         model: PreTrainedModel,
         *,
         vocab_size: int | None = None,
-        context_length: int | None = None,
         reason: str | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.reason = reason
         self.model = model.eval()
-        # transformers renamed it in 5.24; the old name goes with 5.40.
-        named = "cache" in inspect.signature(model.forward).parameters
-        self._cache_argument = "cache" if named else "past_key_values"
+        parameters = inspect.signature(model.forward).parameters
+        named = (name for name in CACHE_ARGUMENTS if name in parameters)
+        self.cache_argument = next(named, CACHE_ARGUMENTS[0])
+        self.keeps_last_rows = "logits_to_keep" in parameters
+        self.takes_positions = "position_ids" in parameters
         use_few_rows(self.model)
-        config = model.config.get_text_config()
-        if unfit := sorted(set(getattr(config, "layer_types", None) or ()) - _REWINDABLE_LAYERS):
-            raise LoadError(
-                f"{config.model_type} keeps state that cannot be rewound ({', '.join(unfit)}), so drafts "
-                "could not be taken back. Choose a model whose layers are all attention."
-            )
-        self.layer_count: int = config.num_hidden_layers
+        config = model.config.get_text_config(decoder=True)
+        self.stores = storing_layers(config)
         self.vocab_size: int = vocab_size or config.vocab_size
-        positions = context_length or getattr(config, "max_position_embeddings", None)
-        if positions is None:
-            raise LoadError(
-                f"The configuration of {config.model_type} does not say how many positions it was made for "
-                "(max_position_embeddings). Choose another model."
-            )
-        self.context_length: int = positions
+        self.context_length: int = context_length(config)
         embedding: Any = model.get_input_embeddings()
         self.device: torch.device = device or embedding.weight.device
         self.clock: Clock = clock_for(self.device)
@@ -83,6 +74,9 @@ class ModelRunner(ABC):
     ) -> Any:
         """See Runner.forward."""
 
+    def discard(self, cache: RewindableCache) -> None:
+        """See Runner.discard. There is nothing to do where caches share no buffers."""
+
     def ids(self, ids: Sequence[int]) -> Tensor:
         """See Runner.ids."""
         host = torch.tensor(ids, dtype=torch.int64)
@@ -93,19 +87,19 @@ class ModelRunner(ABC):
     ) -> Tensor | None:
         """See Runner.prefill."""
         logits = None
-        for chunk in self.ids(ids).split(PREFILL_CHUNK):
+        for chunk in self.ids(ids).split(self.prefill_chunk):
             if stopped is not None and stopped():
                 return None
             logits = self.forward(cache, chunk, last_rows=1)
         return logits
 
-    def _modules_logits(self, cache: object, ids: Tensor, last_rows: int, **inputs: Any) -> Tensor:
+    def _modules_logits(self, cache: Any, ids: Tensor, last_rows: int, **inputs: Any) -> Tensor:
         """Logits [rows or last_rows, vocab] of transformers' own modules over one of its caches."""
-        output = self.model(
-            input_ids=ids[None],
-            **{self._cache_argument: cache},
-            **inputs,
-            use_cache=True,
-            logits_to_keep=last_rows,
-        )
-        return output.logits[0, :, : self.vocab_size]
+        if self.keeps_last_rows:
+            inputs["logits_to_keep"] = last_rows
+        if self.takes_positions and "position_ids" not in inputs:
+            # As generate does; left to themselves, RoBERTa and its kin would count from another number.
+            start = cache.length
+            inputs["position_ids"] = torch.arange(start, start + ids.shape[0], device=ids.device)[None]
+        output = self.model(input_ids=ids[None], **{self.cache_argument: cache}, **inputs, use_cache=True)
+        return output.logits[0, -last_rows:, : self.vocab_size]

@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from .base import RewindableCache, Then
 from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError, softcapped, visible
 from .model_runner import ModelRunner
+from .serving import slides_everywhere
 
 ATTENTION = "specdec_folded"
 FIRST_BUCKET = 512
@@ -85,7 +86,8 @@ class ParkedCache:
 
     def __init__(self) -> None:
         self._length = 0
-        self.parked: list[tuple[Tensor, Tensor]] = []
+        self.parked: list[tuple[int, Tensor, Tensor]] = []
+        """The layer, its keys and its values."""
 
     @property
     def length(self) -> int:
@@ -106,7 +108,7 @@ class ParkedCache:
     @property
     def size_bytes(self) -> int:
         """Bytes of the parked copy."""
-        return sum(keys.nbytes + values.nbytes for keys, values in self.parked)
+        return sum(keys.nbytes + values.nbytes for _, keys, values in self.parked)
 
 
 class StaticRunner(ModelRunner):
@@ -126,6 +128,9 @@ class StaticRunner(ModelRunner):
         text_config = model.config.get_text_config()
         self._sliding_window = getattr(text_config, "sliding_window", None)
         self._layer_types = set(getattr(text_config, "layer_types", None) or ())
+        self._slides_everywhere = slides_everywhere(text_config)
+        if unknown := sorted(self._layer_types - {"full_attention", "sliding_attention"}):
+            raise UnsupportedError(f"there is no mask of fixed shape for layers of {', '.join(unknown)}")
         heads = text_config.num_attention_heads
         self._group = heads // (getattr(text_config, "num_key_value_heads", None) or heads)
         self.lean_forward: LeanForward | None = None
@@ -203,7 +208,8 @@ class StaticRunner(ModelRunner):
         the model has several.
         """
         keys = torch.arange(bucket, device=self.device)
-        full = visible(positions, keys, None).repeat(self._group, 1)[None, None]
+        window = self._sliding_window if self._slides_everywhere else None
+        full = visible(positions, keys, window).repeat(self._group, 1)[None, None]
         if "sliding_attention" not in self._layer_types:
             return full
         near = visible(positions, keys, self._sliding_window).repeat(self._group, 1)[None, None]
@@ -223,7 +229,8 @@ class StaticRunner(ModelRunner):
             while capacity < end:
                 capacity *= 2
             self._allocate(capacity)
-        for layer, (keys, values) in zip(self._layers, cache.parked, strict=False):
+        for at, keys, values in cache.parked:
+            layer = self._layers[at]
             if not layer.is_initialized:
                 layer.lazy_initialization(keys, values)
             layer.keys[:, :, : keys.shape[2]] = keys
@@ -233,17 +240,28 @@ class StaticRunner(ModelRunner):
     def _park(self, cache: ParkedCache) -> None:
         valid = slice(0, cache.length)
         cache.parked = [
-            (layer.keys[:, :, valid].clone(), layer.values[:, :, valid].clone())
-            for layer in self._layers
+            (at, layer.keys[:, :, valid].clone(), layer.values[:, :, valid].clone())
+            for at, layer in enumerate(self._layers)
             if layer.is_initialized and cache.length
         ]
 
+    @torch.inference_mode()
+    def discard(self, cache: RewindableCache) -> None:
+        """See Runner.discard. Masked positions have weight 0, and 0 times NaN is NaN."""
+        if self._resident is not None and self._resident() is cache:
+            self._resident = None
+            for layer in self._layers:
+                if layer.is_initialized:
+                    layer.keys.zero_()
+                    layer.values.zero_()
+
     def _allocate(self, capacity: int) -> None:
-        self._window = Window(capacity)
-        self._layers = [StaticLayer(self._window) for _ in range(self.layer_count)]
-        self._buffers = Cache(layers=[*self._layers])
         if self.lean_forward is not None:
             self._rope = self.lean_forward.rope(capacity)
+        # Last, so that the capacity does not change if memory runs out before.
+        self._window = Window(capacity)
+        self._layers = [StaticLayer(self._window) for _ in self.stores]
+        self._buffers = Cache(layers=[*self._layers])
 
 
 def folded_attention(
@@ -254,12 +272,16 @@ def folded_attention(
     attention_mask: Tensor,
     scaling: float | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
     """query [1, heads, rows, d], key and value [1, kv_heads, bucket, d], mask [1, 1, group * rows, bucket] →
     [1, rows, heads, d]. The query heads that share a kv head become rows of one product (attention function
-    in the shape of transformers' AttentionInterface).
+    in the shape of transformers' AttentionInterface). Raises UnsupportedError for sinks and biases.
     """
+    if s_aux is not None or position_bias is not None:
+        raise UnsupportedError("its attention has sinks or biases, for which there is no folded product")
     _, heads, rows, head_dim = query.shape
     kv_heads = key.shape[1]
     folded = query.reshape(1, kv_heads, -1, head_dim)

@@ -14,6 +14,7 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -107,10 +108,7 @@ class TrigramModel(torch.nn.Module):
         super().__init__()
         vocab = table.shape[0]
         self.table = torch.nn.Parameter(table, requires_grad=False)
-        self.config = SimpleNamespace(
-            num_hidden_layers=1, vocab_size=vocab, max_position_embeddings=512, model_type="trigram"
-        )
-        self.config.get_text_config = lambda: self.config
+        self.config = PreTrainedConfig(num_hidden_layers=1, vocab_size=vocab, max_position_embeddings=512)
 
     def get_input_embeddings(self) -> SimpleNamespace:
         return SimpleNamespace(weight=self.table)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from specdec_core.errors import LoadError
 from specdec_core.runners import EagerRunner, LeanRunner, few_rows, runner_for
 from specdec_core.runners.few_rows import FewRowsLinear, stock_layers
 from tests.support.tiny_models import ARCHITECTURES, VOCAB, tiny_model, uneven_model
@@ -102,13 +101,6 @@ def test_a_padded_width_is_cut_to_the_vocabulary():
     for architecture in ("llama", "gpt2"):
         runner = runner_for(tiny_model(architecture), vocab_size=VOCAB - 3)
         assert runner.forward(runner.new_cache(), _ids(4)[:1] % 9).shape == (1, VOCAB - 3)
-
-
-def test_a_model_whose_state_cannot_rewind_is_refused():
-    model = tiny_model("llama")
-    model.config.layer_types = ["linear_attention", "full_attention"]
-    with pytest.raises(LoadError, match="linear_attention"):
-        EagerRunner(model)
 
 
 def test_peers_are_measured_on_layers_as_transformers_made_them():

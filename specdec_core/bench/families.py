@@ -1,0 +1,152 @@
+"""Walk over transformers' causal language models: which of them are paired, served alone or refused, and
+whether the answers of a tiny random model of each are those of transformers' own generate.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ..engine import Engine
+from ..runners import serving
+from ..settings import Settings
+from .shapes import word_tokenizer
+from .tiny_configs import tiny_config
+
+VOCAB = 512
+NEW_TOKENS = 96
+FEWEST_DISTINCT = 20
+"""Distinct tokens of an answer; a model that repeats itself would agree with anything."""
+
+_PROMPT_TOKENS = 490
+"""The answer crosses the first bucket of 512 positions, and all windows."""
+_WEIGHT_SCALES = (4.0, 2.0, 8.0, 1.0, 16.0)
+"""Random weights are scaled up until the answer has enough distinct tokens."""
+
+Parity = Literal["equal", "differs", "not shown"]
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyResult:
+    """One model type: the level that it is served at with the reason against a higher one, and the proof.
+
+    `parity` compares the answers with gamma 0 and, for a pair, 4 with generate's; `note` is why it is not
+    shown, or what differed.
+    """
+
+    model_type: str
+    level: Literal["pair", "alone", "refused", "unknown"]
+    reason: str | None
+    runner: str | None
+    parity: Parity
+    note: str | None = None
+
+
+def walk(model_types: Sequence[str] = ()) -> list[FamilyResult]:
+    """Examine every model type, or those given. An error of one is its note."""
+    results = []
+    for model_type in model_types or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        with tempfile.TemporaryDirectory(prefix="specdec-family-") as folder:
+            results.append(examine(model_type, Path(folder)))
+    return results
+
+
+def examine(model_type: str, folder: Path) -> FamilyResult:
+    """Examine one model type, with models that are saved to and loaded from `folder`."""
+    try:
+        config = tiny_config(model_type, VOCAB)
+    except Exception as error:  # of a type whose configuration has rules that are not known here
+        return FamilyResult(model_type, "unknown", None, None, "not shown", _said(error))
+    verdict = serving(config)
+    if verdict.level == "refused":
+        return FamilyResult(model_type, "refused", verdict.reason, None, "not shown")
+    try:
+        runner, parity, note = _parity(config, verdict.level == "pair", folder)
+    except Exception as error:  # of transformers' generate or of the engine
+        runner, parity, note = None, "not shown", _said(error)
+    return FamilyResult(model_type, verdict.level, verdict.reason, runner, parity, note)
+
+
+def _parity(config: PreTrainedConfig, paired: bool, folder: Path) -> tuple[str, Parity, str | None]:
+    """The runner, and whether its answers are generate's."""
+    prompt_ids = torch.randint(3, VOCAB, (1, _PROMPT_TOKENS), generator=torch.Generator().manual_seed(1))
+    prompt = " ".join(f"w{token}" for token in prompt_ids[0].tolist())
+    most = 0
+    for scale in _WEIGHT_SCALES:
+        model = _random_model(config, scale)
+        wanted = _generated(model, prompt_ids)
+        most = max(most, len(set(wanted)))
+        if len(set(wanted)) >= FEWEST_DISTINCT:
+            break
+    else:
+        return "", "not shown", f"no random model puts out more than {most} distinct tokens"
+    target = _save(model, config, folder / "target")
+    drafter = _save(_noisy(model), config, folder / "drafter") if paired else None
+    engine = Engine.load(target=target, drafter=drafter, device="cpu")
+    try:
+        for gamma in (0, 4) if paired else (0,):
+            settings = Settings(temperature=0, gamma=gamma, max_new_tokens=NEW_TOKENS)
+            got = engine.generate(prompt, settings).token_ids
+            if got != wanted:
+                at = next((n for n, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), len(got))
+                return engine.info.runner, "differs", f"with gamma {gamma} from token {at} on"
+        return engine.info.runner, "equal", None
+    finally:
+        engine.unload()
+
+
+@torch.no_grad()
+def _random_model(config: PreTrainedConfig, scale: float) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and parameter.is_floating_point():
+            parameter.mul_(scale)
+    # Nothing ends an answer.
+    model.generation_config = GenerationConfig(pad_token_id=1)
+    return model
+
+
+@torch.no_grad()
+def _noisy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy with noise on its weights, so that some of its drafts are wrong."""
+    noisy = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in noisy.parameters():
+        if parameter.dim() > 1 and parameter.is_floating_point():
+            parameter.add_(0.1 * parameter.std() * torch.randn(parameter.shape, generator=generator))
+    return noisy
+
+
+def _generated(model: PreTrainedModel, prompt_ids: torch.Tensor) -> list[int]:
+    generator: Any = model
+    with torch.inference_mode():
+        output = generator.generate(
+            prompt_ids,
+            attention_mask=torch.ones_like(prompt_ids),
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+        )
+    return output[0, prompt_ids.shape[1] :].tolist()
+
+
+def _save(model: PreTrainedModel, config: PreTrainedConfig, folder: Path) -> str:
+    model.save_pretrained(folder)
+    # The model of a type with several parts has the text part's configuration.
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    word_tokenizer(VOCAB).save_pretrained(folder)
+    return str(folder)
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
