@@ -14,9 +14,9 @@ import specdec_core as sd
 
 from .speedup import Stretch, Timing, all_narrow, interval_of, paired_speedup
 
-STRETCH_S = 0.05
+STRETCH_S = 0.03
 """Counted seconds of a stretch: short beside the changes of a machine's load."""
-LEAST_ROUNDS = 2
+LEAST_ROUNDS = 3
 """Fewest counted rounds of a stretch."""
 REPEAT_S = 4.0
 """Seconds from the start after which no lane answers again."""

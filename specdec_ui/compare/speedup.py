@@ -33,9 +33,10 @@ class Timing:
 def paired_speedup(baseline: Timing, lane: Timing) -> sd.Ratio | None:
     """Return the lane's tokens per second ÷ the baseline's; None without a complete answer of both or a pair.
 
-    A stretch's slowness is its time ÷ the typical times of its rounds, so that a stretch with more drafts
-    than another is not mistaken for a slower one. The speedup is the ratio of the typical rates × the median
-    ratio of the slowness of paired stretches, in which the typical load cancels.
+    A stretch's slowness is the median of its rounds' times ÷ their typical times, so that a stretch with more
+    drafts is not mistaken for a slower one, nor one in which the system interrupted a round. The speedup is
+    the ratio of the typical rates × the median ratio of the slowness of paired stretches, which cancels the
+    load that the typical times met.
     """
     typical, lane_typical = _typical_seconds(baseline), _typical_seconds(lane)
     rate, lane_rate = _typical_rate(baseline, typical), _typical_rate(lane, lane_typical)
@@ -79,5 +80,5 @@ def _typical_rate(lane: Timing, typical: Mapping[int, float]) -> float | None:
 
 
 def _slowness(stretch: Stretch, typical: Mapping[int, float]) -> float:
-    expected_s = sum(typical[len(rnd.drafted)] for rnd in stretch)
-    return sum(rnd.seconds for rnd in stretch) / expected_s if expected_s else 0.0
+    times = [(rnd.seconds, typical[len(rnd.drafted)]) for rnd in stretch]
+    return statistics.median(seconds / usual if usual else 0.0 for seconds, usual in times)

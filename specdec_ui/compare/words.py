@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import specdec_core as sd
 
-from .alternation import STRETCH_S
 from .comparison import EQUAL, Comparison, LaneAnswer, Outcome
 from .speedup import NARROW
 
@@ -195,16 +194,17 @@ def _of_intervals(comparison: Comparison) -> list[str]:
     if known:
         pairs = min(each.pairs for each in known)
         sentences.append(
-            f"In brackets: the 95 % confidence interval, from {pairs} pairs of stretches of "
-            f"{1000 * STRETCH_S:.0f} ms that the lanes decoded in turn."
+            f"In brackets: the 95 % confidence interval, from {pairs} pairs of short stretches that the "
+            "lanes decoded in turn."
         )
     if any(each is None or each.half_width > NARROW for each in measured):
         sentences.append(
             f"The speedup is less certain than ±{100 * NARROW:.0f} %. A longer answer or a quieter machine "
             "makes it more certain."
         )
-    if any(lane.is_peer for lane in comparison.lanes):
+    if peers := [comparison.interval(lane) for lane in comparison.lanes if lane.is_peer]:
+        few = ", too few for an interval" if None in peers else ""
         sentences.append(
-            "transformers' lanes cannot pause, so they answered whole, in turn with whole plain answers."
+            f"transformers' lanes cannot pause, so they answered whole, in turn with plain answers{few}."
         )
     return sentences

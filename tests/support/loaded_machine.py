@@ -58,8 +58,8 @@ def lane(machine: Machine, name: str, steps: Sequence[Step], finish: sd.FinishRe
 
 
 def _round(index: int, step: Step, seconds: float) -> sd.Round:
-    kinds = ["accepted"] * (step.tokens - 1) + ["plain"] + ["untested"] * (step.drafts - step.tokens + 1)
-    tokens = [sd.Token(at, "x", kind) for at, kind in enumerate(kinds)]
+    tokens = [sd.Token(1, "x", "accepted")] * (step.tokens - 1) + [sd.Token(2, "x", "plain")]
+    tokens += [sd.Token(3, "x", "untested")] * (step.drafts - step.tokens + 1)
     return sd.Round(index, 0, step.drafts, "fixed", tokens, "x", 0.0, seconds, 0.0)
 
 

@@ -23,6 +23,13 @@ def test_a_load_on_both_stretches_of_a_pair_cancels():
     assert (speedup.low, speedup.median, speedup.high) == pytest.approx((1.5, 1.5, 1.5))
 
 
+def test_a_round_that_the_system_interrupted_does_not_make_its_stretch_slow():
+    plain, drafted = rounds(1, 0.01), rounds(3, 0.02, 2)
+    interrupted = [*drafted[:1], *rounds(3, 0.5, 2, count=1), *drafted[2:]]
+    speedup = paired_speedup(Timing([plain], [plain]), Timing([drafted], [interrupted]))
+    assert speedup.median == pytest.approx(1.5)
+
+
 def test_a_stretch_without_its_pair_is_left_out():
     plain, drafted = rounds(1, 0.01), rounds(3, 0.02, 2)
     speedup = paired_speedup(
