@@ -62,7 +62,7 @@ def test_every_gamma_and_drafting_greedily_gives_one_text(pair, capsys, gamma, d
         (["--temperature", "nan"], "temperature"),
         (["--temperature", "inf"], "temperature"),
         (["--top-p", "nan"], "top_p"),
-        (["--min-p", "-inf"], "min_p"),
+        (["--min-p=-inf"], "min_p"),
         (["--top-k", "-1"], "top_k"),
         (["--seed", "99999999999999999999"], "seed"),
         (["--stop", ""], "stop"),
