@@ -196,8 +196,9 @@ def require_settings(value: object) -> Settings:
     """Return `value` if it is a Settings. Raises SettingsError otherwise."""
     if isinstance(value, Settings):
         return value
-    named = isinstance(value, Mapping) and all(name in SETTINGS for name in value)
-    example = ", ".join(f"{name}={_shown(given)}" for name, given in value.items()) if named else "gamma=4"
+    example = "gamma=4"
+    if isinstance(value, Mapping) and all(name in SETTINGS for name in value):
+        example = ", ".join(f"{name}={_shown(given)}" for name, given in value.items())
     raise SettingsError(
         f"The settings must be a Settings, not {type(value).__name__}: pass Settings({example})."
     )
