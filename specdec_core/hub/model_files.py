@@ -24,6 +24,7 @@ from transformers.utils.hub import cached_file
 
 from ..errors import PairUncheckableError
 from .adapters import read_adapter
+from .errors import reason
 from .file_names import CONFIG, MODELOPT_CONFIG, TOKENIZER
 from .reach import hub_is_reachable
 from .read_errors import explain_read_error, missing_tokenizer
@@ -33,6 +34,7 @@ from .tokenizer_file import name_ends, replaced_rules
 _COUNT = re.compile(r"(num|n)_\w*(layer|expert)s?|(en|de)coder_layers|depth")
 _MOST_MODULES = 10_000
 """More layers or experts than any published model has. transformers builds as many as a config names."""
+_TOKENIZER = "the tokenizer's files"
 _TOKENIZER_FILE = re.compile(r"tokenizer(?!_config)|tekken|tiktoken|vocab|spiece|sentencepiece")
 
 
@@ -145,7 +147,7 @@ def _read_tokenizer(
 ) -> tuple[PreTrainedTokenizerBase, str | None]:
     """Return the tokenizer, and what its class would have replaced (`ModelFiles.replaced`)."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        built = AutoTokenizer.from_pretrained(
             name,
             config=config,
             revision=revision,
@@ -155,28 +157,30 @@ def _read_tokenizer(
             local_files_only=access.offline,
         )
     except Exception as error:
-        message = explain_read_error(name, revision, "the tokenizer's files", error)
-        if not _has_tokenizer_file(_file_names(name, revision, access)):
-            message = missing_tokenizer(name)
-        raise PairUncheckableError(message) from error
+        names = _file_names(name, revision, access)
+        if not _has_tokenizer_file(names):
+            raise PairUncheckableError(missing_tokenizer(name)) from error
+        if TOKENIZER not in names:
+            raise PairUncheckableError(explain_read_error(name, revision, _TOKENIZER, error)) from error
+        filed = _read_tokenizer_file(name, revision, access)
+        return filed, f"transformers' class cannot read {name}'s tokenizer ({reason(error)})"
+    names = _file_names(name, revision, access)
     # Some classes (Gemma's) make up a tokenizer of a few tokens where there is no file at all.
-    if type(tokenizer).vocab_files_names and not _has_tokenizer_file(_file_names(name, revision, access)):
+    if getattr(built, "vocab_files_names", None) and not _has_tokenizer_file(names):
         raise PairUncheckableError(missing_tokenizer(name))
-    filed = _read_tokenizer_file(name, revision, tokenizer, access)
-    if filed is None or not (replaced := replaced_rules(tokenizer, filed)):
-        return tokenizer, None
-    name_ends(filed, tokenizer)
-    return filed, f"{type(tokenizer).__name__} replaces {', '.join(replaced)} of {name}'s {TOKENIZER}"
+    if type(built) is TokenizersBackend or TOKENIZER not in names:
+        return built, None
+    filed = _read_tokenizer_file(name, revision, access)
+    if not isinstance(built, TokenizersBackend):
+        return filed, f"{type(built).__name__} does not read {name}'s {TOKENIZER}"
+    if not (replaced := replaced_rules(built, filed)):
+        return built, None
+    name_ends(filed, built)
+    return filed, f"{type(built).__name__} replaces {', '.join(replaced)} of {name}'s {TOKENIZER}"
 
 
-def _read_tokenizer_file(
-    name: str, revision: str | None, loaded: PreTrainedTokenizerBase, access: _Access
-) -> TokenizersBackend | None:
-    """Return the tokenizer by the rules of tokenizer.json; None if `loaded` has them or there is no file."""
-    if type(loaded) is TokenizersBackend or not isinstance(loaded, TokenizersBackend):
-        return None
-    if TOKENIZER not in _file_names(name, revision, access):
-        return None
+def _read_tokenizer_file(name: str, revision: str | None, access: _Access) -> TokenizersBackend:
+    """Return the tokenizer by the rules of tokenizer.json. Raises PairUncheckableError."""
     try:
         return TokenizersBackend.from_pretrained(
             name,
@@ -187,7 +191,7 @@ def _read_tokenizer_file(
             local_files_only=access.offline,
         )
     except Exception as error:
-        raise PairUncheckableError(explain_read_error(name, revision, TOKENIZER, error)) from error
+        raise PairUncheckableError(explain_read_error(name, revision, _TOKENIZER, error)) from error
 
 
 def _require_source(name: str) -> None:

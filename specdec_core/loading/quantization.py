@@ -6,6 +6,7 @@ Reads configurations only, so that its errors come before a download.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
@@ -52,10 +53,12 @@ def allow_all_shapes(model: PreTrainedModel) -> None:
     It takes multiples of 32 rows and of whole blocks of columns, and asserts that in the first forward.
     """
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and getattr(module, "support_avx512bf16_for_cpu", False):
-            rows, columns = module.out_features, module.in_features
-            block = module.weight.quant_state.blocksize
-            module.support_avx512bf16_for_cpu = rows % 32 == 0 and columns % block == 0
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            linear: Any = module
+            block = linear.weight.quant_state.blocksize
+            linear.support_avx512bf16_for_cpu = (
+                linear.out_features % 32 == 0 and linear.in_features % block == 0
+            )
 
 
 def bitsandbytes_config(quantization: Quantization) -> BitsAndBytesConfig | None:

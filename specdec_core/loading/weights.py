@@ -192,7 +192,7 @@ def _read(
         output_loading_info=True,
     )
     require_complete(source.model, info, config, stored)
-    if stored is not None and device.type == "cpu":
+    if stored is not None and devices is None and device.type == "cpu":
         if stored.dequantized:
             model.float()  # transformers 5.17 leaves experts stored in mxfp4 in bfloat16
         allow_all_shapes(model)

@@ -67,6 +67,19 @@ def test_what_a_class_would_replace_is_named_with_the_folder(tmp_path):
     assert replaced.endswith(f"of {folder}'s tokenizer.json")
 
 
+@pytest.mark.parametrize(
+    ("tokenizer_class", "words"),
+    [
+        ("T5Tokenizer", "transformers' class cannot read"),
+        ("ByT5Tokenizer", "ByT5Tokenizer does not read"),
+    ],
+)
+def test_the_file_is_read_where_its_class_cannot(tmp_path, tokenizer_class, words):
+    folder = write_model(tmp_path / "model", tokenizer_config={"tokenizer_class": tokenizer_class})
+    assert_ids_and_text_of_the_file(folder)
+    assert words in (read_model_files(folder).replaced or "")
+
+
 def test_nothing_is_replaced_of_a_file_that_the_class_takes_as_it_is(tmp_path):
     assert read_model_files(write_model(tmp_path / "model")).replaced is None
 
