@@ -7,13 +7,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedModel,
+)
 
 import specdec_core as sd
 from specdec_core.cli.chat import chat
-from specdec_core.sampling import DeviceSampling
+from specdec_core.decoding import Decoding, Limits
+from specdec_core.drafting import NgramDrafter
+from specdec_core.drafting.length import FixedGamma
+from specdec_core.runners import RopeSwitchRunner, StepwiseRunner, runner_for
+from specdec_core.sampling import DeviceSampling, sampler_for
+from specdec_core.sampling.noise import KeyedNoise
 from tests.support.failing_memory import ERRORS, FailingEager, FailingStatic, Shortage
 
+SHAPE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 HI = [{"role": "user", "content": "Once upon a time"}]
 RULES = {
     "greedy": {"temperature": 0.0},
@@ -197,3 +210,63 @@ def test_in_the_terminal_the_conversation_goes_on_with_what_came(make, monkeypat
     follow_up = engine.generate(messages, settings, engine.session({partial: ids})).text
     assert partial
     assert printed.out == f"{partial}\n{follow_up}\n"
+
+
+# Runners whose state is more than keys and values
+
+
+def _phi3() -> PreTrainedModel:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 24,
+    }
+    config = Phi3Config(
+        **SHAPE, num_attention_heads=4, max_position_embeddings=128, rope_parameters=rope, pad_token_id=None
+    )
+    config.original_max_position_embeddings = 24
+    return Phi3ForCausalLM(config)
+
+
+def _mamba() -> PreTrainedModel:
+    return MambaForCausalLM(MambaConfig(**SHAPE, state_size=4))
+
+
+@pytest.mark.parametrize(
+    ("make_model", "runner", "layers"),
+    [(_phi3, RopeSwitchRunner, "model.layers"), (_mamba, StepwiseRunner, "backbone.layers")],
+)
+def test_a_second_try_starts_from_a_sound_state_in_other_runners_too(make_model, runner, layers):
+    torch.manual_seed(1)
+    model, shortage = make_model().eval(), Shortage()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6)
+    model.get_submodule(layers)[-1].register_forward_pre_hook(lambda *_: shortage.call())
+    target = runner_for(model)
+    assert isinstance(target, runner)
+
+    def answer() -> list[int]:
+        context = list(range(3, 23))
+        rounds = Decoding(
+            context,
+            target,
+            target.new_cache(),
+            NgramDrafter() if target.rewinds else None,
+            sampler_for(_settings(), KeyedNoise(1)),
+            FixedGamma(2 if target.rewinds else 0),
+            lambda ids: (len(ids), None),
+            Limits(12, 128),
+        ).rounds(lambda: False)
+        assert list(rounds)[-1].finish_reason == "length"
+        return context[20:]
+
+    shortage.calls = 0
+    wanted, calls = answer(), shortage.calls
+    assert len(set(wanted)) > 3
+    for at in range(1, calls + 1):
+        shortage.calls, shortage.at = 0, {at}
+        assert answer() == wanted, f"after a shortage in forward {at} of {calls}"
