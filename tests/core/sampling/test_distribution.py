@@ -13,6 +13,7 @@ from specdec_core.drafting import ModelDrafter
 from specdec_core.drafting.length import FixedGamma
 from specdec_core.runners import EagerRunner
 from specdec_core.sampling import DeviceSampling, Verdict, sampler_for
+from specdec_core.sampling.base import count_to_end
 from specdec_core.sampling.filters import SamplingParams, probabilities
 from specdec_core.sampling.host import RejectionSampler
 from specdec_core.sampling.noise import KeyedNoise, draw_on_host
@@ -156,3 +157,35 @@ def test_a_draft_that_the_target_excludes_is_rejected_and_the_residual_is_drawn(
         p, q, torch.tensor([0]), torch.tensor([1e-9]), torch.tensor([0.5, 0.5])
     )
     assert (accepted.item(), token.item()) == (0, 2)
+
+
+@pytest.mark.parametrize("where", ["on the host", "in device buffers"])
+def test_answers_that_end_inside_their_drafts_follow_the_target(where):
+    """Answers of up to three tokens, ended by an EOS among them; no draft follows one."""
+    eos, settings = 3, Settings(max_new_tokens=3, temperature=1.0, gamma=5)
+    sampling = DeviceSampling(torch.device("cpu"), VOCAB) if where == "in device buffers" else None
+    expected: Counter = Counter()
+    for tokens, probability in _enumerated(settings).items():
+        expected[tokens[: count_to_end(tokens, {eos})]] += probability
+
+    def ends(ids):
+        count = count_to_end(ids, {eos})
+        return count, "eos" if ids[count - 1] == eos else None
+
+    target, drafter = _models()
+    answers: Counter = Counter()
+    for seed in range(ANSWERS):
+        context = list(PROMPT)
+        rounds = Decoding(
+            context,
+            target,
+            target.new_cache(),
+            ModelDrafter(drafter, drafter.new_cache()),
+            sampler_for(settings, KeyedNoise(seed), sampling, {eos}),
+            FixedGamma(settings.gamma),
+            ends,
+            Limits(settings.max_new_tokens, 512),
+        ).rounds(lambda: False)
+        assert not any(eos in rnd.verdict.drafts[:-1] for rnd in rounds)
+        answers[tuple(context[len(PROMPT) :])] += 1
+    assert _p_value(answers, expected) > LOWEST_P
