@@ -15,9 +15,9 @@ from .decoder import Decoder
 _REPLACEMENT_CHARACTER = "\ufffd"
 _OPEN_BYTES = 3
 """Bytes of a character that lacks its last ones, at most; each may show as U+FFFD."""
-_TAIL = 6
+_TAIL = 4
 """Ids that always stay at the end of the window: more than the bytes of a character."""
-_GROWTH = 6
+_GROWTH = 8
 """Ids that are added to the window before some are dropped."""
 _LONGEST_RUN = 256
 """Byte tokens whose text is held back. Longer runs are cut, so that a text of such characters appears."""
@@ -178,7 +178,9 @@ class Detokenizer:
     def _shorten(self, text: str) -> None:
         """Drop ids between the head and the latest ones, if the text after them stays the same without."""
         decode, window = self._decoder.decode, self._window
-        while self._head < _TAIL and not decode(window[: self._head]):  # the answer begins the text
+        while self._head < len(window) - _TAIL and not decode(
+            window[: self._head]
+        ):  # nothing before has a text
             self._head += 1
         head = decode(window[: self._head])
         for cut in range(len(window) - _TAIL, self._head, -1):
