@@ -5,6 +5,7 @@ whether the answers of a tiny random model of each are those of transformers' ow
 from __future__ import annotations
 
 import copy
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    __version__,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..engine import Engine
+from ..errors import SettingsError
 from ..runners import serving
 from ..settings import Settings
 from .shapes import word_tokenizer
@@ -50,13 +58,43 @@ class FamilyResult:
     note: str | None = None
 
 
-def walk(model_types: Sequence[str] = ()) -> list[FamilyResult]:
-    """Examine every model type, or those given. An error of one is its note."""
+def run(model_types: Sequence[str]) -> int:
+    """Walk, and print Markdown. Return the exit code: 1 if the answers of a model type differ.
+
+    Raises SettingsError for a type that transformers has no causal language model for.
+    """
+    if unknown := sorted(set(model_types) - set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)):
+        raise SettingsError(
+            f"transformers {__version__} has no causal language model of type {', '.join(unknown)}. Leave "
+            "the types out to walk over all that it has."
+        )
     results = []
     for model_type in model_types or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         with tempfile.TemporaryDirectory(prefix="specdec-family-") as folder:
             results.append(examine(model_type, Path(folder)))
-    return results
+        print(f"{model_type}: {results[-1].parity}", file=sys.stderr)
+    print("\n".join(table_lines(results)))
+    return 1 if any(result.parity == "differs" for result in results) else 0
+
+
+def table_lines(results: Sequence[FamilyResult]) -> list[str]:
+    """Return the results as lines of Markdown, by the level that the types are served at."""
+    equal = [result for result in results if result.parity == "equal"]
+    lines = [f"transformers {__version__}: {len(results)} model types, {len(equal)} with equal answers."]
+    pairs = [result for result in equal if result.level == "pair"]
+    for runner in sorted({str(result.runner) for result in pairs}):
+        types = [result.model_type for result in pairs if result.runner == runner]
+        lines += ["", f"**In pairs, {runner} on a CPU** ({len(types)}): {', '.join(types)}."]
+    sections = {
+        "Alone, equal answers": [result for result in equal if result.level == "alone"],
+        "Refused": [result for result in results if result.level == "refused"],
+        "Not shown": [result for result in results if result.parity != "equal" and result.level != "refused"],
+    }
+    for title, listed in sections.items():
+        if listed:
+            lines += ["", f"| {title} ({len(listed)}) | reason |", "|---|---|"]
+            lines += [f"| {result.model_type} | {result.note or result.reason} |" for result in listed]
+    return lines
 
 
 def examine(model_type: str, folder: Path) -> FamilyResult:
@@ -81,7 +119,7 @@ def _parity(config: PreTrainedConfig, paired: bool, folder: Path) -> tuple[str, 
     prompt = " ".join(f"w{token}" for token in prompt_ids[0].tolist())
     most = 0
     for scale in _WEIGHT_SCALES:
-        model = _random_model(config, scale)
+        model = random_model(config, scale)
         wanted = _generated(model, prompt_ids)
         most = max(most, len(set(wanted)))
         if len(set(wanted)) >= FEWEST_DISTINCT:
@@ -104,7 +142,8 @@ def _parity(config: PreTrainedConfig, paired: bool, folder: Path) -> tuple[str, 
 
 
 @torch.no_grad()
-def _random_model(config: PreTrainedConfig, scale: float) -> PreTrainedModel:
+def random_model(config: PreTrainedConfig, scale: float) -> PreTrainedModel:
+    """Return a model whose random weights are scaled up, so that its distributions are far from uniform."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
     for parameter in model.parameters():

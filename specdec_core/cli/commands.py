@@ -192,10 +192,17 @@ def _bench(arguments: argparse.Namespace) -> int:
     return run(BenchOptions(**values), lambda: _load(arguments))
 
 
+def _families(arguments: argparse.Namespace) -> int:
+    from ..bench.families import run
+
+    return run(arguments.types)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "presets": _presets,
     "check": _check,
     "generate": _generate,
     "chat": _chat,
     "bench": _bench,
+    "families": _families,
 }

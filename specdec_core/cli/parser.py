@@ -62,6 +62,11 @@ def make_parser() -> argparse.ArgumentParser:
     _add_pair_arguments(bench)
     _add_bench_arguments(bench)
 
+    families = commands.add_parser(
+        "families", help="which model types transformers has, and how each is served; takes minutes"
+    )
+    families.add_argument("types", nargs="*", metavar="TYPE", help="model types, as in config.json (all)")
+
     for entry_point in entry_points(group=COMMANDS_GROUP):
         try:
             entry_point.load()(commands)

@@ -5,6 +5,7 @@ import torch
 
 from specdec_core.runners import EagerRunner, LeanRunner, few_rows, runner_for
 from specdec_core.runners.few_rows import FewRowsLinear, stock_layers
+from specdec_core.runners.kv_cache import KVCache
 from tests.support.tiny_models import ARCHITECTURES, VOCAB, tiny_model, uneven_model
 
 
@@ -123,3 +124,22 @@ def test_a_projection_is_a_linear_layer_for_any_number_of_rows(monkeypatch, rows
     bias = torch.randn(48) if biased else None
     wanted = torch.nn.functional.linear(x, weight, bias)
     torch.testing.assert_close(few_rows.Projection(weight, bias)(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_a_layer_s_output_is_laid_out_in_rows(rows, bias):
+    """Llama 4 and DeepSeek-V2 view it as complex numbers, which needs neighbours in memory."""
+    layer = FewRowsLinear(torch.nn.Linear(6, 8, bias=bias))
+    out = layer(torch.randn(1, rows, 6))
+    assert out.is_contiguous()
+    assert torch.view_as_complex(out.view(1, rows, 4, 2)).shape == (1, rows, 4)
+
+
+def test_a_rewind_reaches_the_layers_that_store_and_leaves_the_others():
+    cache = KVCache([True, True, False])
+    states = torch.randn(1, 2, 5, 4)
+    for at in (0, 1):
+        cache.update(states, states, at)
+    cache.rewind(3)
+    assert (cache.length, cache.get_seq_length(1)) == (3, 3)

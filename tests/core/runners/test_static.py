@@ -8,9 +8,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
+from specdec_core.bench.families import random_model
+from specdec_core.bench.tiny_configs import WINDOW, tiny_config
 from specdec_core.runners import CudaGraphRunner, lean_forward, static
 from specdec_core.runners.cuda_graph import logit_difference
-from specdec_core.runners.lean_forward import FAMILIES as KNOWN
+from specdec_core.runners.lean_forward import FAMILIES as KNOWN, UnsupportedError
 from specdec_core.runners.static import StaticRunner
 from tests.support.tiny_models import ARCHITECTURES, VOCAB, tiny_model, uneven_model
 
@@ -176,3 +178,45 @@ def test_replayed_graphs_equal_the_eager_forward(architecture, ids):
     parts = ids.cuda().split([20, 1, 2, 5, 30, 1, 9, 1, 81])
     got = torch.cat([runner.forward(cache, part).clone() for part in parts]).cpu()
     torch.testing.assert_close(got, _fresh(architecture, ids), atol=1e-2, rtol=1e-2)
+
+
+def _in_place(function):
+    """Captures as a CUDA graph would be replayed: into the same result."""
+    result = function()
+    return lambda: result.copy_(function()), result
+
+
+def _random(model_type: str) -> torch.nn.Module:
+    return random_model(tiny_config(model_type, VOCAB), 4.0)
+
+
+def test_a_window_that_all_layers_have_without_naming_it_is_kept(ids):
+    """Mistral; the text is several windows long."""
+    model = _random("mistral")
+    with torch.inference_mode():
+        wanted = model(ids[None]).logits[0]
+    runner = CudaGraphRunner(model, capture=_in_place)
+    cache = runner.new_cache()
+    got = torch.cat(
+        [runner.forward(cache, part).clone() for part in ids.split([20, 1, 2, 5, 30, 1, 9, 1, 81])]
+    )
+    assert len(ids) > 3 * WINDOW
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"), [("gpt_oss", "sinks"), ("llama4_text", "chunked_attention")]
+)
+def test_attention_that_the_folded_product_does_not_compute_is_refused(model_type, reason):
+    with pytest.raises(UnsupportedError, match=reason):
+        CudaGraphRunner(_random(model_type), capture=_in_place)
+
+
+def test_a_parked_conversation_with_layers_that_store_nothing_comes_back(ids):
+    model = _random("gemma3n_text")
+    runner = StaticRunner(model, why_modules=WANTED)
+    caches = [runner.new_cache(), runner.new_cache()]
+    first = runner.forward(caches[0], ids[:20]).clone()
+    runner.forward(caches[1], ids[50:90])
+    caches[0].rewind(19)
+    torch.testing.assert_close(runner.forward(caches[0], ids[19:20]), first[19:], atol=1e-4, rtol=1e-4)
