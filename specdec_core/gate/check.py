@@ -65,7 +65,7 @@ def check_pair(
     same_tokenizer = vocabulary.status == "pass" and cutting.status in ("pass", "warning")
     return PairReport(
         target=target_files.name,
-        drafter=drafter_files.name,
+        drafter=None if drafter is None else drafter_files.name,
         checks=(
             _check_kind(target_files.config, drafter_files.config, alone=drafter is None),
             vocabulary,

@@ -37,14 +37,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """The gate's verdict on a pair; `str(report)` is fit for a terminal.
+    """The gate's verdict on a pair, or on a target alone if `drafter` is None; `str(report)` is fit for a
+    terminal.
 
     `tokenizer` is the target's, the only one used for text; loading takes it from here rather than parse it
     again. `tokenizer_width` is its highest id + 1, the width that `vocab_padding="trim"` cuts logits to.
     """
 
     target: str
-    drafter: str
+    drafter: str | None
     checks: tuple[Check, ...]
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False, compare=False)
     tokenizer_width: int | None = None
@@ -65,7 +66,8 @@ class PairReport:
         }
 
     def __str__(self) -> str:
-        return "\n".join([self._verdict(), *(_lines(check) for check in self.checks)])
+        both = "target" if self.drafter is None else "both"
+        return "\n".join([self._verdict(), *(_lines(check, both) for check in self.checks)])
 
     def _verdict(self) -> str:
         failed = [check.name for check in self.checks if check.status == "fail"]
@@ -73,20 +75,24 @@ class PairReport:
         total = len(self.checks)
         if failed:
             count = f"{len(failed)} of {total} checks failed" if total > 1 else "the check failed"
+            if self.drafter is None:
+                return f"Unsupported: {self.target} cannot be loaded; {count}: {', '.join(failed)}."
             return (
                 f"Incompatible: {self.drafter} cannot draft for {self.target}; {count}: {', '.join(failed)}."
             )
         if unchecked:
-            return f"Not checked: {self.drafter} drafting for {self.target}; unread: {', '.join(unchecked)}."
+            subject = f"{self.drafter} drafting for {self.target}" if self.drafter else self.target
+            return f"Not checked: {subject}; unread: {', '.join(unchecked)}."
         warnings = sum(check.status == "warning" for check in self.checks)
         note = f", {warnings} of them with a warning" if warnings else ""
-        return f"Compatible: {self.drafter} can draft for {self.target}; {total} checks passed{note}."
+        subject = f"Compatible: {self.drafter} can draft for" if self.drafter else "Supported:"
+        return f"{subject} {self.target}; {total} checks passed{note}."
 
 
-def _lines(check: Check) -> str:
+def _lines(check: Check, both: str) -> str:
     label = check.status.upper() if check.status in ("fail", "unchecked") else check.status
     if check.target_value == check.drafter_value:
-        values = [("both", check.target_value)]
+        values = [(both, check.target_value)]
     else:
         values = [("target", check.target_value), ("drafter", check.drafter_value)]
     lines = [f"  {label:<9}  {check.name}"]

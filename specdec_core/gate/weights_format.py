@@ -18,7 +18,8 @@ def check_weights_format(target: ModelFiles, drafter: ModelFiles) -> Check:
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     status: Status = "pass"
     reasons = []
-    for role, files in (("target", target), ("drafter", drafter)):
+    models = [("target", target)] if drafter is target else [("target", target), ("drafter", drafter)]
+    for role, files in models:
         obstacle = files.quantization.obstacle(device) if files.quantization else None
         if obstacle is None:
             continue

@@ -251,6 +251,13 @@ def test_the_report_starts_with_the_verdict_on_an_incompatible_pair(target, tmp_
     )
 
 
+def test_the_report_on_a_target_alone_names_no_drafter(target, tmp_path):
+    assert str(check_pair(target, None)).startswith(f"Supported: {target}; ")
+    text = str(check_pair(write_model(tmp_path / "model", config={"vocab_size": 266}), None))
+    assert text.startswith(f"Unsupported: {tmp_path / 'model'} cannot be loaded; 1 of ")
+    assert re.search(r"FAIL +logits width\n +target +266\n", text)
+
+
 def test_the_report_shows_both_values_where_they_differ(target, tmp_path):
     text = str(check_pair(target, write_model(tmp_path / "drafter", config={"vocab_size": 320})))
     assert re.search(r"FAIL +logits width\n +target +267\n +drafter +320\n", text)
