@@ -95,7 +95,8 @@ class Engine:
         an exception of `on_progress` ends it too, and is passed on. With `for_workers` nothing is computed
         here: forked processes answer, and each calls `warm_up` first.
 
-        Raises PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, LoadError.
+        Raises PresetError, IncompatiblePairError with the gate's report, PairUncheckableError, and LoadError,
+        also for a pair whose logits are not finite.
         """
         watch = Watch(on_progress, cancel)
         plan = plan_pair(

@@ -19,9 +19,15 @@ def register(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("ui", help="serve the page and print its address")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1, or GRADIO_SERVER_NAME)")
     parser.add_argument(
-        "--port", type=int, help="port to listen on (default 7860 or the next, or GRADIO_SERVER_PORT)"
+        "--port", type=_port, help="port to listen on (default 7860 or the next, or GRADIO_SERVER_PORT)"
     )
     parser.set_defaults(run=lambda arguments: serve(arguments.host, arguments.port))
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a whole number from 1 to 65535, not {text!r}")
+    return int(text)
 
 
 def serve(host: str | None = None, port: int | None = None) -> int:

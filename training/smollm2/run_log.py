@@ -3,9 +3,10 @@
 Owns the run's clock, which starts in the process that watches this one.
 """
 
-import json
 import time
 from pathlib import Path
+
+from specdec_core import to_json
 
 
 class RunLog:
@@ -27,7 +28,7 @@ class RunLog:
             name: float(f"{value:.5g}") if isinstance(value, float) else value
             for name, value in values.items()
         }
-        line = json.dumps({"t": round(self.now(), 1), "phase": phase, **rounded})
+        line = to_json({"t": round(self.now(), 1), "phase": phase, **rounded})
         print(line, flush=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -3,7 +3,6 @@
 Knows neither what is learned (a loss function says so) nor where the batches come from.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
+from specdec_core import to_json
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # ids, labels: [rows, length]
 
@@ -137,4 +138,4 @@ class Trainer:
         progress = self.progress
         speed = round(progress.tokens / max(1e-9, progress.seconds))
         line = {"step": progress.step, "minutes": round(progress.seconds / 60, 2), **values}
-        print(json.dumps({**line, "tokens": progress.tokens, "tokens_per_second": speed}), flush=True)
+        print(to_json({**line, "tokens": progress.tokens, "tokens_per_second": speed}), flush=True)

@@ -167,21 +167,61 @@ def test_a_folder_of_presets_that_is_none_is_refused_by_its_name(
     assert words.format(path=path) in capsys.readouterr().err
 
 
+@pytest.fixture
+def foreign_command(tmp_path, monkeypatch):
+    """Install a package whose entry point `shout` is a function of this source."""
+
+    def install(source: str) -> None:
+        metadata = tmp_path / "foreign-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text("[specdec.commands]\nshout = foreign_shout:register\n")
+        (tmp_path / "foreign_shout.py").write_text(source)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "foreign_shout", raising=False)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("def register(commands): 1 / 0", "ZeroDivisionError: division by zero"),
+        ("", "AttributeError"),
+    ],
+)
 def test_a_command_of_another_package_that_fails_to_load_is_left_out_with_a_warning(
-    tmp_path, monkeypatch, capsys
+    foreign_command, capsys, source, reason
 ):
-    metadata = tmp_path / "broken-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[specdec.commands]\nshout = no_such_package:register\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    foreign_command(source)
     assert main(["presets"]) == 0
     printed = capsys.readouterr()
     assert "stories" in printed.out
     (warning,) = printed.err.splitlines()
-    assert warning.startswith(
-        "warning: the command shout of another package is left out: ModuleNotFoundError"
+    assert warning.startswith(f"warning: the command shout of another package is left out: {reason}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["MemoryError()", "RuntimeError('CUDA error: out of memory')", "OSError(12, 'Cannot allocate memory')"],
+)
+def test_memory_that_runs_out_anywhere_in_a_command_is_an_error_in_words(foreign_command, capsys, error):
+    foreign_command(
+        f"def fail(arguments): raise {error}\n"
+        "def register(commands): commands.add_parser('shout').set_defaults(run=fail)\n"
     )
+    assert main(["shout"]) == 1
+    assert "emory" in capsys.readouterr().err
+
+
+def test_another_failure_in_a_command_keeps_its_traceback(foreign_command):
+    foreign_command(
+        "def fail(arguments): raise RuntimeError('a bug')\n"
+        "def register(commands): commands.add_parser('shout').set_defaults(run=fail)\n"
+    )
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["shout"])
 
 
 def test_chat_answers_what_is_typed_and_survives_an_empty_line(pair, capsys, monkeypatch):
