@@ -61,7 +61,7 @@ def test_only_who_asked_for_a_load_can_call_it_off_and_the_pair_before_goes_on()
     holder = EngineHolder(load)
     holder.load(replay_preset("a"), no_progress, visitor)
     frames = list(load_handlers.load(visitor, holder, replay_presets("a", "b"), "b"))
-    assert [frame.own for frame in frames] == [True, False]
+    assert [frame.own for frame in frames] == [True, True, False]
     assert "Loading b was cancelled" in frames[-1].status
     assert 'data-state="ready"' in frames[-1].status
     assert (holder.current.preset.name, holder.loading) == ("a", None)

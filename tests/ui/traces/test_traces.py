@@ -164,3 +164,16 @@ def test_of_many_answers_the_latest_are_kept():
 )
 def test_the_name_of_a_file_is_taken_everywhere(prompt, name):
     assert file_name(made_up(prompt=prompt), "svg") == name
+
+
+def test_the_picture_names_the_end_and_drafts_of_it_and_no_other_token_without_text():
+    tokens = [sd.Token(9, "", "accepted"), sd.Token(2, "", "rejected"), sd.Token(5, " cat", "correction")]
+    rounds = [
+        sd.Round(1, 0, 4, "fixed", tokens, " cat", 0.0, 0.0, 0.0),
+        sd.Round(2, 2, 4, "fixed", [sd.Token(2, "", "bonus")], "", 0.0, 0.0, 0.0, finish_reason="eos"),
+    ]
+    trace = replace(made_up(), rounds=rounds)
+    texts = [each.text for each in ElementTree.fromstring(picture(trace)).iter() if each.tag.endswith("text")]
+    assert [text for text in texts if text in ("∅", "end", "+end")] == ["∅", "end", "+end"]
+    unfinished = replace(trace, rounds=rounds[:1])
+    assert unfinished.end_id is None
