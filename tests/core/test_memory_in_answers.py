@@ -1,5 +1,6 @@
 """Memory that runs out in an answer: caches of idle conversations go first, then the answer ends in words."""
 
+import copy
 import gc
 import re
 import weakref
@@ -8,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     Phi3Config,
@@ -40,8 +40,8 @@ def _settings(**changed) -> sd.Settings:
     return sd.Settings(**{"max_new_tokens": 8, "seed": 1, "gamma": 2, **changed})
 
 
-@pytest.fixture(autouse=True)
-def _quick_collections():
+@pytest.fixture(autouse=True, scope="module")
+def _quick_collections(engine):
     """Memory is released with a collection each time, which would look at all objects of all tests."""
     gc.collect()
     gc.freeze()
@@ -50,13 +50,13 @@ def _quick_collections():
 
 
 @pytest.fixture(scope="module")
-def make(engine, pair_folders):
-    """Make an engine whose target and drafter run out of memory by plan, over new models of the pair."""
+def make(engine):
+    """Make an engine whose target and drafter run out of memory by plan, over copies of the pair's models."""
 
     def make(kind=FailingEager, target: Shortage | None = None, drafter: Shortage | None = None) -> sd.Engine:
         runners = [
-            kind(AutoModelForCausalLM.from_pretrained(folder), shortage or Shortage())
-            for folder, shortage in zip(pair_folders, (target, drafter), strict=True)
+            kind(copy.deepcopy(runner.model), shortage or Shortage())
+            for runner, shortage in zip(engine.pair.runners, (target, drafter), strict=True)
         ]
         pair = replace(engine.pair, target=runners[0], drafter=runners[1])
         if kind is FailingStatic:

@@ -1,5 +1,6 @@
 """Logits with NaN, +inf or nothing but -inf end an answer with the model's name; -inf alone is a mask."""
 
+import copy
 import math
 import shutil
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 import specdec_core as sd
 from specdec_core.runners import runner_for
@@ -110,10 +110,12 @@ def test_a_broken_drafter_of_one_answer_says_nothing_about_the_n_gram_drafts_of_
 
 
 class Pair:
-    """An engine over new models of the pair, on the host or in buffers for a device, and their embeddings."""
+    """An engine over copies of the pair's models, on the host or in buffers for a device, and their
+    embeddings.
+    """
 
-    def __init__(self, engine: sd.Engine, folders: tuple[str, str], where: str) -> None:
-        models = [AutoModelForCausalLM.from_pretrained(folder) for folder in folders]
+    def __init__(self, engine: sd.Engine, where: str) -> None:
+        models = [copy.deepcopy(runner.model) for runner in engine.pair.runners]
         target, drafter = map(StaticRunner if where == "device" else runner_for, models)
         pair = replace(engine.pair, target=target, drafter=drafter)
         if where == "device":
@@ -134,8 +136,8 @@ class Pair:
 
 
 @pytest.fixture(params=["host", "device"])
-def pair(request, engine, pair_folders) -> Pair:
-    return Pair(engine, pair_folders, request.param)
+def pair(request, engine) -> Pair:
+    return Pair(engine, request.param)
 
 
 def _follow_up(text: str) -> list[sd.Message]:

@@ -48,9 +48,10 @@ def test_a_full_disk_is_an_error_with_its_reason(command, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
-def test_a_stream_that_was_closed_before_the_start_is_an_empty_one(command, monkeypatch, capsys, name):
+def test_a_stream_that_was_closed_before_the_start_is_an_empty_one(pair, monkeypatch, capsys, name):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Once upon a time\nmore\n"))
     monkeypatch.setattr(f"sys.{name}", None)
-    assert main(command) == 0
+    assert main(["chat", *pair, *ANSWER]) == 0
     getattr(sys, name).close()
 
 
