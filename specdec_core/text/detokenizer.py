@@ -178,10 +178,8 @@ class Detokenizer:
     def _shorten(self, text: str) -> None:
         """Drop ids between the head and the latest ones, if the text after them stays the same without."""
         decode, window = self._decoder.decode, self._window
-        while self._head < len(window) - _TAIL and not decode(
-            window[: self._head]
-        ):  # nothing before has a text
-            self._head += 1
+        # If nothing has a text yet, nothing needs to stay in front of the latest ids.
+        self._head = next((n for n in range(self._head, len(window) - _TAIL) if decode(window[:n])), 0)
         head = decode(window[: self._head])
         for cut in range(len(window) - _TAIL, self._head, -1):
             dropped = decode(window[:cut])
