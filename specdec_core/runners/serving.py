@@ -33,6 +33,7 @@ _MOST_LAYERS = 10_000
 
 _NO_TEXT = "makes audio codes, not text alone"
 _REFUSED = {
+    "blt": "reads bytes in patches, not tokens",
     "gemma4_assistant": "drafts from its target's hidden states, and continues no text by itself",
     "gemma4_unified_assistant": "drafts from its target's hidden states, and continues no text by itself",
     "git": "describes images: it masks a text by the image before it",
@@ -125,7 +126,8 @@ def _layers(config: PreTrainedConfig) -> list[Any]:
 
 def _sees_both_sides(config: PreTrainedConfig) -> str | None:
     """BERT and its kin are causal only as decoders; some causal models have the flag without its meaning."""
-    if hasattr(config, "add_cross_attention") and not getattr(config, "is_decoder", True):
+    has_both = hasattr(type(config), "add_cross_attention") and hasattr(type(config), "is_decoder")
+    if has_both and not config.is_decoder:
         return "is an encoder (is_decoder is false in config.json): each token sees the ones after it"
     return None
 
@@ -133,15 +135,14 @@ def _sees_both_sides(config: PreTrainedConfig) -> str | None:
 def _keeps_state(
     config: PreTrainedConfig, model_class: type[PreTrainedModel], layers: list[Any]
 ) -> str | None:
+    kinds = getattr(config.get_text_config(decoder=True), "layer_types", None)
+    if model_class._is_stateful and kinds is None:
+        return "keeps a recurrent state"
     if not any(name in inspect.signature(model_class.forward).parameters for name in CACHE_ARGUMENTS):
         return "has no cache of keys and values"
     if not takes_dynamic_cache(model_class):
         return "keeps its state in a cache of its own"
-    types = getattr(config.get_text_config(decoder=True), "layer_types", None)
-    if model_class._is_stateful and types is None:
-        return "keeps a recurrent state"
+    kinds = kinds or [type(layer).__name__ for layer in layers]
     known = (*_KEEPS_KEYS_AND_VALUES, *([_KEEPS_NOTHING] if _KEEPS_NOTHING else []))
-    if others := sorted({type(layer).__name__ for layer in layers if type(layer) not in known}):
-        names = sorted(set(types)) if types else others
-        return f"keeps state that cannot be rewound (layers of {', '.join(names)})"
-    return None
+    unfit = {kind for kind, layer in zip(kinds, layers, strict=False) if type(layer) not in known}
+    return f"keeps state that cannot be rewound (layers of {', '.join(sorted(unfit))})" if unfit else None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import cache_utils
 
 from specdec_core.runners import EagerRunner, LeanRunner, few_rows, runner_for
 from specdec_core.runners.few_rows import FewRowsLinear, stock_layers
@@ -136,6 +137,7 @@ def test_a_layer_s_output_is_laid_out_in_rows(rows, bias):
     assert torch.view_as_complex(out.view(1, rows, 4, 2)).shape == (1, rows, 4)
 
 
+@pytest.mark.skipif(not hasattr(cache_utils, "DummyLayer"), reason="this transformers leaves such layers out")
 def test_a_rewind_reaches_the_layers_that_store_and_leaves_the_others():
     cache = KVCache([True, True, False])
     states = torch.randn(1, 2, 5, 4)

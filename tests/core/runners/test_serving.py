@@ -1,7 +1,15 @@
 """What the configuration alone says of a model: paired, alone or refused; its context, its attention."""
 
 import pytest
-from transformers import AutoConfig, BertConfig, BloomConfig, GraniteMoeHybridConfig, LlamaConfig, MptConfig
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    BertConfig,
+    BloomConfig,
+    GraniteMoeHybridConfig,
+    LlamaConfig,
+    MptConfig,
+)
 
 from specdec_core.runners.positions import UNBOUNDED_CONTEXT, context_length
 from specdec_core.runners.serving import attention_for, serving, slides_everywhere, storing_layers
@@ -10,7 +18,7 @@ STATEFUL = ["bamba", "falcon_h1", "falcon_mamba", "jamba", "lfm3", "mamba", "mam
             "qwen3_next", "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2"]  # fmt: skip
 
 
-@pytest.mark.parametrize("model_type", STATEFUL)
+@pytest.mark.parametrize("model_type", [name for name in STATEFUL if name in CONFIG_MAPPING])
 def test_a_state_that_cannot_be_rewound_is_served_alone(model_type):
     verdict = serving(AutoConfig.for_model(model_type))
     assert verdict.level == "alone"
@@ -35,6 +43,11 @@ def test_the_layers_of_a_hybrid_decide(kinds, level):
 @pytest.mark.parametrize(("decoder", "level"), [(True, "pair"), (False, "refused")])
 def test_an_encoder_is_refused_unless_it_is_a_decoder(decoder, level):
     assert serving(BertConfig(is_decoder=decoder)).level == level
+
+
+def test_a_flag_that_the_type_does_not_have_decides_nothing():
+    assert serving(AutoConfig.for_model("gpt2", is_decoder=False)).level == "pair"
+    assert serving(AutoConfig.for_model("gpt_neox", is_decoder=False)).level == "pair"
 
 
 @pytest.mark.parametrize("model_type", ["t5", "vit"])
