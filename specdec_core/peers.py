@@ -22,8 +22,8 @@ from .metrics import summarize
 from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .pair import LoadedPair
 from .runners import Runner
-from .runners.serving import attention_for
 from .runners.few_rows import stock_layers
+from .runners.serving import attention_for
 from .settings import Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Prompt

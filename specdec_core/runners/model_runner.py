@@ -74,7 +74,7 @@ class ModelRunner(ABC):
     ) -> Any:
         """See Runner.forward."""
 
-    def discard(self, cache: RewindableCache) -> None:
+    def discard(self, cache: RewindableCache) -> None:  # noqa: B027 (right for most subclasses)
         """See Runner.discard. There is nothing to do where caches share no buffers."""
 
     def ids(self, ids: Sequence[int]) -> Tensor:
