@@ -10,7 +10,7 @@ from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
 from .lean import LeanRunner, copied_bytes
 from .lean_forward import UnsupportedError
-from .positions import grows_with_length, rotation_switch
+from .positions import context_length, grows_with_length, rotation_switch
 from .rope_switch import RopeSwitchRunner
 from .serving import Serving, serving
 from .stepwise import StepwiseRunner
@@ -53,7 +53,10 @@ def runner_for(
         reason = eager or f"the rotation of {config.model_type} changes after {switch:,} positions"
         return RopeSwitchRunner(model, switch, vocab_size=vocab_size, reason=reason, device=device)
     if eager is None and grows_with_length(config):
-        eager = f"the rotation of {config.model_type} would change with every position past its context"
+        eager = (
+            f"the rotation of {config.model_type} would change with every position past its context of "
+            f"{context_length(config):,}"
+        )
     if eager is not None:
         return EagerRunner(model, vocab_size=vocab_size, reason=eager, device=device)
     embedding: Any = model.get_input_embeddings()

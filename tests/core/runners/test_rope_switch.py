@@ -182,7 +182,7 @@ def test_the_context_of_dynamic_scaling_ends_where_its_rotation_would_change():
     runner = runner_for(model)
     assert type(runner) is EagerRunner
     assert runner.context_length == 64
-    assert "would change with every position past its context" in runner.reason
+    assert "would change with every position past its context of 64" in runner.reason
     answer = _generated(model, _prompt(30), 34)
     assert _decoded(runner, runner.new_cache(), _prompt(30), answer, 4) == answer
 
