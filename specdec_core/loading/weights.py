@@ -200,7 +200,13 @@ def _read(
 
 
 def _read_config(source: ModelSource) -> PreTrainedConfig:
-    return AutoConfig.from_pretrained(source.base, revision=source.base_revision, trust_remote_code=False)
+    """Read the configuration from the folder, or from the cache, where the gate's check has put it.
+
+    Asking the Hub again would have no time limit.
+    """
+    return AutoConfig.from_pretrained(
+        source.base, revision=source.base_revision, trust_remote_code=False, local_files_only=True
+    )
 
 
 def _explain(source: ModelSource, device: torch.device, error: Exception) -> str:
