@@ -1,6 +1,7 @@
 """The errors of this package. Each message has what was wrong, the value, and what to do next.
 
-Errors about a caller's values are ValueErrors too. Knows nothing of where an error is displayed.
+Errors about a caller's values are ValueErrors too; a library's error is quoted in one line. Knows nothing of
+where an error is displayed.
 """
 
 from __future__ import annotations
@@ -51,3 +52,9 @@ class LoadCancelledError(SpecDecError):
 
 class LoadError(SpecDecError):
     """Weights could not be loaded: no access, no room, missing, corrupt, or not fitting the configuration."""
+
+
+def quote(error: BaseException) -> str:
+    """Return the class and the first line of a library's error, to be quoted in a message."""
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from .errors import AnswerError, PromptError, SettingsError, SpecDecError
+from .errors import AnswerError, PromptError, SettingsError, SpecDecError, quote
 from .fair_lock import FairLock
 from .metrics import summarize
 from .out_of_memory import out_of_memory, release_memory, with_second_try
@@ -279,7 +279,6 @@ def _generate(
             steps.error = AnswerError(pair.memory_ran_out())
             release_memory(error)
         else:
-            reason = str(error).split("\n")[0]
-            steps.error = SpecDecError(f"transformers cannot do this: {type(error).__name__}: {reason}")
+            steps.error = SpecDecError(f"transformers cannot do this: {quote(error)}")
     finally:
         steps.finish()

@@ -23,9 +23,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..engine import Engine
-from ..errors import SettingsError
+from ..errors import SettingsError, quote
 from ..runners import serving
 from ..settings import Settings
+from ..trace import first_difference
+from .noise import noisy_copy
 from .shapes import word_tokenizer
 from .tiny_configs import tiny_config
 
@@ -38,6 +40,8 @@ _PROMPT_TOKENS = 490
 """The answer crosses the first bucket of 512 positions, and all windows."""
 _WEIGHT_SCALES = (4.0, 2.0, 8.0, 1.0, 16.0)
 """Random weights are scaled up until the answer has enough distinct tokens."""
+_NOISE = 0.1
+"""Noise on the drafter's weights, so that some of its drafts are wrong."""
 
 Parity = Literal["equal", "differs", "not shown"]
 
@@ -102,14 +106,14 @@ def examine(model_type: str, folder: Path) -> FamilyResult:
     try:
         config = tiny_config(model_type, VOCAB)
     except Exception as error:  # of a type whose configuration has rules that are not known here
-        return FamilyResult(model_type, "unknown", None, None, "not shown", _said(error))
+        return FamilyResult(model_type, "unknown", None, None, "not shown", quote(error))
     verdict = serving(config)
     if verdict.level == "refused":
         return FamilyResult(model_type, "refused", verdict.reason, None, "not shown")
     try:
         runner, parity, note = _parity(config, verdict.level == "pair", folder)
     except Exception as error:  # of transformers' generate or of the engine
-        runner, parity, note = None, "not shown", _said(error)
+        runner, parity, note = None, "not shown", quote(error)
     return FamilyResult(model_type, verdict.level, verdict.reason, runner, parity, note)
 
 
@@ -127,14 +131,13 @@ def _parity(config: PreTrainedConfig, paired: bool, folder: Path) -> tuple[str, 
     else:
         return "", "not shown", f"no random model puts out more than {most} distinct tokens"
     target = _save(model, config, folder / "target")
-    drafter = _save(_noisy(model), config, folder / "drafter") if paired else None
+    drafter = _save(noisy_copy(model, _NOISE), config, folder / "drafter") if paired else None
     engine = Engine.load(target=target, drafter=drafter, device="cpu")
     try:
         for gamma in (0, 4) if paired else (0,):
             settings = Settings(temperature=0, gamma=gamma, max_new_tokens=NEW_TOKENS)
             got = engine.generate(prompt, settings).token_ids
-            if got != wanted:
-                at = next((n for n, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), len(got))
+            if (at := first_difference(got, wanted)) is not None:
                 return engine.info.runner, "differs", f"with gamma {gamma} from token {at} on"
         return engine.info.runner, "equal", None
     finally:
@@ -152,17 +155,6 @@ def random_model(config: PreTrainedConfig, scale: float) -> PreTrainedModel:
     # Nothing ends an answer.
     model.generation_config = GenerationConfig(pad_token_id=1)
     return model
-
-
-@torch.no_grad()
-def _noisy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy with noise on its weights, so that some of its drafts are wrong."""
-    noisy = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(2)
-    for parameter in noisy.parameters():
-        if parameter.dim() > 1 and parameter.is_floating_point():
-            parameter.add_(0.1 * parameter.std() * torch.randn(parameter.shape, generator=generator))
-    return noisy
 
 
 def _generated(model: PreTrainedModel, prompt_ids: torch.Tensor) -> list[int]:
@@ -184,8 +176,3 @@ def _save(model: PreTrainedModel, config: PreTrainedConfig, folder: Path) -> str
     config.save_pretrained(folder)
     word_tokenizer(VOCAB).save_pretrained(folder)
     return str(folder)
-
-
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -22,6 +22,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..engine import Engine
+from ..errors import quote
 from ..loading.step_times import step_times
 from ..loading.weights import ModelSource, load_model
 from ..pair import LoadedPair, token_margin
@@ -157,7 +158,7 @@ def _run(planned: _Planned) -> GpuCheck:
         good, description = planned.check()
     except Exception as error:
         good = False
-        description = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        description = quote(error)
     gc.collect()
     torch.cuda.empty_cache()
     return GpuCheck(planned.name, "pass" if good else "fail", description)

@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 import torch
+from transformers import PreTrainedModel
 
 from ..drafting.length import StepCosts
 from ..engine import Engine
@@ -15,22 +16,26 @@ from ..settings import Drafting
 
 
 @torch.no_grad()
-def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
-    """Return an engine over the same target and a copy of the drafter with Gaussian noise on its weights.
-
-    `noise` is in standard deviations of each weight matrix; the cost of a step stays the same. Raises
-    SettingsError for a target alone.
-    """
-    pair = engine.pair
-    if pair.drafter is None:
-        raise SettingsError("--drafter-noise needs a pair with a drafter.")
-    model = copy.deepcopy(pair.drafter.model)
-    generator = torch.Generator(pair.drafter.device).manual_seed(seed)
+def noisy_copy(model: PreTrainedModel, noise: float, seed: int = 0) -> PreTrainedModel:
+    """Return a copy with Gaussian noise on its weights, in standard deviations of each weight matrix."""
+    model = copy.deepcopy(model)
+    generator = torch.Generator(model.device).manual_seed(seed)
     for weight in model.parameters():
         if weight.dim() > 1 and weight.is_floating_point():
             drawn = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
             weight.add_(drawn * weight.std() * noise)
-    drafter = runner_for(model, vocab_size=pair.drafter.vocab_size)
+    return model
+
+
+def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
+    """Return an engine over the same target and a noisy copy of the drafter.
+
+    The cost of a step stays the same. Raises SettingsError for a target alone.
+    """
+    pair = engine.pair
+    if pair.drafter is None:
+        raise SettingsError("--drafter-noise needs a pair with a drafter.")
+    drafter = runner_for(noisy_copy(pair.drafter.model, noise, seed), vocab_size=pair.drafter.vocab_size)
     costs: dict[Drafting, StepCosts] = {
         drafting: copy.deepcopy(cost) for drafting, cost in pair.costs.items()
     }

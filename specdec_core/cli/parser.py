@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import get_args
 
 from .. import __version__
+from ..errors import quote
 from ..settings import (
     QUANTIZATIONS,
     SETTINGS,
@@ -71,8 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
         try:
             entry_point.load()(commands)
         except Exception as error:  # code of another package may raise anything
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            report(f"warning: the command {entry_point.name} of another package is left out: {reason}")
+            report(f"warning: the command {entry_point.name} of another package is left out: {quote(error)}")
     return parser
 
 

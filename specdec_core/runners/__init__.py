@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..errors import quote
 from .base import RewindableCache, Runner, Then
 from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
@@ -80,6 +81,6 @@ def _graph_runner(model: PreTrainedModel, vocab_size: int | None) -> Runner:
         except Exception as error:
             # Whatever a model or a driver does not allow while capturing, the modules themselves still work.
             model.set_attn_implementation(attention)
-            failure = f"{type(error).__name__}: {error}".split("\n")[0]
+            failure = quote(error)
     reason = f"no CUDA graph of {model.config.model_type}: {failure}"
     return EagerRunner(model, vocab_size=vocab_size, reason=reason)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..errors import quote
 from .base import Then
 from .kv_cache import KVCache
 from .static import StaticRunner
@@ -120,8 +121,7 @@ class CudaGraphRunner(StaticRunner):
             except Exception as error:
                 # Nothing is lost: the uncaptured forward writes again what the graph may have written.
                 self._graphs.clear()
-                failure = f"{type(error).__name__}: {error}".split("\n")[0]
-                self.reason = f"a graph failed during an answer, and none is used since: {failure}"
+                self.reason = f"a graph failed during an answer, and none is used since: {quote(error)}"
         return super()._decode(ids, start, bucket, last_rows, then)
 
     def _replayed(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Tensor:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from transformers import PreTrainedConfig, PreTrainedModel, cache_utils
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from ..errors import quote
+
 Level = Literal["pair", "alone", "refused"]
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")
@@ -65,8 +67,7 @@ def serving(config: PreTrainedConfig) -> Serving:
     try:
         model_class = causal_class(config)
     except Exception as error:  # importing a model may fail for want of another package
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        return Serving("refused", f"cannot be made here ({type(error).__name__}: {first_line}).")
+        return Serving("refused", f"cannot be made here ({quote(error)}).")
     if model_class is None:
         return Serving(
             "refused",
