@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         emitted_ids as emitted_ids,
         first_difference as first_difference,
     )
+    from .units import counted as counted
 
 _PUBLIC = {
     "chat_engine": ("ChatEngine", "ChatSession", "MeasuredCosts"),
@@ -121,6 +122,7 @@ _PUBLIC = {
         "emitted_ids",
         "first_difference",
     ),
+    "units": ("counted",),
 }
 """Public names by the module that defines them; the imports above say the same to type checkers."""
 

@@ -19,6 +19,7 @@ from .sampling.filters import SamplingParams, filtered_logits
 from .sampling.noise import KeyedNoise
 from .settings import Drafting, Settings
 from .text.prompting import Prompter
+from .units import counted
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class LoadedPair:
 
     def memory_ran_out(self, emitted: int | None = None) -> str:
         """Return the error message for memory that ran out, after `emitted` tokens of an answer."""
-        when = "" if emitted is None else f" after {emitted} tokens of the answer"
+        when = "" if emitted is None else f" after {counted(emitted, 'token')} of the answer"
         return (
             f"Memory ran out on {self.target.device}{when}, though the caches of idle conversations were "
             "freed. Ask for a shorter answer, begin a new conversation, or load a smaller pair."

@@ -11,6 +11,8 @@ from ..plain_text import find_surrogate
 from ..settings import Settings
 from ..text.prompting import Message
 from ..trace import Round, Stats, TokenKind
+from ..units import counted
+from .streams import report
 
 _STYLES: dict[TokenKind, str | None] = {
     "accepted": "\033[4m",  # underlined
@@ -39,7 +41,7 @@ def chat(engine: ChatEngine, settings: Settings) -> int:
         if typed == "/quit":
             return 0
         if find_surrogate(typed) is not None:
-            print(f"error: not sent: the line is not {sys.stdin.encoding} text.", file=sys.stderr)
+            report(f"error: not sent: the line is not {sys.stdin.encoding} text.")
             continue
         if typed == "/clear":
             messages = []
@@ -75,7 +77,7 @@ def _answer(
     except SpecDecError as error:
         if text:
             print(flush=True)
-        print(f"error: {error}", file=sys.stderr)
+        report(f"error: {error}")
         if not text:
             return messages[:-1]
     return [*messages, _message("assistant", text)]
@@ -86,7 +88,8 @@ def figures(stats: Stats) -> str:
     rate = f"{stats.tokens_per_second:.0f} tokens/s" if stats.tokens_per_second else "– tokens/s"
     first = f"first token after {stats.time_to_first_token_s * 1000:.0f} ms"
     if stats.dropped_messages:
-        first += f"; the oldest {stats.dropped_messages} messages no longer fit and were left out"
+        dropped = counted(stats.dropped_messages, "message")
+        first += f"; {dropped} at the beginning left out, for want of room"
     if stats.acceptance_rate is None or stats.block_efficiency is None:
         return f"{rate}, {first}"
     return (

@@ -126,24 +126,24 @@ def _presets(arguments: argparse.Namespace) -> int:
         for name, preset in presets.items():
             print(f"{name:<{width}}  {preset.title}{' (gated)' if preset.gated else ''}")
     for error in broken.values():
-        print(f"error: {error}", file=sys.stderr)
+        report(f"error: {error}")
     return 2 if broken else 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from ..gate.check import check_pair
 
-    report = check_pair(
+    verdict = check_pair(
         arguments.target,
         arguments.drafter,
         target_revision=arguments.revision,
         drafter_revision=arguments.drafter_revision,
         vocab_padding=arguments.vocab_padding,
     )
-    print(to_json(report.to_dict()) if arguments.json else report)
-    if report.ok:
+    print(to_json(verdict.to_dict()) if arguments.json else verdict)
+    if verdict.ok:
         return 0
-    return 3 if any(check.status == "fail" for check in report.checks) else 2
+    return 3 if any(check.status == "fail" for check in verdict.checks) else 2
 
 
 def _generate(arguments: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from ..hub.tokenizer_rules import (
 )
 from ..runners.serving import serving
 from ..settings import VocabPadding
+from ..units import counted
 from .logit_width import check_configured_width, check_logit_width, require_vocab_padding
 from .report import SHARE_A_TOKENIZER, Check, PairReport, Status
 from .size import check_size
@@ -127,14 +128,14 @@ def _check_vocabulary(target: dict[str, int], drafter: dict[str, int]) -> Check:
         "only the target has": difference.target_only,
         "only the drafter has": difference.drafter_only,
     }
-    counted = ", ".join(f"{_count(count, 'id')} {what}" for what, count in counts.items() if count)
+    ids = ", ".join(f"{counted(count, 'id')} {what}" for what, count in counts.items() if count)
     return Check(
         name,
         "fail",
         f"{target_size}; id {first} is {target_token}",
         f"{drafter_size}; id {first} is {drafter_token}",
         f"The vocabularies differ from id {first} on: {target_token} in the target, {drafter_token} in the "
-        f"drafter ({counted}). Probabilities of unrelated tokens would be compared. {SHARE_A_TOKENIZER}",
+        f"drafter ({ids}). Probabilities of unrelated tokens would be compared. {SHARE_A_TOKENIZER}",
     )
 
 
@@ -224,7 +225,3 @@ def _differ(differences: Sequence[CuttingDifference]) -> str:
     if len(names) == 1:
         return f"{names[0]} differs"
     return f"{', '.join(names[:-1])} and {names[-1]} differ"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from ..parts.figures import counted
+import specdec_core as sd
+
 from . import words as compare_words
 from .alternation import Sweep
 from .comparison import TITLES
@@ -49,7 +50,7 @@ def progress_text(step: Progress, prompts_done: int = 0, prompts: int = 1) -> st
         prefix += "Answering again, for a more certain speedup. "
     if not step.new_tokens:
         return f"{prefix}{TITLES[step.name]}: warming up and reading the prompt."
-    return f"{prefix}{TITLES[step.name]}: {counted(step.new_tokens, 'token')} so far."
+    return f"{prefix}{TITLES[step.name]}: {sd.counted(step.new_tokens, 'token')} so far."
 
 
 def _sweep_text(step: Sweep) -> str:

@@ -62,7 +62,8 @@ def explanation(comparison: Comparison, lane: LaneAnswer) -> str:
         sentences.append(_slowdown(comparison, lane, tau, round_cost))
     sentences.append(other_gamma(lane, speedup, outcome))
     if stats.new_tokens < FEW_TOKENS:
-        sentences.append(f"With {stats.new_tokens} tokens this says little; a longer answer says more")
+        tokens = sd.counted(stats.new_tokens, "token")
+        sentences.append(f"With {tokens} this says little; a longer answer says more")
     return ". ".join(sentence for sentence in sentences if sentence) + "."
 
 
@@ -122,15 +123,15 @@ def sameness(comparison: Comparison, lane: LaneAnswer) -> str:
     settings = lane.settings
     promised = comparison.same_text_promised(lane)
     if divergence is None:
-        count = len(lane.emitted)
+        count = sd.counted(len(lane.emitted), "token")
         why = (
             "temperature 0 always takes the likeliest token"
             if settings.temperature == 0
             else f"with coupled verification seed {settings.seed} decides alike in both"
         )
         if promised:
-            return f"Both texts are the same, token for token ({count} tokens): {why}."
-        return f"Both texts happen to be the same ({count} tokens)."
+            return f"Both texts are the same, token for token ({count}): {why}."
+        return f"Both texts happen to be the same ({count})."
     if lane.is_peer and not promised:
         return (
             f"The texts differ from token {divergence + 1} on, and may: transformers makes random "

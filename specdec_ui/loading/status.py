@@ -11,7 +11,6 @@ from html import escape
 import specdec_core as sd
 
 from ..parts import gate_report as gate
-from ..parts.figures import counted
 from ..parts.terms import term
 from ..state.holder import Loaded
 
@@ -89,8 +88,8 @@ def _pair_lines(loaded: Loaded) -> str:
     notes = list(info.template_notes)
     if info.drafter_context_length is not None:
         notes.append(
-            f"The drafter holds {counted(info.drafter_context_length, 'token')} of conversation; beyond that "
-            "an answer goes on without drafts."
+            f"The drafter holds {sd.counted(info.drafter_context_length, 'token')} of conversation; beyond "
+            "that an answer goes on without drafts."
         )
     if report is not None and (slow := gate.slowdown(report)):
         notes.append(slow)
@@ -112,7 +111,7 @@ def _facts(info: sd.EngineInfo) -> str:
         "precision": _precision(info),
         "device": info.device,
         "runner": f"{info.runner} ({info.runner_reason})" if info.runner_reason else info.runner,
-        "context": counted(info.context_length, "token"),
+        "context": sd.counted(info.context_length, "token"),
         "memory": _size(info.memory_bytes),
     }
     items = "".join(

@@ -23,11 +23,6 @@ def number(value: float | None, digits: int = 1, unit: str = "") -> str:
     return "–" if value is None else f"{value:.{digits}f}{unit}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return the number of things, such as "1 token" or "1,200 tokens"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def seconds(value: float | None) -> str:
     """Format a time, in ms below one second; "–" for None."""
     if value is None:
@@ -41,7 +36,7 @@ def in_words(stats: sd.Stats) -> str:
         return ""
     if not stats.drafted:
         return "Plain decoding: nothing was drafted, so each step of the target gave one token."
-    drafted = f"{counted(stats.drafted, 'token')} {'was' if stats.drafted == 1 else 'were'} drafted"
+    drafted = f"{sd.counted(stats.drafted, 'token')} {'was' if stats.drafted == 1 else 'were'} drafted"
     steps = "its one step" if stats.rounds == 1 else f"each of its {stats.rounds} steps"
     tokens = f"{stats.block_efficiency:.1f} tokens instead of one"
     return f"{drafted}; the target tested {stats.tested} and kept {stats.accepted}. So {steps} gave {tokens}."

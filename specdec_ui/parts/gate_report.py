@@ -9,8 +9,6 @@ from html import escape
 
 import specdec_core as sd
 
-from .figures import counted
-
 VERDICTS = {
     "pass": ("✓", "fits"),
     "warning": ("!", "differs, no harm"),
@@ -25,7 +23,7 @@ def summary(report: sd.PairReport) -> str:
     failed = [check.name for check in report.checks if check.status == "fail"]
     warned = sum(check.status == "warning" for check in report.checks)
     if failed:
-        return f"{len(failed)} of {counted(total, 'check')} failed: {', '.join(failed)}"
+        return f"{len(failed)} of {sd.counted(total, 'check')} failed: {', '.join(failed)}"
     passed = f"All {total} checks passed" if not warned else f"{total - warned} of {total} checks passed"
     note = f", {warned} with a warning" if warned else ""
     return f"{passed}{note}: both models speak the same tokens"

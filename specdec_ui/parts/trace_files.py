@@ -18,8 +18,6 @@ from typing import Any, get_args
 
 import specdec_core as sd
 
-from .figures import counted
-
 FORMAT = "specdec-chat-trace"
 """Value of a file's field `format`."""
 VERSION = 1
@@ -70,7 +68,7 @@ class Trace:
         prompt = " ".join(self.prompt.split())
         beginning = prompt if len(prompt) <= 48 else prompt[:47] + "…"
         count = sum(len(rnd.emitted) for rnd in self.rounds)
-        return f"{beginning} · {drafting_in_words(self.settings)} · {counted(count, 'token')}"
+        return f"{beginning} · {drafting_in_words(self.settings)} · {sd.counted(count, 'token')}"
 
 
 def drafting_in_words(settings: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import specdec_core as sd
 
 from ..parts import token_view
 from ..parts.assets import json_line
-from ..parts.figures import FIGURES, LiveFigures, counted, final_figures, in_words
+from ..parts.figures import FIGURES, LiveFigures, final_figures, in_words
 
 ENDINGS = {
     "length": "Cut off at the longest answer that the settings allow.",
@@ -129,9 +129,10 @@ class Conversation:
             self.transcript += json_line(event="end", remarks=[remark for remark in remarks if remark])
             self.tokens += token_view.end_line(rnd.finish_reason)
             if stats and stats.dropped_messages:
+                dropped = sd.counted(stats.dropped_messages, "message")
                 self.note(
-                    f"The answer above was made without {counted(stats.dropped_messages, 'message')} at the "
-                    "beginning of the conversation: this pair's context has no room for more."
+                    f"The answer above was made without {dropped} at the beginning of the conversation: this "
+                    "pair's context has no room for more."
                 )
 
     def _settle(self, answer: str, last: sd.Round) -> None:

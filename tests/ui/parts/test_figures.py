@@ -3,7 +3,7 @@
 import pytest
 
 import specdec_core as sd
-from specdec_ui.parts.figures import LiveFigures, counted, final_figures, in_words, number, seconds
+from specdec_ui.parts.figures import LiveFigures, final_figures, in_words, number, seconds
 from tests.support.replay import STORY, rounds_of
 
 
@@ -38,10 +38,3 @@ def test_the_words_name_the_counts():
     stats = sd.summarize(rounds_of(STORY, 4), time_to_first_token_s=0.05, prompt_tokens=9)
     assert f"{stats.drafted} tokens were drafted" in in_words(stats)
     assert f"kept {stats.accepted}" in in_words(stats)
-
-
-@pytest.mark.parametrize(
-    ("count", "said"), [(0, "0 tokens"), (1, "1 token"), (2, "2 tokens"), (2048, "2,048 tokens")]
-)
-def test_a_count_agrees_with_its_noun(count, said):
-    assert counted(count, "token") == said
