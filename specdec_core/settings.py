@@ -38,7 +38,7 @@ class WholeNumber:
         if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
             word = f' or "{self.word}"' if self.word else ""
             raise SettingsError(
-                f"{name} must be a whole number from {self.low} to {self.high}{word}, not {_shown(value)}."
+                f"{name} must be a whole number from {self.low} to {self.high}{word}, not {_excerpt(value)}."
             )
 
 
@@ -61,7 +61,7 @@ class Number:
                 return
         lower = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
         upper = f"below {self.high:g}" if self.open_high else f"at most {self.high:g}"
-        raise SettingsError(f"{name} must be {lower} and {upper}, not {_shown(value)}.")
+        raise SettingsError(f"{name} must be {lower} and {upper}, not {_excerpt(value)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ class Choice:
     def check(self, name: str, value: object) -> None:
         """Raise SettingsError if `value` is not one of these."""
         if not isinstance(value, str) or value not in self.words:
-            raise SettingsError(f"{name} must be {' or '.join(map(repr, self.words))}, not {_shown(value)}.")
+            raise SettingsError(
+                f"{name} must be {' or '.join(map(repr, self.words))}, not {_excerpt(value)}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,13 @@ class Texts:
     def check(self, name: str, value: object) -> None:
         """Raise SettingsError if `value` is not one of these."""
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) and text for text in value):
-            raise SettingsError(f"{name} must be a list of non-empty strings, not {_shown(value)}.")
+            raise SettingsError(f"{name} must be a list of non-empty strings, not {_excerpt(value)}.")
 
 
 Values = WholeNumber | Number | Choice | Texts
 
 
-def _shown(value: object) -> str:
+def _excerpt(value: object) -> str:
     """The value for a message: shortened, or its type where it has no text (an int of 5,000 digits)."""
     try:
         return f"{value!r:.100}"
@@ -198,7 +200,7 @@ def require_settings(value: object) -> Settings:
         return value
     example = "gamma=4"
     if isinstance(value, Mapping) and all(name in SETTINGS for name in value):
-        example = ", ".join(f"{name}={_shown(given)}" for name, given in value.items())
+        example = ", ".join(f"{name}={_excerpt(given)}" for name, given in value.items())
     raise SettingsError(
         f"The settings must be a Settings, not {type(value).__name__}: pass Settings({example})."
     )

@@ -21,7 +21,7 @@ def _with_nulls(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _with_nulls(held) for key, held in value.items()}
+        return {key: _with_nulls(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_with_nulls(held) for held in value]
+        return [_with_nulls(item) for item in value]
     return value

@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerBase
 from ..hub.tokenizer_rules import quoted
 from .report import SHARE_A_TOKENIZER, Check, Status
 
-ROLES = ("bos", "eos", "pad")
+_ROLES = ("bos", "eos", "pad")
 
 
 def check_special_tokens(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase) -> Check:
     """Compare tokens and ids by role. Another id fails; another choice is a warning."""
     target_tokens, drafter_tokens = _special_tokens(target), _special_tokens(drafter)
-    differing = [role for role in ROLES if target_tokens[role] != drafter_tokens[role]]
+    differing = [role for role in _ROLES if target_tokens[role] != drafter_tokens[role]]
     moved = [role for role in differing if target_tokens[role].text == drafter_tokens[role].text]
     status: Status = "pass"
     explanation = "The same tokens in the same roles."
@@ -47,12 +47,11 @@ class _SpecialToken:
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, _SpecialToken]:
     tokens = {}
-    for role in ROLES:
+    for role in _ROLES:
         token = getattr(tokenizer, f"{role}_token", None)
         text = None if token is None else str(token)
-        token_id = (
-            None if text is None else cast(int, tokenizer.convert_tokens_to_ids(text))
-        )  # one token, one id
+        # One token has one id.
+        token_id = None if text is None else cast(int, tokenizer.convert_tokens_to_ids(text))
         tokens[role] = _SpecialToken(text, token_id)
     return tokens
 

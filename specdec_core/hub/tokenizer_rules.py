@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..trace import first_difference
 
-EXCERPT_LENGTH = 120
+_EXCERPT_LENGTH = 120
 
 _MODEL_OPTIONS = {
     "byte_fallback": "byte fallback",
@@ -81,7 +81,7 @@ def quoted(token: str | None) -> str:
     """Return a token for display: quoted, control characters escaped, long text truncated."""
     if token is None:
         return "no token"
-    return repr(token) if len(token) <= EXCERPT_LENGTH else repr(token[:EXCERPT_LENGTH]) + "…"
+    return repr(token) if len(token) <= _EXCERPT_LENGTH else repr(token[:_EXCERPT_LENGTH]) + "…"
 
 
 def _model_differences(target: dict[str, Any], drafter: dict[str, Any]) -> Iterator[CuttingDifference]:
@@ -177,12 +177,12 @@ def _steps_as_text(steps: list[dict[str, Any]]) -> str:
 
 def _excerpts(target: str, drafter: str) -> tuple[str, str]:
     """Both texts; of long ones the part around the first difference."""
-    start = max((first_difference(target, drafter) or 0) - EXCERPT_LENGTH // 3, 0)
+    start = max((first_difference(target, drafter) or 0) - _EXCERPT_LENGTH // 3, 0)
 
     def excerpt(text: str) -> str:
-        if len(text) <= EXCERPT_LENGTH:
+        if len(text) <= _EXCERPT_LENGTH:
             return text
-        end = start + EXCERPT_LENGTH
+        end = start + _EXCERPT_LENGTH
         return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
 
     return excerpt(target), excerpt(drafter)

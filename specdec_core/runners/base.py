@@ -35,7 +35,7 @@ class RewindableCache(Protocol):
 
     @property
     def length(self) -> int:
-        """Positions held."""
+        """Positions stored."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class RewindableCache(Protocol):
 
     def rewind(self, length: int) -> None:
         """Forget every position from `length` on, in O(1), and all others too if the runner does not rewind.
-        Nothing happens if fewer are held.
+        Nothing happens if fewer are stored.
         """
         ...
 
@@ -64,7 +64,7 @@ class Runner(Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Why no faster runner took the model, or why this one has become slower; None where nothing did."""
+        """Reason why no faster runner took the model, or why this one became slower; None if there is none."""
         ...
 
     @property

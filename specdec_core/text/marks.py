@@ -10,9 +10,8 @@ class Marks:
     """Placeholders that occur in no message: a random number between private-use characters."""
 
     def __init__(self) -> None:
-        nonce = secrets.randbelow(
-            10**18
-        )  # digits stay the same in a template that changes upper and lower case
+        # Digits stay the same in a template that changes upper and lower case.
+        nonce = secrets.randbelow(10**18)
         self._names = (f"\ue000{nonce}.{n}\ue001" for n in count())
         self.literals: dict[str, str] = {}
 

@@ -113,17 +113,17 @@ def _best_form(
 
     Raises the first PromptError if the template takes no form.
     """
-    found: list[tuple[frozenset[str], frozenset[str]]] = []
+    forms: list[tuple[frozenset[str], frozenset[str]]] = []
     refusals: list[PromptError] = []
     with_system = [roles | {"system"} for roles in _FORMS] if messages[0] is _SYSTEM else []
     for roles in [*_FORMS, *with_system]:
         try:
-            found.append((roles, _kept(tokenizer, messages, roles)))
+            forms.append((roles, _kept(tokenizer, messages, roles)))
         except PromptError as refusal:
             refusals.append(refusal)
-    if not found:
+    if not forms:
         raise refusals[0]
-    return max(found, key=lambda form: (messages[-1]["content"] in form[1], len(form[1])))
+    return max(forms, key=lambda form: (messages[-1]["content"] in form[1], len(form[1])))
 
 
 def _kept(
