@@ -47,7 +47,7 @@ def serve(host: str | None = None, port: int | None = None) -> int:
     operator = Operator(space.fixed_preset(), os.environ.get("SPECDEC_LOCK") == "1")
     holder = EngineHolder(zero_gpu.load) if space.on_zero_gpu() else EngineHolder()
     try:
-        presets = Presets.read(os.environ.get("SPECDEC_PRESETS"))
+        presets = Presets.read()
         if operator.preset is not None:
             holder.load(
                 presets.get(operator.preset), lambda message, fraction: print(message, file=sys.stderr)

@@ -19,18 +19,12 @@ class Presets:
     broken: Mapping[str, sd.PresetError] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, own_folder: str | None = None) -> Presets:
-        """Read the presets that ship and those in `own_folder`, which win over others of the same name.
+    def read(cls) -> Presets:
+        """Read the presets that ship and those of the operator's folder, as the engine does.
 
         Raises PresetError where a folder cannot be read.
         """
-        usable, broken = sd.load_presets()
-        if own_folder:
-            own_usable, own_broken = sd.load_presets(own_folder)
-            shipped = {name: preset for name, preset in usable.items() if name not in own_broken}
-            usable = {**shipped, **own_usable}
-            broken = {name: error for name, error in broken.items() if name not in own_usable} | own_broken
-        return cls(usable, broken)
+        return cls(*sd.load_presets())
 
     def names(self) -> list[str]:
         """Return all names in the order of the page, those of broken files last."""

@@ -28,7 +28,7 @@ def holder():
 
 @pytest.fixture(scope="module")
 def address(holder):
-    page = build_page(holder, Presets.read(None)).queue(default_concurrency_limit=16)
+    page = build_page(holder, Presets.read()).queue(default_concurrency_limit=16)
     _, address, _ = page.launch(
         server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
     )

@@ -9,17 +9,19 @@ from tests.support.mismatched import write_mismatched_preset
 from tests.support.replay import replay_preset
 
 
-def test_those_that_ship_are_offered_beside_ones_own(tmp_path):
+def test_those_that_ship_are_offered_beside_ones_own(tmp_path, monkeypatch):
     write_mismatched_preset(tmp_path)
-    presets = Presets.read(str(tmp_path))
+    monkeypatch.setenv("SPECDEC_PRESETS", str(tmp_path))
+    presets = Presets.read()
     assert {"llama-3.2", "gemma", "mismatched"} <= set(presets.names())
     assert presets.get("mismatched").title == "Two that do not fit"
 
 
-def test_a_broken_file_is_named_and_hides_no_other(tmp_path):
+def test_a_broken_file_is_named_and_hides_no_other(tmp_path, monkeypatch):
     write_mismatched_preset(tmp_path)
     (tmp_path / "typo.toml").write_text('titel = "x"\n', encoding="utf-8")
-    presets = Presets.read(str(tmp_path))
+    monkeypatch.setenv("SPECDEC_PRESETS", str(tmp_path))
+    presets = Presets.read()
     assert "mismatched" in presets.usable
     with pytest.raises(sd.PresetError, match="titel"):
         presets.get("typo")
