@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from .admission import UNLOADED, Admission
 from .chat_engine import ChatSession
 from .drafting.length import StepCosts
-from .errors import AnswerError, LoadError, SpecDecError
+from .errors import LoadError, SpecDecError
 from .fair_lock import FairLock
 from .gate.report import PairReport
-from .loading.assemble import EngineInfo, load_pair, memory_ran_out
+from .loading.assemble import EngineInfo, load_pair
+from .loading.failures import raise_load_failure
 from .loading.placement import MaxMemory
 from .loading.plan import LoadOptions, plan_pair
 from .loading.warm_up import measured_costs, rehearse
-from .out_of_memory import out_of_memory, release_memory
+from .out_of_memory import release_memory
 from .pair import LoadedPair, token_margin
 from .peers import peer_rounds
 from .presets import Preset
@@ -122,12 +123,7 @@ class Engine:
             watch.say("Ready", 1.0)
         except Exception as error:
             engine.unload()
-            release_memory(error)
-            if out_of_memory(error):
-                raise memory_ran_out(plan, error) from None
-            if isinstance(error, AnswerError):
-                raise LoadError(f"{plan.title} was loaded, but cannot answer: {error}") from None
-            raise
+            raise_load_failure(plan, watch, error)
         return engine
 
     @property

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     TokenizersBackend,
 )
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils.hub import cached_file
 
 from ..errors import PairUncheckableError
@@ -92,7 +93,7 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
         adapter.require_width(base.config.get_text_config(decoder=True).vocab_size)
         if not _has_tokenizer_file(os.listdir(name)):
             return replace(base, name=name)
-        tokenizer, replaced = _read_tokenizer(name, None, base.config, access)
+        tokenizer, replaced = _usable_tokenizer(name, None, base.config, access)
         return replace(
             base, name=name, tokenizer=tokenizer, vocabulary=tokenizer.get_vocab(), replaced=replaced
         )
@@ -100,7 +101,7 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
     if not os.path.isdir(name):
         access = replace(access, offline=not hub_is_reachable())
     config = _read_config(name, revision, access)
-    tokenizer, replaced = _read_tokenizer(name, revision, config, access)
+    tokenizer, replaced = _usable_tokenizer(name, revision, config, access)
     quantization = stored_quantization(config)
     if quantization is None and _has_file(name, MODELOPT_CONFIG, revision, access):
         quantization = StoredQuantization({"quant_method": MODELOPT})
@@ -140,6 +141,20 @@ def _require_buildable(name: str, values: Mapping[str, Any]) -> None:
             raise PairUncheckableError(
                 f"{name}: {CONFIG} has {key} = {value:,}, more than any model has. Correct it."
             )
+
+
+def _usable_tokenizer(
+    name: str, revision: str | None, config: PreTrainedConfig, access: _Access
+) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """`_read_tokenizer`, tried on a text. Raises PairUncheckableError if that cannot be encoded."""
+    tokenizer, replaced = _read_tokenizer(name, revision, config, access)
+    # It bounds nothing here, and files have lists and negative numbers in its place.
+    tokenizer.model_max_length = VERY_LARGE_INTEGER
+    try:
+        tokenizer.decode(tokenizer.encode("Hello, world"), skip_special_tokens=True)
+    except Exception as error:
+        raise PairUncheckableError(explain_read_error(name, revision, _TOKENIZER, error)) from error
+    return tokenizer, replaced
 
 
 def _read_tokenizer(

@@ -21,8 +21,7 @@ from ..gate.logit_width import check_logit_width
 from ..gate.report import PairReport
 from ..hub.adapters import require_mergeable
 from ..hub.download import Download, downloaded_folder, fetch, plan_download, require_disk_space
-from ..hub.errors import first_line
-from ..out_of_memory import out_of_memory, release_memory
+from ..out_of_memory import release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
 from ..runners import Runner, runner_for
@@ -30,6 +29,7 @@ from ..runners.short_head import frequent_ids, shorten_head
 from ..text.template_probe import probe_template
 from ..units import gigabytes
 from .answer_ends import answer_ends
+from .failures import raise_load_failure
 from .placement import Placement, plan_placement
 from .plan import PairPlan
 from .weights import ModelSource, dtype_for, load_model, with_stored_quantization
@@ -115,20 +115,9 @@ def load_pair(
         release_memory()
         return loaded
     except Exception as error:
-        release_memory(error)
-        if out_of_memory(error):
-            raise memory_ran_out(plan, error) from None
-        raise
+        raise_load_failure(plan, watch, error)
     finally:
         _one_at_a_time.release()
-
-
-def memory_ran_out(plan: PairPlan, error: Exception) -> LoadError:
-    """Return the error to raise if memory sufficed for the weights, but not for computing with them."""
-    return LoadError(
-        f"{plan.title}: memory ran out on {plan.device} while the pair was made ready ({first_line(error)}). "
-        "Choose a smaller quantization or pair, or free memory."
-    )
 
 
 def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedPair, EngineInfo, PairReport]:

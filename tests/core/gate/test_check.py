@@ -6,7 +6,7 @@ import re
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from specdec_core.errors import IncompatiblePairError, SettingsError
+from specdec_core.errors import IncompatiblePairError, PairUncheckableError, SettingsError
 from specdec_core.gate.check import check_logit_width, check_pair
 from tests.support.gate_reports import CUTTING, LLAMA, check_named, statuses
 from tests.support.tiny_tokenizers import SPECIAL, gpt_like, llama_like, write_json, write_model
@@ -275,3 +275,11 @@ def test_control_characters_in_a_token_do_not_reach_the_terminal(target, tmp_pat
     tokenizer = gpt_like()
     tokenizer["added_tokens"].append(tokenizer["added_tokens"][-1] | {"id": 267, "content": "\x1b[31m"})
     assert "\x1b" not in str(check_pair(target, write_model(tmp_path / "drafter", tokenizer)))
+
+
+@pytest.mark.parametrize("value", [[None], [3]])
+def test_a_value_of_another_kind_is_uncheckable_in_words(tmp_path, value):
+    target = write_model(tmp_path / "target", config={"architectures": value})
+    drafter = write_model(tmp_path / "drafter")
+    with pytest.raises(PairUncheckableError, match=re.escape(str(target))):
+        check_pair(target, drafter)

@@ -7,6 +7,7 @@ from huggingface_hub import constants
 
 from specdec_core.errors import PairUncheckableError
 from specdec_core.gate.check import check_pair
+from specdec_core.hub.model_files import read_model_files
 from tests.support.hub_server import HubServer
 from tests.support.tiny_tokenizers import write_json, write_model
 
@@ -171,3 +172,9 @@ def test_a_downloaded_model_is_checked_without_the_hub(hub: HubServer, monkeypat
     check_pair("owner/model", target)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert check_pair("owner/model", target).ok
+
+
+@pytest.mark.parametrize("length", [[], -1, "long", 0.5])
+def test_a_tokenizers_longest_text_is_not_used(tmp_path, length):
+    folder = write_model(tmp_path / "model", tokenizer_config={"model_max_length": length})
+    assert read_model_files(folder).tokenizer.encode("the end")
