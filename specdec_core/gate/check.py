@@ -14,6 +14,8 @@ from dataclasses import replace
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from ..errors import PairUncheckableError
+from ..hub.errors import reason
 from ..hub.model_files import ModelFiles, read_model_files
 from ..hub.tokenizer_rules import (
     CuttingDifference,
@@ -58,34 +60,42 @@ def check_pair(
     drafter_files = target_files
     if drafter is not None and (os.fspath(drafter), drafter_revision) != (os.fspath(target), target_revision):
         drafter_files = read_model_files(drafter, drafter_revision, token)
+    try:
+        return _compare(target_files, drafter_files, drafter is None, vocab_padding)
+    except Exception as error:  # files made by others hold values of any kind
+        names = " or ".join({target_files.name: None, drafter_files.name: None})
+        raise PairUncheckableError(
+            f"{names}: the configuration or the tokenizer's files have a value that cannot be used "
+            f"({type(error).__name__}: {reason(error)}). Correct it, or download the files again."
+        ) from error
 
-    vocabulary = _check_vocabulary(target_files.vocabulary, drafter_files.vocabulary)
-    cutting = _with_replaced_rules(
-        _check_cutting(target_files.tokenizer, drafter_files.tokenizer), target_files, drafter_files
-    )
+
+def _compare(target: ModelFiles, drafter: ModelFiles, alone: bool, vocab_padding: VocabPadding) -> PairReport:
+    vocabulary = _check_vocabulary(target.vocabulary, drafter.vocabulary)
+    cutting = _with_replaced_rules(_check_cutting(target.tokenizer, drafter.tokenizer), target, drafter)
     same_tokenizer = vocabulary.status == "pass" and cutting.status in ("pass", "warning")
     return PairReport(
-        target=target_files.name,
-        drafter=None if drafter is None else drafter_files.name,
+        target=target.name,
+        drafter=None if alone else drafter.name,
         checks=(
-            _check_kind(target_files.config, drafter_files.config, alone=drafter is None),
+            _check_kind(target.config, drafter.config, alone),
             vocabulary,
             cutting,
-            check_special_tokens(target_files.tokenizer, drafter_files.tokenizer),
-            check_configured_width(target_files, drafter_files, same_tokenizer, vocab_padding),
-            check_weights_format(target_files, drafter_files),
-            *([] if drafter is None else [check_size(target_files, drafter_files)]),
+            check_special_tokens(target.tokenizer, drafter.tokenizer),
+            check_configured_width(target, drafter, same_tokenizer, vocab_padding),
+            check_weights_format(target, drafter),
+            *([] if alone else [check_size(target, drafter)]),
         ),
-        tokenizer=target_files.tokenizer,
-        tokenizer_width=target_files.tokenizer_width,
+        tokenizer=target.tokenizer,
+        tokenizer_width=target.tokenizer_width,
     )
 
 
 def _check_kind(target: PreTrainedConfig, drafter: PreTrainedConfig, alone: bool) -> Check:
     reasons = [
-        f"The {role} {reason}"
+        f"The {role} {unfit}"
         for role, config in (("target", target), *([] if alone else [("drafter", drafter)]))
-        if (reason := _unfit(config, alone)) is not None
+        if (unfit := _unfit(config, alone)) is not None
     ]
     explanation = f"{'It continues' if alone else 'Both continue'} text token by token."
     if reasons:
@@ -190,7 +200,7 @@ def _cutting_check(status: Status, differences: Sequence[CuttingDifference], exp
 
 def _check_cutting_by_probe(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase) -> Check:
     target_class, drafter_class = type(target).__name__, type(drafter).__name__
-    reason = "A tokenizer without a serialized form cannot be compared rule by rule"
+    limitation = "A tokenizer without a serialized form cannot be compared rule by rule"
     try:
         difference = probe_difference(target, drafter)
     except Exception as error:  # a tokenizer written in Python may raise anything
@@ -199,7 +209,7 @@ def _check_cutting_by_probe(target: PreTrainedTokenizerBase, drafter: PreTrained
             "unchecked",
             target_class,
             drafter_class,
-            f"{reason}, and encoding a probe text failed ({type(error).__name__}: {error}). "
+            f"{limitation}, and encoding a probe text failed ({type(error).__name__}: {error}). "
             f"{SHARE_A_TOKENIZER}",
         )
     if difference is None:
@@ -208,15 +218,15 @@ def _check_cutting_by_probe(target: PreTrainedTokenizerBase, drafter: PreTrained
             "pass",
             target_class,
             drafter_class,
-            f"{reason}; both cut a probe text of {len(PROBE_TEXT)} characters in many scripts into the same "
-            "tokens.",
+            f"{limitation}; both cut a probe text of {len(PROBE_TEXT)} characters in many scripts into the "
+            "same tokens.",
         )
     return Check(
         _CUTTING,
         "fail",
         f"{target_class}; {difference.component}: {difference.target}",
         f"{drafter_class}; {difference.component}: {difference.drafter}",
-        f"{reason}; they cut a multilingual probe text into different tokens. {SHARE_A_TOKENIZER}",
+        f"{limitation}; they cut a multilingual probe text into different tokens. {SHARE_A_TOKENIZER}",
     )
 
 
