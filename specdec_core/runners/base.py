@@ -64,8 +64,7 @@ class Runner(Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Reason why no faster runner took the model, or why this one became slower; None if there is none.
-        """
+        """Reason why no faster runner took the model, or why this one became slower; None without one."""
         ...
 
     @property

@@ -19,6 +19,7 @@ from ..compare.progress import Progress, progress_text
 from ..parts.messages import checked_message
 from ..state.holder import EngineHolder
 from ..state.visitors import Visitor, Visitors
+from .client_errors import errors_for_clients
 from .labels import add_endpoint
 from .settings_parameters import settings_of, with_settings
 
@@ -53,10 +54,8 @@ def add_compare_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visito
         """
         visitor = visitors.of(request.session_hash)
         choice = LaneChoice(ngram, PEERS if peers else ())
-        try:
+        with errors_for_clients():
             yield from compare_steps(visitor, holder, prompt, settings, choice)
-        except sd.SpecDecError as error:
-            raise gr.Error(str(error), print_exception=False) from error
 
     with_defaults = with_settings(compare, SETTINGS, {"verification": "coupled"})
     add_endpoint(page, with_defaults, "compare", "Progress, then the comparison")

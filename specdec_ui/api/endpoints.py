@@ -6,7 +6,7 @@ Each client has a conversation of its own. Errors are the engine's, raised as gr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..parts.messages import checked_message
 from ..state.holder import EngineHolder, Loaded, import_engine
 from ..state.presets import Presets
 from ..state.visitors import Visitor, Visitors
+from .client_errors import errors_for_clients
 from .compare import add_compare_endpoint
 from .labels import add_endpoint
 from .settings_parameters import settings_of, with_settings
@@ -50,7 +51,7 @@ def add_load_endpoint(
     def load_preset(preset: str, request: gr.Request) -> Iterator[dict[str, Any]]:
         """Loads a preset for everybody. Yields state, message, fraction and info until state is ready."""
         visitor = visitors.of(request.session_hash)
-        with _errors_for_clients():
+        with errors_for_clients():
             yield from load_steps(visitor, holder, presets, preset, locked())
 
     add_endpoint(page, load_preset, "load_preset", "Progress, then the pair")
@@ -68,7 +69,7 @@ def add_chat_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visitors)
         finish_reason and stats.
         """
         visitor = visitors.of(request.session_hash)
-        with _errors_for_clients():
+        with errors_for_clients():
             yield from chat_rounds(visitor, holder, message, settings, new_conversation)
 
     add_endpoint(page, with_settings(chat), "chat", "Answer so far")
@@ -85,7 +86,7 @@ def check_pair(
 
     A revision is a branch, tag or commit of a Hub id; `vocab_padding` is refuse or trim.
     """
-    with _errors_for_clients():
+    with errors_for_clients():
         import_engine()
         return report_values(
             sd.check_pair(
@@ -138,12 +139,3 @@ def chat_rounds(
 def report_values(report: sd.PairReport) -> dict[str, Any]:
     """Return the gate's report as JSON values."""
     return report.to_dict() | {"text": str(report)}
-
-
-@contextmanager
-def _errors_for_clients() -> Iterator[None]:
-    """Raise the engine's errors as gr.Error, whose message reaches the client."""
-    try:
-        yield
-    except sd.SpecDecError as error:
-        raise gr.Error(str(error), print_exception=False) from error
