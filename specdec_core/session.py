@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -203,15 +204,15 @@ class Session:
         check_messages(prompt)
         # Room for an answer is made by dropping old turns, but a long last message may use it up.
         room = limit - min(settings.max_new_tokens, limit // 4)
-        kept = list(prompt)
-        while True:
+        kept, *shorter = _without_oldest_turns(prompt)
+        ids = pair.prompter.encode(kept, self.sampled)
+        if len(ids) > room and shorter:
+            # The rendering of a long conversation takes many milliseconds, so not every one is tried.
+            at = bisect_left(
+                shorter[:-1], True, key=lambda some: len(pair.prompter.encode(some, self.sampled)) <= room
+            )
+            kept = shorter[at]
             ids = pair.prompter.encode(kept, self.sampled)
-            if len(ids) <= room:
-                break
-            shorter = _without_oldest_turn(kept)
-            if shorter is None:
-                break
-            kept = shorter
         if len(ids) >= limit:
             raise PromptError(
                 f"The message has {len(ids)} tokens; this pair's context holds {limit}, the answer "
@@ -273,9 +274,8 @@ def _failure(pair: LoadedPair, error: Exception, emitted: int) -> str | None:
     return pair.memory_ran_out(emitted) if out_of_memory(error) else None
 
 
-def _without_oldest_turn(messages: list[Message]) -> list[Message] | None:
-    """The conversation from the second user message on, with its system message; None if it has only one."""
-    head = messages[:1] if messages[0]["role"] == "system" else []
-    rest = messages[len(head) :]
-    users = [at for at, message in enumerate(rest) if message["role"] == "user"]
-    return head + rest[users[1] :] if len(users) > 1 else None
+def _without_oldest_turns(messages: Sequence[Message]) -> list[Sequence[Message]]:
+    """The conversation, then from its second user message on with its system message, from its third, ..."""
+    head = [*messages[:1]] if messages[0]["role"] == "system" else []
+    users = [at for at, message in enumerate(messages) if message["role"] == "user"]
+    return [messages, *([*head, *messages[at:]] for at in users[1:])]
