@@ -7,6 +7,7 @@ Reads configurations and tokenizer files, never weights.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from dataclasses import replace
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ..errors import PairUncheckableError
+from ..errors import PairUncheckableError, SpecDecError
 from ..hub.errors import reason
 from ..hub.model_files import ModelFiles, read_model_files
 from ..hub.tokenizer_rules import (
@@ -24,6 +25,7 @@ from ..hub.tokenizer_rules import (
     quoted,
     serialized,
 )
+from ..out_of_memory import out_of_memory
 from ..runners.serving import serving
 from ..settings import VocabPadding
 from ..units import counted
@@ -63,7 +65,10 @@ def check_pair(
     try:
         return _compare(target_files, drafter_files, drafter is None, vocab_padding)
     except Exception as error:  # files made by others hold values of any kind
+        if isinstance(error, SpecDecError) or out_of_memory(error):
+            raise
         names = " or ".join({target_files.name: None, drafter_files.name: None})
+        logging.getLogger(__name__).debug("comparing %s failed", names, exc_info=error)
         raise PairUncheckableError(
             f"{names}: the configuration or the tokenizer's files have a value that cannot be used "
             f"({type(error).__name__}: {reason(error)}). Correct it, or download the files again."
