@@ -6,7 +6,6 @@ resumed. Knows nothing of loading.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -31,6 +30,7 @@ from .resumable import (
     remote_file,
     remove_leftovers,
 )
+from .weight_files import shard_names
 
 _DISK_RESERVE_BYTES = 100_000_000
 REPORT_INTERVAL_S = 0.2
@@ -158,7 +158,7 @@ def downloaded_folder(model: str, revision: str | None = None) -> str | None:
     index = Path(folder, WEIGHTS_INDEX)
     if Path(folder, WEIGHTS).exists():
         return folder
-    if index.exists() and all(Path(folder, name).exists() for name in _shards(index)):
+    if index.exists() and all(Path(folder, name).exists() for name in shard_names(index)):
         return folder
     return None
 
@@ -169,15 +169,11 @@ def _weight_files(model: str, commit: str, names: Collection[str]) -> list[str]:
         return [WEIGHTS]
     if WEIGHTS_INDEX in names:
         index = hf_hub_download(model, WEIGHTS_INDEX, revision=commit)
-        return [WEIGHTS_INDEX, *_shards(Path(index))]
+        return [WEIGHTS_INDEX, *shard_names(Path(index))]
     raise LoadError(
         f"{model} has no safetensors weights ({WEIGHTS}), and only those are loaded. Choose a repository "
         "that has them, for a quantized copy the original one."
     )
-
-
-def _shards(index: Path) -> list[str]:
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def _is_cached(model: str, name: str, revision: str) -> bool:

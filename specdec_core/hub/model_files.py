@@ -29,7 +29,7 @@ from .errors import reason
 from .file_names import CONFIG, MODELOPT_CONFIG, TOKENIZER
 from .reach import hub_is_reachable
 from .read_errors import explain_read_error, missing_tokenizer
-from .stored_quantization import MODELOPT, StoredQuantization, stored_quantization
+from .stored_quantization import MODELOPT, QUANTIZATION_KEYS, StoredQuantization, stored_quantization
 from .tokenizer_file import name_ends, replaced_rules
 
 _COUNT = re.compile(r"(num|n)_\w*(layer|expert)s?|(en|de)coder_layers|depth")
@@ -133,10 +133,18 @@ def _read_config(name: str, revision: str | None, access: _Access) -> PreTrained
 
 
 def _require_buildable(name: str, values: Mapping[str, Any]) -> None:
-    """Raise PairUncheckableError for a number of layers or experts that would take hours to build."""
+    """Raise PairUncheckableError for a number of layers or experts that would take hours to build.
+
+    So it does for a quantization that is no object: transformers raises an AttributeError for that.
+    """
     for key, value in values.items():
         if isinstance(value, Mapping):
             _require_buildable(name, value)
+        elif key in QUANTIZATION_KEYS and value is not None:
+            raise PairUncheckableError(
+                f"{name}: {key} in {CONFIG} is {value!r}, in place of an object with a quant_method. "
+                "Correct it, or remove it if the weights are not quantized."
+            )
         elif _COUNT.fullmatch(key) and isinstance(value, int) and value > _MOST_MODULES:
             raise PairUncheckableError(
                 f"{name}: {CONFIG} has {key} = {value:,}, more than any model has. Correct it."

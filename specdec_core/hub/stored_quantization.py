@@ -20,7 +20,7 @@ from .errors import first_line
 MODELOPT = "modelopt"
 """NVIDIA's ModelOpt, whose settings are in hf_quant_config.json beside config.json."""
 
-_KEYS = ("quantization_config", "compression_config")
+QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 """Keys of config.json; the second is that of early releases of compressed-tensors."""
 
 
@@ -97,9 +97,16 @@ class StoredQuantization:
 def stored_quantization(config: PreTrainedConfig) -> StoredQuantization | None:
     """Return the quantization that a configuration, or the one of its text model, describes."""
     for owner in (config, config.get_text_config(decoder=True)):
-        for key in _KEYS:
+        for key in QUANTIZATION_KEYS:
             values = getattr(owner, key, None)
             if values:
                 described = isinstance(values, Mapping)
                 return StoredQuantization(values if described else {"quant_method": str(values)})
     return None
+
+
+def remove_empty_quantization(config: PreTrainedConfig) -> None:
+    """Remove a `quantization_config` without settings, which transformers takes for an unnamed method."""
+    for owner in (config, config.get_text_config(decoder=True)):
+        if not getattr(owner, "quantization_config", True):
+            delattr(owner, "quantization_config")

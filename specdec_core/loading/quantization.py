@@ -18,6 +18,9 @@ from ..settings import Quantization
 _STORED_ALIKE = {"nf4": "bitsandbytes_4bit", "int8": "bitsandbytes_8bit"}
 """The format of a checkpoint in which asking for a quantization changes nothing."""
 
+_BITSANDBYTES_STATE = {"Linear4bit": "quant_state", "Linear8bitLt": "CB"}
+"""Attribute of a quantized weight that each layer of bitsandbytes computes with."""
+
 
 def require_loadable(
     model: str, config: PreTrainedConfig, quantization: Quantization, device: torch.device
@@ -45,6 +48,17 @@ def require_loadable(
             "Use quantization none for it, or choose the model that they were quantized from."
         )
     return stored
+
+
+def require_quantized(name: str, model: PreTrainedModel) -> None:
+    """Raise LoadError if bitsandbytes would compute with a weight that the files have in floating point."""
+    for path, module in model.named_modules():
+        state = _BITSANDBYTES_STATE.get(type(module).__name__)
+        if state is not None and getattr(module.weight, state, None) is None:
+            raise LoadError(
+                f"The config.json of {name} says that {path}.weight is quantized by bitsandbytes, but it is "
+                "not. Name its module in llm_int8_skip_modules there, or download the weights again."
+            )
 
 
 def allow_all_shapes(model: PreTrainedModel) -> None:

@@ -20,13 +20,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from ..errors import LoadError
 from ..hub.adapters import Adapter, merge
 from ..hub.errors import first_line, reason
-from ..hub.stored_quantization import StoredQuantization
+from ..hub.stored_quantization import StoredQuantization, remove_empty_quantization
+from ..hub.weight_files import stored_tensors
 from ..out_of_memory import out_of_memory
 from ..runners.serving import attention_for
 from ..runners.skeleton import build_skeleton
 from ..settings import Quantization
-from .completeness import require_complete, require_whole_blocks
-from .quantization import allow_all_shapes, bitsandbytes_config, require_loadable
+from .completeness import require_complete
+from .quantization import allow_all_shapes, bitsandbytes_config, require_loadable, require_quantized
+from .scales import require_scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +175,12 @@ def _read(
 ) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     stored = require_loadable(source.model, config, source.quantization, device)
+    tensors = stored_tensors(Path(folder), getattr(config, "transformers_weights", None))
+    require_scales(source.model, tensors, stored)
     if stored is not None:
-        require_whole_blocks(source.model, folder, stored)
         config.quantization_config = stored.loading_values
+    else:
+        remove_empty_quantization(config)
     # transformers' annotation leaves out the tuple that output_loading_info=True returns.
     model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
         folder,
@@ -192,6 +197,8 @@ def _read(
         output_loading_info=True,
     )
     require_complete(source.model, info, config, stored)
+    if stored is not None:
+        require_quantized(source.model, model)
     if stored is not None and devices is None and device.type == "cpu":
         if stored.dequantized:
             model.float()  # transformers 5.17 leaves experts stored in mxfp4 in bfloat16
@@ -215,11 +222,5 @@ def _explain(source: ModelSource, device: torch.device, error: Exception) -> str
         return (
             f"{source.model} does not fit into the memory of {device}. Choose {smaller}a smaller pair, or "
             f"free memory. ({first_line(error)})"
-        )
-    folder = Path(source.base)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        return (
-            f"There are no weights in {source.base}: no *.safetensors file. Only safetensors are loaded; "
-            "convert other formats, or give the folder that holds them."
         )
     return f"{source.model} could not be loaded: {first_line(error)}"

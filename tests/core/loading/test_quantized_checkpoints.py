@@ -23,7 +23,13 @@ from specdec_core.loading.memory import memory_need
 from specdec_core.loading.quantization import require_loadable
 from specdec_core.loading.weights import ModelSource, with_stored_quantization
 from tests.support.gate_reports import check_named
-from tests.support.stored_weights import FP8, change_config, save_block_fp8
+from tests.support.stored_weights import (
+    FP8,
+    change_config,
+    copy_with_weights,
+    save_block_fp8,
+    weights_of,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 FORMAT = "weights' format"
@@ -146,6 +152,13 @@ def test_a_quantization_is_found_wherever_a_config_names_it(config):
     assert stored_quantization(config) == StoredQuantization(FP8)
 
 
+def test_an_empty_quantization_config_stands_for_none(folder, pair_folders):
+    change_config(folder, {"quantization_config": {}})
+    engine = sd.Engine.load(target=str(folder), device="cpu")
+    assert engine.info.target_quantization == "none"
+    assert engine.generate(PROMPT, GREEDY).token_ids == ids(pair_folders[0])
+
+
 def test_outliers_of_eight_bit_weights_have_no_threshold_that_depends_on_later_rows():
     stored = StoredQuantization(
         {"load_in_8bit": True, "quant_method": "bitsandbytes", "llm_int8_threshold": 6.0}
@@ -180,6 +193,14 @@ def test_a_format_that_transformers_does_not_know_is_refused_by_the_gate(folder,
     assert "does not know that format" in failed.explanation
 
 
+@pytest.mark.parametrize("value", ["gptq", [1], 3, True])
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+def test_a_quantization_that_is_no_object_is_refused_by_its_key(folder, key, value):
+    change_config(folder, {key: value})
+    with pytest.raises(sd.PairUncheckableError, match=rf"{key} in config\.json is .*in place of an object"):
+        check_pair(folder, folder)
+
+
 def test_a_checkpoint_of_modelopt_that_says_so_beside_config_json_is_refused(folder):
     (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
     assert check_named(check_pair(folder, folder), FORMAT).target_value == "modelopt"
@@ -207,6 +228,15 @@ def test_blocks_that_transformers_would_cut_otherwise_are_refused(pair_folders, 
     quantized, _ = save_block_fp8(pair_folders[0], tmp_path, block=32)
     with pytest.raises(sd.LoadError, match=r"in blocks of \(32, 32\).* no multiple of that"):
         sd.Engine.load(target=str(quantized), device="cpu")
+
+
+def test_one_plain_weight_among_those_of_bitsandbytes_is_refused(bnb4, pair_folders, tmp_path):
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights = {key: weight for key, weight in weights_of(bnb4).items() if not key.startswith(name)}
+    weights[name] = weights_of(pair_folders[0])[name]
+    mixed = copy_with_weights(bnb4, tmp_path / "mixed", weights)
+    with pytest.raises(sd.LoadError, match=f"says that {name} is quantized by bitsandbytes, but it is not"):
+        sd.Engine.load(target=str(mixed), device="cpu")
 
 
 # A quantization that the caller asks for as well
