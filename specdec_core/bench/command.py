@@ -125,7 +125,7 @@ def _print(report: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
 
 def _prompts(engine: Engine, options: BenchOptions) -> Sequence[Prompt]:
     if not options.shapes:
-        chats = engine.pair.tokenizer.chat_template is not None
+        chats = bool(engine.pair.tokenizer.chat_template)
         return prompt_set(options.text, options.preset, chats)
     prompts = bigram_prompts(engine.pair)
     if options.text == "repeat":

@@ -120,7 +120,7 @@ def _follow_up(engine: Engine, question: str, answer: str) -> Prompt:
 
 
 def _chats(engine: Engine) -> bool:
-    return engine.pair.tokenizer.chat_template is not None
+    return bool(engine.pair.tokenizer.chat_template)
 
 
 def _user(text: str) -> list[Message]:

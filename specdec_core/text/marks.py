@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 from itertools import count
 
+_FIRST_LETTER = 0xA000  # of the Yi script, in which a case and escapes are unknown
+
 
 class Marks:
-    """Placeholders that occur in no message: a random number between private-use characters."""
+    """Placeholders that occur in no message: random numbers, all of one length."""
 
     def __init__(self) -> None:
-        # Digits stay the same in a template that changes upper and lower case.
-        nonce = secrets.randbelow(10**18)
-        self._names = (f"\ue000{nonce}.{n}\ue001" for n in count())
+        # Digits stay the same in a template that changes upper and lower case, or escapes text.
+        nonce = f"{secrets.randbelow(10**18):018}"
+        self._names = (f"{nonce}{n:06}" for n in count())
         self.literals: dict[str, str] = {}
 
     def __next__(self) -> str:
@@ -31,3 +33,9 @@ class Marks:
         for mark, literal in self.literals.items():
             text = text.replace(mark, literal)
         return text
+
+
+def unused_character(text: str) -> str:
+    """Return a letter that the text does not have, without upper and lower case."""
+    used = set(text)
+    return next(letter for letter in map(chr, count(_FIRST_LETTER)) if letter not in used)

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import PromptError
 from ..plain_text import find_surrogate
 from .chat_template import render
-from .marks import Marks
+from .kept_text import folded, missing_word, squeezed, text_in_place
+from .marks import Marks, unused_character
 from .rendered_text import RenderedTextEncoder
 from .template_probe import TemplateTraits, probe_template
 
@@ -62,8 +63,8 @@ class Prompter:
 
         `sampled` maps the text of earlier answers to the ids that were sampled for them. An assistant message
         with such a text gets these ids, unless the template rewrites it or the text before it. Raises
-        PromptError if the messages are not a conversation, or if the template refuses them or leaves out the
-        last one or the system message.
+        PromptError if the messages are not a conversation, or if the template refuses them or leaves out a
+        word of the last one or of the system message.
         """
         check_messages(messages)
         marks = Marks()
@@ -94,7 +95,7 @@ class Prompter:
                 whole, question = self._render(marked), self._render(current[:at])
             except PromptError:  # a template that takes the conversation, but not its beginning
                 continue
-            same_text = mark in whole and _squeezed(whole.replace(mark, text)) == _squeezed(rendered)
+            same_text = mark in whole and squeezed(whole.replace(mark, text)) == squeezed(rendered)
             if same_text and whole.partition(mark)[0].rstrip() == question.rstrip():
                 current, rendered = marked, whole
                 answers[mark] = _Answer(sampled[message["content"]], question[len(question.rstrip()) :])
@@ -105,24 +106,39 @@ class Prompter:
         return render(self.tokenizer, messages, roles_in_parts=roles, add_generation_prompt=True)
 
     def _require_kept(self, messages: list[dict[str, str]], rendered: str, marks: Marks) -> None:
-        """Raise PromptError if the template leaves out the last message or a system message."""
-        folded = _squeezed(rendered).casefold()
+        """Raise PromptError if the template leaves out a word of the last message or of a system message."""
+        text = folded(rendered)
         for at, message in enumerate(messages):
             of_system = message["role"] == "system"
             if not of_system and at < len(messages) - 1:
                 continue
             keeps_all = self.template.takes_system_message if of_system else not self.template.dropped
-            if keeps_all and _squeezed(message["content"]).casefold() in folded:
+            if keeps_all and folded(message["content"]) in text:
                 continue
-            # It may be rewritten, or be found by chance in other text; a mark in its place tells.
-            mark = next(marks)
-            if mark not in self._render([*messages[:at], {**message, "content": mark}, *messages[at + 1 :]]):
-                what = (
-                    "the system message. Remove it"
-                    if of_system
-                    else "your message. Give a raw prompt (--prompt)"
-                )
-                raise PromptError(f"The model's chat template leaves out {what}, or choose another model.")
+            # It may be rewritten, or be found by chance in other text.
+            place = self._place(messages, at, rendered)
+            missing = None if place is None else missing_word(message["content"], place)
+            if place is not None and missing is None:
+                continue
+            what, remedy = (
+                ("the system message", "Remove it")
+                if of_system
+                else ("your message", "Give a raw prompt (--prompt)")
+            )
+            if missing is not None:
+                what = f'a part of {what}, near "{marks.restore(missing):.40}"'
+            raise PromptError(
+                f"The model's chat template leaves out {what}. {remedy}, or choose another model."
+            )
+
+    def _place(self, messages: list[dict[str, str]], at: int, rendered: str) -> str | None:
+        """The text rendered for a message; all text if it cannot be told apart, None if there is none."""
+        mark = unused_character(rendered)  # one character, which a template that shortens messages keeps
+        try:
+            marked = self._render([*messages[:at], {**messages[at], "content": mark}, *messages[at + 1 :]])
+        except PromptError:  # a template that takes the message, but not a shorter one
+            return rendered
+        return text_in_place(rendered, marked, mark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +147,6 @@ class _Answer:
 
     ids: Sequence[int]
     lead: str
-
-
-def _squeezed(text: str) -> str:
-    """The text without white space, which templates may trim."""
-    return "".join(text.split())
 
 
 def check_messages(messages: Sequence[Message]) -> None:

@@ -1,12 +1,10 @@
 """Probe of a chat template: what it takes, what it leaves out, and how it ends an answer.
 
-Renders conversations of strings that occur nowhere else, and looks for them in the text.
+Renders conversations of words that occur nowhere else, and looks for them in the text.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -14,25 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import PromptError
 from .chat_template import render
 from .control_tokens import control_tokens
+from .probe_messages import KeptMessages, find_messages, long_messages, short_messages, system_message
 
-_SYSTEM = {"role": "system", "content": "qzsystemvk"}
-_CONVERSATION = [
-    {"role": "user", "content": "qzfirstvk"},
-    {"role": "assistant", "content": "qzanswervk"},
-    {"role": "user", "content": "qzmiddlevk"},
-    {"role": "assistant", "content": "qzreplyvk"},
-    {"role": "user", "content": "qzlastvk"},
-]
-_QUESTION = _CONVERSATION[-1:]
-_NAMES = {
-    "qzfirstvk": "the first message",
-    "qzanswervk": "earlier answers",
-    "qzmiddlevk": "earlier messages",
-    "qzreplyvk": "earlier answers",
-    "qzlastvk": "the message to answer",
-}
 _FORMS = [frozenset[str](), frozenset({"user", "assistant"}), frozenset({"user"}), frozenset({"assistant"})]
 """Sets of roles whose content may be given in parts, the preferred one first."""
+_SHORT_CONVERSATION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,40 +50,43 @@ class TemplateTraits:
 def probe_template(tokenizer: PreTrainedTokenizerBase) -> TemplateTraits:
     """Return the traits of the tokenizer's chat template."""
     error: str | None = None
-    for messages in (_CONVERSATION, [_SYSTEM, *_CONVERSATION], _QUESTION, [_SYSTEM, *_QUESTION]):
-        try:
-            roles, kept = _best_form(tokenizer, messages)
-        except PromptError as refusal:
-            error = error or str(refusal)
-        else:
-            return _traits(tokenizer, messages, roles, kept, error)
+    for messages in (
+        long_messages(control_tokens(tokenizer)),
+        short_messages(_SHORT_CONVERSATION),
+        short_messages(1),
+    ):
+        for opening in ([], [system_message(long=False)]):
+            try:
+                roles, kept = _best_form(tokenizer, opening, messages)
+            except PromptError as refusal:
+                error = error or str(refusal)
+            else:
+                return _traits(tokenizer, opening, messages, roles, kept, error)
     return TemplateTraits(error=error, can_chat=False)
 
 
 def _traits(
     tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[dict[str, str]],
+    opening: list[dict[str, str]],
+    messages: list[dict[str, str]],
     roles: frozenset[str],
-    kept: frozenset[str],
+    kept: KeptMessages,
     error: str | None,
 ) -> TemplateTraits:
-    """Traits of a template that renders `messages` with these roles in parts, and keeps some contents."""
-    opening = [message for message in messages if message is _SYSTEM]
-    names = [
-        _NAMES[message["content"]] for message in messages[len(opening) :] if message["content"] not in kept
-    ]
+    """Traits of a template that renders `messages` with these roles in parts, after an opening."""
+    dropped = kept.names_of_dropped(messages)
+    system = _system_form(tokenizer, messages, roles)
+    if system is not None and system.in_part:
+        dropped += ("parts of the system message",)
     try:
-        alone = _kept(tokenizer, [*opening, *_QUESTION], roles)
+        answers_one = 0 in _kept(tokenizer, opening, short_messages(1), roles).some
     except PromptError as refusal:
-        error, alone = error or str(refusal), kept
-    can_chat = _QUESTION[0]["content"] in kept & alone
-    if not can_chat and not names:
-        names = [_NAMES[_QUESTION[0]["content"]]]
-    system = _system_form(tokenizer, [*messages[len(opening) :]], roles)
+        error, answers_one = error or str(refusal), True
+    can_chat = answers_one and len(messages) - 1 in kept.some
     return TemplateTraits(
-        roles_in_parts=roles if system is None else system,
+        roles_in_parts=roles if system is None else system.roles_in_parts,
         takes_system_message=system is not None,
-        dropped=tuple(dict.fromkeys(names)),
+        dropped=dropped if can_chat or dropped else ("the message to answer",),
         error=error,
         can_chat=can_chat,
         turn_end=_turn_end(tokenizer, opening, roles),
@@ -107,49 +94,57 @@ def _traits(
 
 
 def _best_form(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]
-) -> tuple[frozenset[str], frozenset[str]]:
-    """The roles to give in parts so that most contents are kept, above all the last one; and these contents.
+    tokenizer: PreTrainedTokenizerBase, opening: list[dict[str, str]], messages: list[dict[str, str]]
+) -> tuple[frozenset[str], KeptMessages]:
+    """The roles to give in parts so that most messages are kept, above all the last one; and those kept.
 
     Raises the first PromptError if the template takes no form.
     """
-    forms: list[tuple[frozenset[str], frozenset[str]]] = []
+    forms: list[tuple[frozenset[str], KeptMessages]] = []
     refusals: list[PromptError] = []
-    with_system = [roles | {"system"} for roles in _FORMS] if messages[0] is _SYSTEM else []
+    with_system = [roles | {"system"} for roles in _FORMS] if opening else []
     for roles in [*_FORMS, *with_system]:
         try:
-            forms.append((roles, _kept(tokenizer, messages, roles)))
+            forms.append((roles, _kept(tokenizer, opening, messages, roles)))
         except PromptError as refusal:
             refusals.append(refusal)
     if not forms:
         raise refusals[0]
-    return max(forms, key=lambda form: (messages[-1]["content"] in form[1], len(form[1])))
+    last = len(messages) - 1
+    return max(forms, key=lambda form: (last in form[1].some, len(form[1].some), -len(form[1].in_part)))
 
 
 def _kept(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], roles: frozenset[str]
-) -> frozenset[str]:
-    """The contents in the rendered text, white space and case folded; a printed list of parts has none."""
-    text = render(tokenizer, messages, roles_in_parts=roles, add_generation_prompt=True)
-    text = "".join(text.casefold().split())
-    printed = set(re.findall(r"""['"]text['"]:['"](\w+)""", text))
-    return frozenset(
-        message["content"]
-        for message in messages
-        if message["content"] in text and not (message["role"] in roles and message["content"] in printed)
-    )
+    tokenizer: PreTrainedTokenizerBase,
+    opening: list[dict[str, str]],
+    messages: list[dict[str, str]],
+    roles: frozenset[str],
+) -> KeptMessages:
+    """What the template keeps of the messages after an opening."""
+    text = render(tokenizer, [*opening, *messages], roles_in_parts=roles, add_generation_prompt=True)
+    return find_messages(messages, text, roles)
+
+
+@dataclass(frozen=True, slots=True)
+class _SystemForm:
+    """The roles in parts with which a template keeps a system message, all of it or a part."""
+
+    roles_in_parts: frozenset[str]
+    in_part: bool
 
 
 def _system_form(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], roles: frozenset[str]
-) -> frozenset[str] | None:
-    """The roles in parts with which the template keeps a system message; None if it does with no form."""
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], roles: frozenset[str]
+) -> _SystemForm | None:
+    """The first form with which the template keeps a system message; None if it does with no form."""
+    last = len(messages)
     for form in (roles, roles ^ {"system"}):
         try:
-            if {_SYSTEM["content"], messages[-1]["content"]} <= _kept(tokenizer, [_SYSTEM, *messages], form):
-                return form
+            kept = _kept(tokenizer, [], [system_message(long=True), *messages], form)
         except PromptError:  # a template that refuses system messages, or this form of them
             continue
+        if {0, last} <= kept.some:
+            return _SystemForm(form, 0 in kept.in_part)
     return None
 
 
@@ -157,7 +152,7 @@ def _turn_end(
     tokenizer: PreTrainedTokenizerBase, opening: list[dict[str, str]], roles: frozenset[str]
 ) -> int | None:
     """The added token that the template writes right after an assistant's message."""
-    question, answer = _CONVERSATION[:2]
+    question, answer = short_messages(2)
     try:
         text = render(tokenizer, [*opening, question, answer], roles_in_parts=roles)
     except PromptError:  # it wants other messages: an answer ends as configured

@@ -98,7 +98,7 @@ def test_a_template_that_rewrites_messages_keeps_them(rewritten):
     [
         ("{{ messages[-1].content }}", ("the first message", "earlier answers", "earlier messages")),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", ("earlier answers",)),
-        ("{% for m in messages[-3:] %}{{ m.content }}{% endfor %}", ("the first message", "earlier answers")),
+        ("{% for m in messages[-3:] %}{{ m.content }}{% endfor %}", ("all but the last 3 messages",)),
         (FIRST_ONLY, ("earlier answers", "earlier messages", "the message to answer")),
     ],
 )
@@ -151,6 +151,9 @@ def test_a_system_message_that_is_left_out_is_refused():
         ("{{ raise_exception('') }}", "does not say why"),
         ({"rag": PLAIN, "tool_use": PLAIN}, r"rag, tool_use"),
         (None, "no chat template"),
+        ("", "no chat template"),
+        ({}, "no chat template"),
+        ("{{ '\\ud800' }}" + PLAIN, r"lone surrogate U\+D800"),
     ],
 )
 def test_whatever_a_template_raises_is_a_prompt_error_with_its_words_and_a_note(template, words):
@@ -159,6 +162,17 @@ def test_whatever_a_template_raises_is_a_prompt_error_with_its_words_and_a_note(
         prompter.encode_chat(CONVERSATION[:1])
     assert prompter.template.notes == (str(raised.value),)
     assert not prompter.template.can_chat
+
+
+def test_a_prompt_far_longer_than_the_messages_is_refused():
+    with pytest.raises(PromptError, match="writes 20,000,000 characters for messages of 11"):
+        _rendered("{{ 'x' * 20_000_000 }}", CONVERSATION[:1])
+
+
+@pytest.mark.parametrize("template", ["{% for m in messages %}", "{{ range(10 ** 9) }}", "{{ 1 // 0 }}"])
+def test_the_sentence_of_what_a_template_raises_ends_once(template):
+    with pytest.raises(PromptError, match=r"[^.]\. Give a raw prompt"):
+        _rendered(template, CONVERSATION[:1])
 
 
 def test_the_default_one_of_several_named_templates_is_used():
