@@ -130,7 +130,7 @@ def test_a_result_goes_with_its_fields_and_a_refused_load_is_said_in_sight(page,
     page.click("#pair-load")
     refusal = page.locator("#pair-progress [role=alert]")
     refusal.wait_for()
-    assert "no *.safetensors file" in refusal.inner_text()
+    assert "model.safetensors.index.json lists" in refusal.inner_text()
     box = refusal.bounding_box()
     assert box["y"] >= 0
     assert box["y"] + box["height"] <= 800
