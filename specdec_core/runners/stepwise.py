@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
 from .base import RewindableCache, Then
@@ -53,18 +53,6 @@ class StepwiseRunner(ModelRunner):
     # These models do not continue a prefill by a second one.
     prefill_chunk = sys.maxsize
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        *,
-        vocab_size: int | None = None,
-        reason: str | None = None,
-        device: torch.device | None = None,
-    ) -> None:
-        super().__init__(model, vocab_size=vocab_size, reason=reason, device=device)
-        self._generator: Any = model
-        self._makes_cache = takes_dynamic_cache(type(model))
-
     def new_cache(self) -> StepwiseState:
         """See Runner.new_cache."""
         return StepwiseState(self.device)
@@ -81,16 +69,17 @@ class StepwiseRunner(ModelRunner):
 
     def _step(self, state: StepwiseState, ids: Tensor, last_rows: int) -> Tensor:
         """Logits [rows or last_rows, vocab] of a prompt, or of the one row after it, as in generate."""
+        model: Any = self.model  # whose methods of generate are not in its annotations
         inputs, state.inputs = state.inputs, {}  # an interrupted step leaves a state that is of no use
         first = not inputs
         if first:
             inputs["use_cache"] = True
-            if self._makes_cache:
-                inputs[self.cache_argument] = DynamicCache(config=self.model.config)
+            if takes_dynamic_cache(type(model)):
+                inputs[self.cache_argument] = DynamicCache(config=model.config)
         all_ids = torch.cat([state.ids, ids])[None]
         if self.takes_positions:
             inputs["position_ids"] = torch.arange(all_ids.shape[1], device=self.device)[None]
-        prepared = self._generator.prepare_inputs_for_generation(
+        prepared = model.prepare_inputs_for_generation(
             all_ids,
             next_sequence_length=None if first else 1,
             attention_mask=torch.ones_like(all_ids),
@@ -100,8 +89,8 @@ class StepwiseRunner(ModelRunner):
         rows = last_rows or ids.shape[0]
         if self.keeps_last_rows:
             prepared["logits_to_keep"] = rows
-        output = self.model(**prepared, return_dict=True)
-        state.inputs = self._generator._update_model_kwargs_for_generation(output, inputs)
+        output = model(**prepared, return_dict=True)
+        state.inputs = model._update_model_kwargs_for_generation(output, inputs)
         state.ids = all_ids[0]
         return output.logits[0, -rows:, : self.vocab_size]
 
