@@ -13,7 +13,7 @@ _MESSAGES = 41
 _LINES = 100
 """Lines of a long message, about 6,000 characters: a cut at 4,096 is seen."""
 _SEPARATORS = ("###", "---", "</think>", "<b>")
-"""What people write, and templates split messages at."""
+"""Text that people write, and that templates split messages at."""
 
 
 def short_messages(count: int) -> list[dict[str, str]]:

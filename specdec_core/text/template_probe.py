@@ -120,7 +120,7 @@ def _kept(
     messages: list[dict[str, str]],
     roles: frozenset[str],
 ) -> KeptMessages:
-    """What the template keeps of the messages after an opening."""
+    """The messages after an opening that the template keeps."""
     text = render(tokenizer, [*opening, *messages], roles_in_parts=roles, add_generation_prompt=True)
     return find_messages(messages, text, roles)
 

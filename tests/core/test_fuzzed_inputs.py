@@ -32,7 +32,7 @@ def count(number: int):
 
 
 def attempt(call: Callable[[], Any]) -> tuple[Any, sd.SpecDecError | None]:
-    """What a call returns, or the documented error that it raises; any other exception is passed on."""
+    """Return the result of a call, or the documented error that it raises; others are passed on."""
     try:
         return call(), None
     except sd.SpecDecError as error:

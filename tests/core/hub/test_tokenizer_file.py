@@ -1,4 +1,4 @@
-"""What tokenizer.json says wins over the rules that a tokenizer's class would put in its place."""
+"""The rules of tokenizer.json win over those that a tokenizer's class would put in their place."""
 
 from pathlib import Path
 

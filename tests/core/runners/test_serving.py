@@ -1,4 +1,4 @@
-"""What the configuration alone says of a model: paired, alone or refused; its context, its attention."""
+"""Verdicts by the configuration alone: paired, alone or refused; the context, the attention."""
 
 import pytest
 from transformers import (

@@ -1,4 +1,4 @@
-"""What is said of a speedup, of its interval, and of the best gamma: the same as what is drawn."""
+"""Words for a speedup, its interval and the best gamma: the same as what is drawn."""
 
 import json
 import random
