@@ -44,7 +44,7 @@ class _Layer:
     output: Function  # → [rows, hidden]
     output_norm: Function | None  # of what attention adds, Gemma 2 alone
     mlp_norm: Function
-    gate_up: Callable[[Tensor], Sequence[Tensor]]  # → two of [rows, intermediate]
+    gate_up: Function  # → [rows, 2 intermediate]
     down: Function
     down_norm: Function | None
 
@@ -118,7 +118,7 @@ class LeanForward:
         for layer, cache_layer in zip(self.layers, cache_layers, strict=True):
             mixed = self._attention(layer, cache_layer, layer.norm(x), cos, sin, masks[layer.attention])
             x = x + _normed(layer.output(mixed), layer.output_norm)
-            gate, up = layer.gate_up(layer.mlp_norm(x))
+            gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
             x = x + _normed(layer.down((self.activation(gate) * up).contiguous()), layer.down_norm)
         logits = self.head(self.norm(x[-last_rows:]))[:, : self.vocab_size]
         if self.final_softcap is not None:
@@ -200,7 +200,7 @@ def _lean_layer(layer: Any, attention: str, norm: Callable[[Tensor], Function]) 
         output=_side_by_side(projections.o_proj),
         output_norm=norm_of(layer, "post_attention_layernorm") if adds_normed else None,
         mlp_norm=norm(getattr(layer, before_mlp).weight),
-        gate_up=_both(mlp.gate_proj, mlp.up_proj),
+        gate_up=_side_by_side(mlp.gate_proj, mlp.up_proj),
         down=_side_by_side(mlp.down_proj),
         down_norm=norm_of(layer, "post_feedforward_layernorm"),
     )
@@ -236,13 +236,6 @@ def _side_by_side(*modules: torch.nn.Module) -> Function:
     if len(modules) == 1:
         return modules[0]
     return lambda x: torch.cat([module(x) for module in modules], -1)
-
-
-def _both(first: torch.nn.Module, second: torch.nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
-    if _is_plain(first) and _is_plain(second):
-        product = _side_by_side(first, second)
-        return lambda x: product(x).chunk(2, -1)
-    return lambda x: (first(x), second(x))
 
 
 def _is_plain(module: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:

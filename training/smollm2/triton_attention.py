@@ -9,6 +9,9 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+# Triton takes plain numbers for its constants.
+# pyright: reportArgumentType=false
+
 BLOCK = 64
 """Cached positions read at once."""
 QUERY_ROWS = tl.constexpr(16)
