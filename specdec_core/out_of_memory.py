@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import torch
 
+from .capture_streams import free_workspaces
+
 _T = TypeVar("_T")
 
 _WORDS = (
@@ -41,6 +43,7 @@ def release_memory(error: BaseException | None = None) -> None:
         error = error.__cause__ or error.__context__
     gc.collect()
     if torch.cuda.is_available():
+        free_workspaces()
         torch.cuda.empty_cache()
     # glibc does not return freed blocks of up to 32 MB to the system: hundreds of megabytes after a pair.
     with suppress(OSError, AttributeError, TypeError):  # another libc or system

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from .decoding import Decoding, Limits, NotFiniteError
 from .drafting import MODEL_FREE, Drafter, ModelDrafter
+from .drafting.ahead import steps_ahead
 from .drafting.length import AdaptiveGamma, FixedGamma, GammaPolicy
 from .errors import AnswerError, LoadError, PromptError
 from .metrics import summarize
@@ -143,12 +144,14 @@ class Session:
         cached = self._reuse(caches, context)
         noise = KeyedNoise(settings.seed, pair.target.device)
         sampler = with_second_try(lambda: _prepare(caches, len(context), settings, noise), make_room)
+        drafter = _drafter(caches, settings)
+        ahead = steps_ahead(pair.target, caches.target, drafter, sampler, settings)
         text = AnswerText(pair.tokenizer, context, pair.eos_ids, settings.stop)
         steps = Decoding(
             context,
             pair.target,
             caches.target,
-            _drafter(caches, settings),
+            drafter,
             sampler,
             self._policy(pair, settings),
             text.feed,
@@ -178,6 +181,8 @@ class Session:
                     )
                     rnd = replace(rnd, stats=stats)
                 yield rnd
+                if rnd.finish_reason is None:
+                    ahead.prepare(len(context))
         finally:
             steps.close()
             if not text.stopped:

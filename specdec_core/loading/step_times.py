@@ -7,11 +7,13 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..pair import LoadedPair
 from ..runners import RewindableCache, Runner
+from ..runners.base import Clock
 
 ANY_ID = 5
 """The token id that measurements feed; the time of a forward does not depend on it."""
@@ -50,6 +52,20 @@ class _CachedRunner:
         return cls(runner, runner.new_cache())
 
 
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """The points of a clock before and after a forward."""
+
+    clock: Clock
+    start: Any
+    end: Any
+
+    @property
+    def seconds(self) -> float:
+        """Seconds between them; waits for the device."""
+        return self.clock.seconds(self.start, self.end)
+
+
 class StepTimer:
     """Timer of bare forwards after `context` tokens.
 
@@ -70,19 +86,28 @@ class StepTimer:
 
         The kinds take turns within a repetition, so that all meet the same load on the machine. As in a
         round, a target forward over gamma + 1 rows comes after gamma drafter steps: in a row, these find
-        their weights in the CPU cache.
+        their weights in the CPU cache. On a GPU a repetition is queued as a whole and its marks are read
+        afterwards: it computes without waiting for a launch, as it does in a round.
         """
         self._prefill(self._target)
         if self._drafter is not None:
             self._prefill(self._drafter)
         for _ in range(repetitions):
-            for count, seconds in self._target_s.items():
-                if self._drafter is not None:
-                    self._drafter_s += [self._forward_s(self._drafter, 1) for _ in range(count - 1)]
-                if count == 1:
-                    # Plain decoding runs no drafter between, which leaves the target's weights in the cache.
-                    self._forward_s(self._target, 1)
-                seconds.append(self._forward_s(self._target, count))
+            self._measure_once()
+
+    def _measure_once(self) -> None:
+        drafter: list[_Marks] = []
+        target: dict[int, _Marks] = {}
+        for count in self._target_s:
+            if self._drafter is not None:
+                drafter += [self._forward(self._drafter, 1) for _ in range(count - 1)]
+            if count == 1:
+                # Plain decoding runs no drafter between, which leaves the target's weights in the cache.
+                self._forward(self._target, 1)
+            target[count] = self._forward(self._target, count)
+        for count, marks in target.items():
+            self._target_s[count].append(marks.seconds)
+        self._drafter_s += [marks.seconds for marks in drafter]
 
     @property
     def times(self) -> StepTimes:
@@ -95,15 +120,15 @@ class StepTimer:
         if lane.cache.length == 0:
             lane.runner.prefill(lane.cache, [ANY_ID] * self.context)
 
-    def _forward_s(self, lane: _CachedRunner, rows: int) -> float:
-        """Return the seconds of one forward, and rewind the cache to the context."""
+    def _forward(self, lane: _CachedRunner, rows: int) -> _Marks:
+        """Run one forward between two marks, and rewind the cache to the context."""
         runner = lane.runner
         ids = torch.full((rows,), ANY_ID, device=runner.device)
         start = runner.clock.mark()
         runner.forward(lane.cache, ids)
         end = runner.clock.mark()
         lane.cache.rewind(self.context)
-        return runner.clock.seconds(start, end)
+        return _Marks(runner.clock, start, end)
 
 
 def step_times(

@@ -5,7 +5,7 @@ Without the latter, the first round with a new number of rows would pause on a r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -21,13 +21,14 @@ from ..settings import Drafting, Settings
 from .step_times import ANY_ID, prefill_s, step_times
 
 _MEASURED_ROWS = (1, 2, 3, 5, 9)
+"""Rows of a verification that a CPU is measured at; the cost in between lies on a line."""
 _MEASURED_REPETITIONS = 15
 _MEASURED_WITHIN_S = 1.0
 
 
 def measured_costs(pair: LoadedPair) -> dict[Drafting, StepCosts]:
     """Measure the step costs that gamma="auto" needs."""
-    rows = _MEASURED_ROWS if pair.target.rewinds else (1,)
+    rows = _measured_rows(pair.target)
     context = min(64, pair.shared_context_length - max(rows))
     times = step_times(pair, context, rows, _MEASURED_REPETITIONS, _MEASURED_WITHIN_S)
     # More rows never cost less; a measurement that says so was disturbed by another process.
@@ -43,13 +44,25 @@ def measured_costs(pair: LoadedPair) -> dict[Drafting, StepCosts]:
     return costs
 
 
+def _measured_rows(target: Runner) -> Sequence[int]:
+    """All numbers of rows on a GPU, where quantized products change their kernel at one that depends on their
+    shape and on the card.
+    """
+    if not target.rewinds:
+        return (1,)
+    return _MEASURED_ROWS if target.device.type == "cpu" else range(1, LONGEST_AUTO + 2)
+
+
 def rehearse(pair: LoadedPair, own: Settings) -> None:
-    """Capture the graphs for answers with the pair's own settings and with greedy ones.
+    """Capture the graphs for answers with the pair's own settings and with greedy ones. Those that only the
+    measurements used are dropped.
 
     Nothing happens if no runner of the pair captures graphs.
     """
     if not any(runner.captures for runner in pair.runners):
         return
+    for runner in pair.runners:
+        runner.drop_bare_graphs()
     longest = LONGEST_AUTO if own.gamma == "auto" else own.gamma
     for settings in (own, replace(own, temperature=0.0)):
         sampler = sampler_for(settings, KeyedNoise(0, pair.target.device), pair.sampling)

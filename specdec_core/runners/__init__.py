@@ -6,7 +6,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import quote
-from .base import RewindableCache, Runner, Then
+from ..out_of_memory import out_of_memory, release_memory
+from .base import RewindableCache, Runner, Step, Then
+from .cuda_capture import capture_refusal
 from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
 from .lean import LeanRunner, copied_bytes
@@ -24,6 +26,7 @@ __all__ = [
     "RopeSwitchRunner",
     "Runner",
     "Serving",
+    "Step",
     "StepwiseRunner",
     "Then",
     "copied_bytes",
@@ -70,17 +73,25 @@ def runner_for(
 
 
 def _graph_runner(model: PreTrainedModel, vocab_size: int | None) -> Runner:
-    """A runner with graphs of the lean forward, else of transformers' modules, else an eager one."""
+    """A runner with graphs of the fused or lean forward, else of transformers' modules, else an eager one."""
     attention = model.config._attn_implementation or "sdpa"
-    failure: str | None = None
-    for _ in ("lean", "modules"):
+    unfused = modules = None
+    embedding: Any = model.get_input_embeddings()
+    while (failure := capture_refusal(embedding.weight.device)) is None:
+        error: Exception | None = None
         try:
-            return CudaGraphRunner(model, vocab_size=vocab_size, why_modules=failure)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            # Whatever a model or a driver does not allow while capturing, the modules themselves still work.
-            model.set_attn_implementation(attention)
-            failure = quote(error)
+            return CudaGraphRunner(model, vocab_size=vocab_size, why_unfused=unfused, why_modules=modules)
+        except Exception as raised:
+            error = raised
+        # Whatever a model or a driver does not allow while capturing, the modules themselves still work.
+        model.set_attn_implementation(attention)
+        failure = quote(error)
+        if modules is not None or out_of_memory(error):
+            release_memory(error)
+            break
+        if unfused is None:
+            unfused = failure
+        else:
+            modules = failure
     reason = f"no CUDA graph of {model.config.model_type}: {failure}"
     return EagerRunner(model, vocab_size=vocab_size, reason=reason)

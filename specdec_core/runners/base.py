@@ -5,7 +5,8 @@ Knows nothing of text, sampling or speculation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,15 @@ Then = Callable[[Tensor], Any]
 """A function of a forward's logits. On a device it may be captured with the forward: it keeps to buffers that
 never move, and a method belongs to an object that lives as long as the pair.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A kind of forward of few rows: the arguments of Runner.forward that its graph depends on."""
+
+    rows: int
+    last_rows: int
+    then: Then | None
 
 
 class Clock(Protocol):
@@ -113,6 +123,16 @@ class Runner(Protocol):
 
     def discard(self, cache: RewindableCache) -> None:
         """Leave nothing of a cache in buffers that conversations share, where NaN would spoil the others."""
+        ...
+
+    def prepare(self, cache: RewindableCache, steps: Collection[Step], end: int) -> None:
+        """Do now what the first of these steps up to position `end` would pause for. Between rounds only: the
+        steps are run, over any ids, after what the cache holds.
+        """
+        ...
+
+    def drop_bare_graphs(self) -> None:
+        """Forget what was captured without a function of the logits, which only measurements use."""
         ...
 
     def ids(self, ids: Sequence[int]) -> Tensor:

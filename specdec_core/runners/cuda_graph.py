@@ -6,67 +6,26 @@ forward costs hundreds. If a graph fails during an answer, the answer goes on wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any
-from weakref import WeakSet
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import quote
-from .base import Then
+from ..out_of_memory import out_of_memory, release_memory
+from .base import RewindableCache, Step, Then
+from .cuda_capture import Capture, CudaCapture
 from .kv_cache import KVCache
-from .static import StaticRunner
+from .lean_forward import MOST_FEW_ROWS
+from .static import ParkedCache, StaticRunner, bucket_for
+
+__all__ = ["Capture", "CudaCapture", "CudaGraphRunner", "logit_difference"]
 
 _TOLERANCE = 0.1
 """Of the logits' spread, for `logit_difference` between bfloat16 kernels of different shapes."""
-
-Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
-"""Captures a function that computes in place: returns its replay and its result, which replays overwrite."""
-
-
-@cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream of all captures: cuBLAS keeps a workspace of 32 MB for every stream that it was used on."""
-    return torch.cuda.Stream(device)
-
-
-class CudaCapture:
-    """Captures functions as CUDA graphs that share one memory pool while any of them is alive."""
-
-    def __init__(
-        self,
-        device: torch.device,
-        replay: Callable[[torch.cuda.CUDAGraph], object] = torch.cuda.CUDAGraph.replay,
-    ) -> None:
-        self._device = device
-        self._replay = replay
-        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
-
-    def __call__(self, function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-        """Run the function three times on a side stream, as capture requires, then capture it there."""
-        with torch.cuda.device(self._device):
-            side, current = _side_stream(self._device), torch.cuda.current_stream()
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    function()
-            current.wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            # A pool ends with its last graph, and torch refuses to capture into one that has ended.
-            pool = next((other.pool() for other in self._graphs), None)
-            try:
-                # Other threads, a load among them, may go on allocating.
-                with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-                    result = function()
-            finally:
-                # A failed capture leaves the thread on the side stream, with which nothing synchronizes.
-                torch.cuda.set_stream(current)
-        self._graphs.add(graph)
-        return partial(self._replay, graph), result
 
 
 @dataclass(slots=True)
@@ -78,8 +37,8 @@ class _Captured:
 
 
 class CudaGraphRunner(StaticRunner):
-    """A static runner that captures each forward of few rows when it is first needed, and again after the
-    buffers have grown.
+    """A static runner that captures each forward of few rows when it is first needed or prepared, and again
+    after the buffers have grown. Where memory runs out for a graph, it goes on without graphs.
     """
 
     name = "cuda graph"
@@ -91,12 +50,15 @@ class CudaGraphRunner(StaticRunner):
         *,
         vocab_size: int | None = None,
         why_modules: str | None = None,
+        why_unfused: str | None = None,
         capture: Capture | None = None,
     ) -> None:
-        self._graphs: dict[tuple[int, int, int, Then | None], _Captured] = {}
-        super().__init__(model, vocab_size=vocab_size, why_modules=why_modules)
+        self._graphs: dict[tuple[Step, int], _Captured] = {}
+        self._made = False
+        super().__init__(model, vocab_size=vocab_size, why_modules=why_modules, why_unfused=why_unfused)
         self._capture = capture or CudaCapture(self.device)
         self._require_same_logits()
+        self._made = True
 
     @property
     def captured(self) -> int:
@@ -108,34 +70,92 @@ class CudaGraphRunner(StaticRunner):
         self._graphs.clear()
         self._capture = capture
 
+    def drop_bare_graphs(self) -> None:
+        """See Runner.drop_bare_graphs."""
+        self._graphs = {key: graph for key, graph in self._graphs.items() if key[0].then is not None}
+
+    @torch.inference_mode()
+    def prepare(self, cache: RewindableCache, steps: Collection[Step], end: int) -> None:
+        """See Runner.prepare. Captures for the bucket of `end` what is missing there. The few forwards that
+        may still end in the bucket before it are computed uncaptured if the buffers grow. If memory runs out
+        for larger buffers, it is left to the next forward to ask for them again.
+        """
+        end = min(end, self.context_length)
+        bucket = bucket_for(end)
+        if self.reason is not None or all((step, bucket) in self._graphs for step in steps):
+            return
+        cache = cast(ParkedCache, cache)
+        failure: Exception | None = None
+        grown = False
+        try:
+            self._bring_in(cache, end)
+            grown = True
+            for step in steps:
+                start = max(cache.length, end - step.rows)
+                if (step, bucket) not in self._graphs and start + step.rows <= end:
+                    ids = torch.zeros(step.rows, dtype=torch.int64, device=self.device)
+                    self._add_graph(step, bucket, ids, start)
+        except Exception as error:
+            failure = error
+        if failure is None:
+            return
+        if grown:
+            self._go_on_uncaptured(failure)
+        elif out_of_memory(failure):
+            release_memory(failure)
+        else:
+            raise failure
+
     def _allocate(self, capacity: int) -> None:
         self._graphs.clear()
         super()._allocate(capacity)
 
     def _decode(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Any:
-        if self.reason is None:
+        step = Step(ids.shape[0], last_rows, then)
+        if self.reason is None and self._is_worth_a_graph(step, bucket, start):
+            failure: Exception | None = None
             try:
-                return self._replayed(ids, start, bucket, last_rows, then)
-            except torch.OutOfMemoryError:
-                raise
+                return self._replayed(step, bucket, ids, start)
             except Exception as error:
-                # Nothing is lost: the uncaptured forward writes again what the graph may have written.
-                self._graphs.clear()
-                self.reason = f"a graph failed during an answer, and none is used since: {quote(error)}"
+                failure = error
+            # Nothing is lost: the uncaptured forward writes again what the graph may have written.
+            self._go_on_uncaptured(failure)
         return super()._decode(ids, start, bucket, last_rows, then)
 
-    def _replayed(self, ids: Tensor, start: int, bucket: int, last_rows: int, then: Then | None) -> Tensor:
-        rows = ids.shape[0]
-        captured = self._graphs.get((rows, bucket, last_rows, then))
-        if captured is None:
-            buffer, positions = ids.clone(), self.positions(start, start + rows)
-            replay, result = self._capture(lambda: self.compute(buffer, positions, bucket, last_rows, then))
-            captured = _Captured(replay, buffer, positions, result)
-            self._graphs[rows, bucket, last_rows, then] = captured
+    def _is_worth_a_graph(self, step: Step, bucket: int, start: int) -> bool:
+        """False for a step of an answer that is not captured yet if the bucket ends within a round or two."""
+        is_in_answer = self._made and step.then is not None
+        return (
+            not is_in_answer or (step, bucket) in self._graphs or bucket - start - step.rows >= MOST_FEW_ROWS
+        )
+
+    def _go_on_uncaptured(self, error: Exception) -> None:
+        """Give up graphs for good. While the runner is made, errors are raised, but for a lack of memory."""
+        short_of_memory = out_of_memory(error)
+        if not (self._made or short_of_memory):
+            raise error
+        self._graphs.clear()
+        self.captures = False
+        if short_of_memory:
+            self.reason = f"memory ran out for a graph, and none is used since: {quote(error)}"
+            release_memory(error)
+        else:
+            self.reason = f"a graph failed during an answer, and none is used since: {quote(error)}"
+
+    def _replayed(self, step: Step, bucket: int, ids: Tensor, start: int) -> Tensor:
+        captured = self._graphs.get((step, bucket)) or self._add_graph(step, bucket, ids, start)
         captured.ids.copy_(ids)
-        torch.arange(start, start + rows, out=captured.positions)
+        torch.arange(start, start + step.rows, out=captured.positions)
         captured.replay()
         return captured.result
+
+    def _add_graph(self, step: Step, bucket: int, ids: Tensor, start: int) -> _Captured:
+        buffer, positions = ids.clone(), self.positions(start, start + step.rows)
+        replay, result = self._capture(
+            lambda: self.compute(buffer, positions, bucket, step.last_rows, step.then)
+        )
+        captured = self._graphs[step, bucket] = _Captured(replay, buffer, positions, result)
+        return captured
 
     @torch.inference_mode()
     def _require_same_logits(self) -> None:
@@ -146,8 +166,6 @@ class CudaGraphRunner(StaticRunner):
         for _ in range(2):
             got = [self.forward(cache, part).float().clone() for part in ids[25:].split([1, 1, 5])]
             cache.rewind(25)
-        if self.reason is not None:
-            raise RuntimeError(self.reason)
         causal = torch.ones(32, 32, dtype=torch.bool, device=self.device).tril_()
         mask = causal.repeat(self._group, 1)[None, None]
         masks = {"full_attention": mask, "sliding_attention": mask}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .base import Clock, RewindableCache, Then
+from .base import Clock, RewindableCache, Step, Then
 from .clock import clock_for
 from .few_rows import use_few_rows
 from .positions import context_length
@@ -76,6 +76,12 @@ class ModelRunner(ABC):
 
     def discard(self, cache: RewindableCache) -> None:  # noqa: B027 (right for most subclasses)
         """See Runner.discard. There is nothing to do where caches share no buffers."""
+
+    def prepare(self, cache: RewindableCache, steps: Collection[Step], end: int) -> None:  # noqa: B027
+        """See Runner.prepare. There is nothing to do where nothing is captured."""
+
+    def drop_bare_graphs(self) -> None:  # noqa: B027
+        """See Runner.drop_bare_graphs. There is nothing to do where nothing is captured."""
 
     def ids(self, ids: Sequence[int]) -> Tensor:
         """See Runner.ids."""

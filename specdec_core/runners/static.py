@@ -18,6 +18,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .base import RewindableCache, Then
+from .fused_forward import FusedForward
 from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError, softcapped, visible
 from .model_runner import ModelRunner
 from .serving import slides_everywhere
@@ -25,6 +26,14 @@ from .serving import slides_everywhere
 ATTENTION = "specdec_folded"
 FIRST_BUCKET = 512
 """Positions. Most conversations stay below; a larger bucket reads more of an empty cache in every step."""
+
+
+def bucket_for(end: int) -> int:
+    """Return the number of first positions that a forward up to position `end` attends to."""
+    bucket = FIRST_BUCKET
+    while bucket < end:
+        bucket *= 2
+    return bucket
 
 
 class StaticLayer(CacheLayerMixin):
@@ -115,14 +124,19 @@ class StaticRunner(ModelRunner):
     """A runner with buffers for one conversation at a time; the others are parked, by one copy of their
     positions for each change of conversation.
 
-    The modules compute if the lean forward does not support the model, or if `why_modules` is a reason
-    against it.
+    Few rows go through the fused forward, more through the lean one, and all through the modules where these
+    do not support the model or `why_unfused` and `why_modules` are reasons against them.
     """
 
     name = "static"
 
     def __init__(
-        self, model: PreTrainedModel, *, vocab_size: int | None = None, why_modules: str | None = None
+        self,
+        model: PreTrainedModel,
+        *,
+        vocab_size: int | None = None,
+        why_modules: str | None = None,
+        why_unfused: str | None = None,
     ) -> None:
         super().__init__(model, vocab_size=vocab_size)
         text_config = model.config.get_text_config()
@@ -140,6 +154,13 @@ class StaticRunner(ModelRunner):
                 self.lean_forward = LeanForward(model, self.vocab_size)
             except UnsupportedError as error:
                 self.why_modules = str(error)
+        self.fused_forward: FusedForward | None = None
+        self.why_unfused = why_unfused
+        if self.lean_forward is not None and why_unfused is None:
+            try:
+                self.fused_forward = FusedForward(model, self.lean_forward)
+            except UnsupportedError as error:
+                self.why_unfused = str(error)
         AttentionInterface.register(ATTENTION, folded_attention)
         model.set_attn_implementation(ATTENTION)
         self._resident: weakref.ref[ParkedCache] | None = None
@@ -158,9 +179,7 @@ class StaticRunner(ModelRunner):
         rows = ids.shape[0]
         end = cache.length + rows
         self._bring_in(cache, end)
-        bucket = FIRST_BUCKET
-        while bucket < end:
-            bucket *= 2
+        bucket = bucket_for(end)
         # Last rows alone, without a function of them, are a prompt's, whose length rarely comes again.
         prefills = last_rows > 0 and then is None
         if rows <= MOST_FEW_ROWS and not prefills:
@@ -183,7 +202,9 @@ class StaticRunner(ModelRunner):
         shapes and does not synchronize.
         """
         self._window.positions, self._window.bucket = positions, bucket
-        if self.lean_forward is not None:
+        if self.fused_forward is not None and ids.shape[0] <= MOST_FEW_ROWS:
+            logits = self.fused_forward(ids, positions, self._rope, self._layers, bucket, last_rows)
+        elif self.lean_forward is not None:
             logits = self._lean_logits(self.lean_forward, ids, positions, bucket, last_rows)
         else:
             logits = self._modules_logits(
@@ -219,16 +240,14 @@ class StaticRunner(ModelRunner):
         """Make `cache` the resident one, with room for `end` positions."""
         resident = self._resident() if self._resident is not None else None
         if resident is not cache:
-            if resident is not None:
+            # One whose return was cut short by a lack of memory is parked still.
+            if resident is not None and not resident.parked:
                 self._park(resident)
             self._resident = weakref.ref(cache)
         if end > self._window.capacity:
             if not cache.parked:
                 self._park(cache)
-            capacity = self._window.capacity
-            while capacity < end:
-                capacity *= 2
-            self._allocate(capacity)
+            self._allocate(bucket_for(end))
         for at, keys, values in cache.parked:
             layer = self._layers[at]
             if not layer.is_initialized:
