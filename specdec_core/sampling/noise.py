@@ -19,15 +19,15 @@ _HASHED_AT_ONCE = 16
 """Positions hashed at a time: single hashes between forwards would each run with cold CPU caches."""
 
 
-def draw(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Draw an id [1] by the inverse CDF of weights [vocab], normalized or not, with uniform [1] in (0, 1).
+def draw(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw an index [1] by the inverse CDF of weights [n], normalized or not, with uniform [1] in (0, 1).
 
     The sum is in float64, so that the tail of a large vocabulary keeps its mass. Entries of weight 0 are
-    never drawn.
+    never drawn. Returns the index and the sum, float64 without dimensions.
     """
     cdf = weights.cumsum(-1, dtype=torch.float64)
     index = torch.searchsorted(cdf, uniform * cdf[-1:], right=True)
-    return index.clamp_(max=weights.shape[-1] - 1)
+    return index.clamp_(max=weights.shape[-1] - 1), cdf[-1]
 
 
 def draw_on_host(weights: Tensor, uniform: float) -> int:

@@ -1,8 +1,8 @@
 """Acceptance of drafts and the target's token after them: pure functions over probabilities.
 
 Never sees a model. Shapes: gamma drafts, gamma + 1 rows of the target (one for each draft, and the one after
-the last), vocab entries a row. The `verify_` functions run on any device without synchronizing; the `walk_`
-functions give the same results for arrays on the host and stop at the first rejection.
+the last), vocab entries a row. Functions of tensors run on any device without synchronizing; the `walk_`
+functions take arrays on the host and stop at the first rejection.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .noise import draw, draw_on_host
+from .noise import draw_on_host
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:
@@ -22,37 +22,9 @@ def residual(p: Tensor, q: Tensor) -> Tensor:
     return torch.where(rest.sum() > 0, rest, p)
 
 
-def verify_rejection(
-    p: Tensor, q: Tensor, drafts: Tensor, accept_uniforms: Tensor, residual_uniforms: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Speculative sampling (Leviathan et al. 2023, algorithm 1; Chen et al. 2023, algorithm 2).
-
-    p [gamma + 1, vocab] and q [gamma, vocab] are the distributions of target and drafter, drafts [gamma]
-    int64, accept_uniforms [gamma] and residual_uniforms [gamma + 1] independent in (0, 1). Draft x is
-    accepted if u·q(x) < p(x) and all drafts before it are accepted. Returns the number accepted [1] and the
-    target's token after them [1]: the correction, drawn from the residual, after a rejection; else the bonus,
-    drawn from p.
-    """
-    gamma = drafts.shape[0]
-    passes = accept_uniforms * gather_rows(q, drafts) < gather_rows(p, drafts)
-    accepted = passes.int().cumprod(0).sum(0, keepdim=True)
-    if gamma == 0:
-        return accepted, draw(p[0], residual_uniforms)
-    # A row of zeros after q makes the bonus a special case of the residual, without a branch on the host.
-    q_next = torch.cat([q, torch.zeros_like(q[:1])]).index_select(0, accepted)[0]
-    p_next = p.index_select(0, accepted)[0]
-    return accepted, draw(residual(p_next, q_next), residual_uniforms.index_select(0, accepted))
-
-
-def verify_match(choices: Tensor, drafts: Tensor) -> tuple[Tensor, Tensor]:
-    """Acceptance of drafts up to the first that differs from the target's choice.
-
-    For models that choose by one rule: argmax, or argmax of log probability plus shared noise. The choices
-    [gamma + 1] are the target's, the drafts [gamma] the drafter's. Returns the number accepted [1] and the
-    target's token after them [1].
-    """
-    accepted = (choices[:-1] == drafts).int().cumprod(0).sum(0, keepdim=True)
-    return accepted, choices.index_select(0, accepted)
+def count_accepted(passes: Tensor) -> Tensor:
+    """Return the number of leading True [1], int64, of passes [gamma]: all drafts before are accepted."""
+    return passes.cumprod(0).sum(0, keepdim=True)
 
 
 def walk_rejection(
@@ -62,7 +34,13 @@ def walk_rejection(
     accept_uniforms: Sequence[float],
     residual_uniforms: Sequence[float],
 ) -> tuple[int, int]:
-    """`verify_rejection` draft by draft; q has a row [vocab] for each draft, or is None if one-hot."""
+    """Speculative sampling (Leviathan et al. 2023, algorithm 1; Chen et al. 2023, algorithm 2).
+
+    p [gamma + 1, vocab] and q, a row [vocab] for each draft or None if one-hot, are the distributions of
+    target and drafter. Draft x is accepted if u·q(x) < p(x) and all drafts before it are accepted. Returns
+    the number accepted and the target's token after them: the correction, drawn from the residual, after a
+    rejection; else the bonus, drawn from p.
+    """
     for at, draft in enumerate(drafts):
         drafter_prob = 1.0 if q is None else float(q[at][draft])
         if not accept_uniforms[at] * drafter_prob < float(p[at, draft]):  # so that NaN is rejected
@@ -77,11 +55,11 @@ def walk_rejection(
 
 
 def walk_match(choices: Sequence[int], drafts: Sequence[int]) -> tuple[int, int]:
-    """`verify_match` draft by draft."""
+    """Acceptance of drafts up to the first that differs from the target's choice.
+
+    For models that choose by one rule: argmax, or argmax of log probability plus shared noise. The choices
+    [gamma + 1] are the target's, the drafts [gamma] the drafter's. Returns the number accepted and the
+    target's token after them.
+    """
     accepted = next((at for at, draft in enumerate(drafts) if draft != choices[at]), len(drafts))
     return accepted, choices[accepted]
-
-
-def gather_rows(probs: Tensor, ids: Tensor) -> Tensor:
-    """Return the probability [ids] of each id in its row of probs [rows, vocab], where ids <= rows."""
-    return probs[: ids.shape[0]].gather(1, ids[:, None])[:, 0]

@@ -4,6 +4,8 @@ new capture for new settings, a fallback when a graph fails. Plain calls replace
 
 import gc
 import weakref
+from collections.abc import Iterator
+from itertools import product
 
 import pytest
 import torch
@@ -17,8 +19,8 @@ from specdec_core.loading.warm_up import rehearse_rounds
 from specdec_core.runners import CudaGraphRunner
 from specdec_core.runners.static import StaticRunner
 from specdec_core.sampling import DeviceSampling, Verdict, sampler_for
-from specdec_core.sampling.device import CoupledRule, GreedyRule, RejectionRule
-from specdec_core.sampling.filters import SamplingParams, filtered_logits
+from specdec_core.sampling.device_filters import DEFAULT_WIDTH, FilterPath
+from specdec_core.sampling.device_rules import CoupledRule, GreedyRule, RejectionRule
 from specdec_core.sampling.noise import KeyedNoise
 from specdec_core.settings import Settings
 from tests.support.tiny_models import ARCHITECTURES, VOCAB, noisy_copy, tiny_model
@@ -37,6 +39,7 @@ FILTERS = {
     "min-p": {"min_p": 0.1},
     "all three": {"top_k": 20, "top_p": 0.9, "min_p": 0.02},
 }
+WAYS = [(GreedyRule, FilterPath.NONE), *product([RejectionRule, CoupledRule], FilterPath)]
 
 
 class Calls:
@@ -61,11 +64,11 @@ class Calls:
 class Pair:
     """A target and a drafter on runners for fixed shapes, with buffers for sampling."""
 
-    def __init__(self, capture: Calls | None = None, noise: float = 0.05) -> None:
+    def __init__(self, capture: Calls | None = None, noise: float = 0.05, width: int = DEFAULT_WIDTH) -> None:
         model = tiny_model("llama")
         make = StaticRunner if capture is None else lambda model: CudaGraphRunner(model, capture=capture)
         self.target, self.drafter = make(model), make(noisy_copy(model, noise))
-        self.sampling = DeviceSampling(CPU, VOCAB)
+        self.sampling = DeviceSampling(CPU, VOCAB, width)
 
     def answer(self, on_device: bool, **settings) -> tuple[list[int], list[DecodedRound]]:
         settings = Settings(**{"max_new_tokens": 40, "gamma": 3, "seed": 4, **settings})
@@ -109,6 +112,50 @@ def test_replayed_steps_equal_the_host_s_sampling_token_for_token_with_p_and_q(r
     assert accepted - {3}, "it has one row"
 
 
+@pytest.mark.parametrize("filters", ["top-k", "top-p", "all three"])
+def test_where_nothing_overflows_coupled_choices_among_the_best_equal_the_host_s(filters):
+    settings = {**RULES["coupled"], **FILTERS[filters], "temperature": 0.1}
+    got, expected = Pair(Calls(), width=40).answer(True, **settings), Pair().answer(False, **settings)
+    assert got[0] == expected[0]
+    _assert_same_rounds(got[1], expected[1])
+
+
+class Overflows(CoupledRule):
+    """The coupled rule, with a count of the rounds that were verified twice."""
+
+    def __init__(self, sampling: DeviceSampling, path: FilterPath) -> None:
+        super().__init__(sampling, path)
+        self.verified_again = 0
+
+    def verdict(self, outcome, gamma: int) -> Verdict:
+        self.verified_again += self._decoded(outcome, gamma).overflows
+        return super().verdict(outcome, gamma)
+
+
+@pytest.mark.parametrize("filters", [{"top_p": 0.95}, {"top_p": 0.5}, {"top_p": 0.9, "min_p": 0.2}])
+def test_where_rows_overflow_coupled_text_equals_the_host_s_and_the_baseline_s(filters):
+    pair = Pair(Calls(), width=6)
+    rule = Overflows(pair.sampling, FilterPath.BEST)
+    pair.sampling._rules[CoupledRule, FilterPath.BEST] = rule
+    settings = {**RULES["coupled"], "temperature": 0.5, "max_new_tokens": 60, **filters}
+    context, rounds = pair.answer(True, **settings)
+    expected, host_rounds = Pair().answer(False, **settings)
+    assert context == expected == pair.answer(True, **settings, gamma=0)[0]
+    wanted = dict(_target_probs(host_rounds))
+    got = dict(_target_probs(rounds))
+    assert got == pytest.approx({at: wanted[at] for at in got}, rel=1e-4)
+    assert rule.verified_again > 0
+
+
+def _target_probs(rounds: list[DecodedRound]) -> Iterator[tuple[int, float]]:
+    """The place of every emitted token in the answer, and p of it."""
+    at = 0
+    for verdict in (rnd.verdict for rnd in rounds):
+        for p in [*verdict.target_probs[: verdict.accepted], verdict.token_target_prob]:
+            yield at, p
+            at += 1
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_ngram_drafts_equal_the_host_s_too(rule):
     # A low temperature repeats itself, so that there is something to draft.
@@ -125,6 +172,7 @@ def test_changed_settings_capture_nothing_anew():
     pair = Pair(capture)
     pair.answer(True, temperature=1.0)
     pair.answer(True, temperature=1.0, top_p=0.9)
+    pair.answer(True, temperature=1.0, min_p=0.1)
     captured = capture.captures
     for settings in ({"temperature": 0.3}, {"temperature": 1.7, "top_k": 5}, {"min_p": 0.2, "seed": 9}):
         context, rounds = pair.answer(True, **settings)
@@ -176,30 +224,17 @@ def test_a_graph_that_fails_in_an_answer_is_replaced_by_the_same_function_uncapt
     assert reasons[0].endswith("bad mood")
 
 
-@pytest.mark.parametrize("filters", FILTERS)
-def test_filters_with_settings_on_the_device_equal_those_with_numbers(filters):
-    params = SamplingParams(
-        **{"temperature": 0.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **FILTERS[filters]}
-    )
-    sampling = DeviceSampling(CPU, VOCAB)
-    values = (params.temperature, params.top_k, params.top_p, params.min_p)
-    sampling.upload(sampling.params, [[value] for value in values])
-    logits = 3 * torch.randn(50, VOCAB, generator=torch.Generator().manual_seed(2))
-    logits[:, 4] = logits[:, 5]  # equal ones stay or go together under top-k
-    expected = filtered_logits(logits, params)
-    torch.testing.assert_close(sampling.filtered_logits(logits, filtered=True), expected, atol=0, rtol=1e-6)
-
-
-@pytest.mark.parametrize("filtered", [False, True])
-@pytest.mark.parametrize("kind", [GreedyRule, RejectionRule, CoupledRule])
+@pytest.mark.parametrize(("kind", "path"), WAYS)
 @torch.inference_mode()
-def test_a_step_never_reads_a_value_on_the_host(kind, filtered):
+def test_a_step_never_reads_a_value_on_the_host(kind, path):
     """Fake tensors have shapes but no values: reading one raises."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        rule = kind(DeviceSampling(CPU, VOCAB), filtered)
-        assert rule.draft(torch.randn(1, VOCAB)).shape == (1,)
-        for gamma in (0, 1, 4):
-            assert rule.verify(torch.randn(gamma + 1, VOCAB)).shape == (4 + 3 * gamma,)
+        rule = kind(DeviceSampling(CPU, VOCAB, width=8), path)
+        for dtype in (torch.float32, torch.bfloat16):
+            assert rule.draft(torch.randn(1, VOCAB, dtype=dtype)).shape == (1,)
+            for gamma in (0, 1, 4):
+                outcome = rule.verify(torch.randn(gamma + 1, VOCAB, dtype=dtype))
+                assert (outcome.dim(), outcome.dtype) == (1, torch.uint8)
 
 
 @torch.inference_mode()
@@ -207,12 +242,12 @@ def test_the_forward_with_its_step_never_reads_a_value_on_the_host():
     runner = StaticRunner(tiny_model("llama"))
     runner.forward(runner.new_cache(), torch.tensor([3, 4]))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        rule = RejectionRule(DeviceSampling(CPU, VOCAB), True)
+        rule = RejectionRule(DeviceSampling(CPU, VOCAB, width=8), FilterPath.BEST)
         for rows in (1, 2):
             drawn = runner.compute(torch.zeros(rows).long(), torch.arange(rows), 256, 1, rule.draft)
             assert drawn.shape == (1,)
         outcome = runner.compute(torch.zeros(5).long(), torch.arange(5), 256, 0, rule.verify)
-        assert outcome.shape == (16,)
+        assert outcome.dtype == torch.uint8
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch built with CUDA, but no GPU")
@@ -224,15 +259,14 @@ def test_no_step_on_a_gpu_mixes_devices_or_reads_a_value_on_the_host(architectur
         with torch.device("cuda"):
             runner = StaticRunner(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16))
             ids, prompt = torch.zeros(5).long(), torch.zeros(40).long()
-            sampling = DeviceSampling(torch.device("cuda"), config.vocab_size)
+            sampling = DeviceSampling(torch.device("cuda"), config.vocab_size, width=8)
         with torch.inference_mode():
             runner.forward(runner.new_cache(), prompt)
-            for kind in (GreedyRule, RejectionRule, CoupledRule):
-                rule = sampling.rule(kind, filtered=kind is not GreedyRule)
+            for rule in (sampling.rule(kind, path) for kind, path in WAYS):
                 for rows in (1, 2):
                     runner.compute(ids[:rows], runner.positions(5, 5 + rows), 256, 1, rule.draft)
                 outcome = runner.compute(ids, runner.positions(5, 10), 256, 0, rule.verify)
-                assert outcome.shape == (16,)
+                assert outcome.dtype == torch.uint8
                 assert outcome.device.type == "cuda"
 
 
@@ -266,7 +300,7 @@ def test_prompts_of_few_tokens_capture_nothing():
 
 def test_an_unloaded_pair_leaves_no_buffers_behind():
     sampling = DeviceSampling(CPU, VOCAB)
-    assert sampling.rule(CoupledRule, False) is sampling.rule(CoupledRule, False)
+    assert sampling.rule(CoupledRule, FilterPath.BEST) is sampling.rule(CoupledRule, FilterPath.BEST)
     assert sampling.gumbel.shape[1] == VOCAB
     reference = weakref.ref(sampling)
     del sampling

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -14,10 +15,12 @@ from specdec_core.drafting.length import FixedGamma
 from specdec_core.runners import EagerRunner
 from specdec_core.sampling import DeviceSampling, Verdict, sampler_for
 from specdec_core.sampling.base import count_to_end
+from specdec_core.sampling.device_filters import DEFAULT_WIDTH, FilterPath
+from specdec_core.sampling.device_rules import RejectionRule
 from specdec_core.sampling.filters import SamplingParams, probabilities
 from specdec_core.sampling.host import RejectionSampler
 from specdec_core.sampling.noise import KeyedNoise, draw_on_host
-from specdec_core.sampling.verification import verify_rejection
+from specdec_core.sampling.verification import walk_rejection
 from specdec_core.settings import Settings
 from tests.support.tiny_models import TrigramModel
 
@@ -27,7 +30,12 @@ VOCAB = 5
 PROMPT = [1, 3]
 ANSWERS = 3000
 LOWEST_P = 1e-4
-FILTERS = {"unfiltered": {}, "top-k and top-p": {"top_k": 4, "top_p": 0.9}}
+FILTERS = {
+    "unfiltered": {},
+    "top-k and top-p": {"top_k": 4, "top_p": 0.9},
+    "min-p": {"min_p": 0.2},
+    "top-p": {"top_p": 0.75},
+}
 
 
 def _models() -> tuple[EagerRunner, EagerRunner]:
@@ -99,15 +107,22 @@ def _p_value(joint: Counter, expected: dict[tuple[int, ...], float]) -> float:
 
 
 CASES = [
-    *product(["on the host"], ["rejection", "coupled"], FILTERS, [1, 2, 5]),
+    *product(["on the host"], ["rejection", "coupled"], ["unfiltered", "top-k and top-p"], [1, 2, 5]),
     # test_device.py shows that the others equal the host's, token for token.
-    *product(["in device buffers"], ["rejection"], FILTERS, [2]),
+    *product(["in device buffers"], ["rejection"], ["unfiltered", "top-k and top-p", "min-p"], [2]),
+    # Here drafts differ from the host's: they are of the two best. Rows of the target overflow.
+    *product(["in device buffers for two ids"], ["rejection", "coupled"], ["top-p"], [1, 3]),
 ]
+
+
+def _buffers(where: str) -> DeviceSampling | None:
+    widths = {"in device buffers": DEFAULT_WIDTH, "in device buffers for two ids": 2}
+    return DeviceSampling(torch.device("cpu"), VOCAB, widths[where]) if where in widths else None
 
 
 @pytest.mark.parametrize(("where", "verification", "filters", "gamma"), CASES, ids=lambda value: str(value))
 def test_the_first_three_tokens_follow_the_target(where, verification, filters, gamma):
-    sampling = DeviceSampling(torch.device("cpu"), VOCAB) if where == "in device buffers" else None
+    sampling = _buffers(where)
     settings = Settings(
         max_new_tokens=8, temperature=1.0, gamma=gamma, verification=verification, **FILTERS[filters]
     )
@@ -142,28 +157,38 @@ def test_a_wrong_sampler_fails_the_same_test(wrong):
     assert _p_value(joint, _enumerated(settings)) < LOWEST_P
 
 
+class _KeepsToTheBest(RejectionRule):
+    """It ignores rows that overflow."""
+
+    def verdict(self, outcome, gamma: int) -> Verdict:
+        return self._decoded(outcome, gamma).verdict
+
+
+def test_a_sampler_that_ignores_overflow_fails_the_same_test():
+    settings = Settings(max_new_tokens=8, temperature=1.0, gamma=2, **FILTERS["top-p"])
+    sampling = _buffers("in device buffers for two ids")
+    assert sampling is not None
+    sampling._rules[RejectionRule, FilterPath.BEST] = _KeepsToTheBest(sampling, FilterPath.BEST)
+    joint, _ = _sample(settings, lambda settings, noise: sampler_for(settings, noise, sampling))
+    assert _p_value(joint, _enumerated(settings)) < LOWEST_P
+
+
 def test_where_p_and_q_agree_every_draft_is_accepted_and_the_bonus_follows_p():
-    p = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
-    accepted, token = verify_rejection(
-        p, p[:1], torch.tensor([0]), torch.tensor([0.999]), torch.tensor([0.3, 0.3])
-    )
-    assert (accepted.item(), token.item()) == (1, 2)
+    p = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    assert walk_rejection(p, [p[0]], [0], [0.999], [0.3, 0.3]) == (1, 2)
 
 
 def test_a_draft_that_the_target_excludes_is_rejected_and_the_residual_is_drawn():
-    p = torch.tensor([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
-    q = torch.tensor([[0.5, 0.5, 0.0]])
-    accepted, token = verify_rejection(
-        p, q, torch.tensor([0]), torch.tensor([1e-9]), torch.tensor([0.5, 0.5])
-    )
-    assert (accepted.item(), token.item()) == (0, 2)
+    p = np.array([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
+    q = np.array([0.5, 0.5, 0.0])
+    assert walk_rejection(p, [q], [0], [1e-9], [0.5, 0.5]) == (0, 2)
 
 
 @pytest.mark.parametrize("where", ["on the host", "in device buffers"])
 def test_answers_that_end_inside_their_drafts_follow_the_target(where):
     """Answers of up to three tokens, ended by an EOS among them; no draft follows one."""
     eos, settings = 3, Settings(max_new_tokens=3, temperature=1.0, gamma=5)
-    sampling = DeviceSampling(torch.device("cpu"), VOCAB) if where == "in device buffers" else None
+    sampling = _buffers(where)
     expected: Counter = Counter()
     for tokens, probability in _enumerated(settings).items():
         expected[tokens[: count_to_end(tokens, {eos})]] += probability
