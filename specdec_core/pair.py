@@ -14,6 +14,7 @@ from .drafting.length import StepCosts
 from .errors import AnswerError, PromptError, SettingsError
 from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .runners import Runner
+from .runners.float16 import float16_overflow
 from .sampling import DeviceSampling
 from .sampling.filters import SamplingParams, filtered_logits
 from .sampling.noise import KeyedNoise
@@ -82,10 +83,14 @@ class LoadedPair:
     def not_finite(self, model: str) -> str:
         """Return the error message for logits of "target" or "drafter" that are not finite."""
         name = self.target_name if model == "target" else self.drafter_name
+        runner = self.target if model == "target" else self.require_drafter()
+        cause = float16_overflow(runner.model) or (
+            "Its weights are damaged, or too large for their precision: download or convert them again, or "
+            "choose another model."
+        )
         return (
             f"The {model}{f', {name},' if name else ''} computes logits that are not finite (NaN or "
-            "infinity), so no token can be drawn. Its weights are damaged, or too large for their precision: "
-            "download or convert them again, or choose another model."
+            f"infinity), so no token can be drawn. {cause}"
         )
 
     def memory_ran_out(self, emitted: int | None = None) -> str:

@@ -24,6 +24,7 @@ from .pair import LoadedPair
 from .runners import Runner
 from .runners.few_rows import stock_layers
 from .runners.serving import attention_for
+from .runners.short_head import whole_heads
 from .settings import Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Prompt
@@ -175,10 +176,12 @@ def _round(
 
 @contextmanager
 def stock_models(pair: LoadedPair) -> Iterator[None]:
-    """Within it the models have the layers and the attention function that transformers gave them."""
+    """Within it the models have the layers, output layers among them, and the attention function that
+    transformers gave them.
+    """
     models = [runner.model for runner in pair.runners]
     ours = [(model, model.config._attn_implementation or "sdpa") for model in models]
-    with stock_layers(*models):
+    with stock_layers(*models), whole_heads(*models):
         try:
             for model, attention in ours:
                 if attention not in ("sdpa", "eager"):

@@ -75,7 +75,8 @@ class Preset(_Table):
 
     `quantization` of each model applies on CUDA, `cpu_quantization` to both on a CPU. `download_gb` is
     approximate, 0 where nothing is downloaded. With `drafter_vocabulary` the drafter computes logits for that
-    many tokens only: the most frequent ones in the file `drafter_vocabulary_text`, or those of lowest id.
+    many tokens only, and for control tokens: the most frequent ones in the file `drafter_vocabulary_text`, or
+    those of lowest id.
     """
 
     name: Text

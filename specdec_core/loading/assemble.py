@@ -32,7 +32,7 @@ from .answer_ends import answer_ends
 from .failures import raise_load_failure
 from .placement import Placement, plan_placement
 from .plan import PairPlan
-from .weights import ModelSource, dtype_for, load_model, with_stored_quantization
+from .weights import ModelSource, load_model, with_stored_quantization
 
 _CANCEL_POLL_S = 0.2
 """Seconds between two polls for cancellation while a load waits for another one."""
@@ -256,7 +256,9 @@ def _shorten_drafter_head(
     sample_ids: list[int] = []
     if plan.drafter_vocabulary_text is not None:
         sample_ids = gate.tokenizer.encode(Path(plan.drafter_vocabulary_text).read_text(encoding="utf-8"))
-    shorten_head(models.drafter, frequent_ids(plan.drafter_vocabulary, vocab_size, eos_ids, sample_ids))
+    # Templates and answers have control tokens that text has not: ends of turns, of thoughts, of tool calls.
+    always = eos_ids | set(gate.tokenizer.added_tokens_decoder)
+    shorten_head(models.drafter, frequent_ids(plan.drafter_vocabulary, vocab_size, always, sample_ids))
 
 
 def _runners(
@@ -288,7 +290,7 @@ def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Plac
         target=plan.target.model,
         drafter=plan.drafter.model if plan.drafter else None,
         device=device,
-        dtype=str(dtype_for(plan.device)).removeprefix("torch."),
+        dtype=str(models.target.dtype).removeprefix("torch."),
         target_quantization=plan.target.quantization_name,
         drafter_quantization=plan.drafter.quantization_name if plan.drafter else None,
         runner=pair.target.name,

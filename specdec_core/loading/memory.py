@@ -20,7 +20,7 @@ from ..runners.positions import context_length
 from ..runners.serving import storing_layers, takes_dynamic_cache
 from ..settings import Quantization
 from ..units import gigabytes
-from .weights import ModelSource, dtype_for, skeleton
+from .weights import ModelSource, skeleton
 
 PLANNED_POSITIONS = 4096
 """Length of the one conversation that is planned for; the target's context length if that is shorter."""
@@ -29,7 +29,7 @@ _PREFILL_ROWS = 512
 _CUDA_HEAD_ROOM_BYTES = 512 * 2**20
 """Captured graphs, the libraries' workspaces and the allocator's fragmentation."""
 
-_NF4_BLOCK, _NF4_SECOND_BLOCK = 64, 256
+_NF4_BLOCK = 64
 _SMALLER: tuple[Quantization, ...] = ("int8", "nf4")
 
 
@@ -57,7 +57,6 @@ def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryN
     configs = [model.config.get_text_config(decoder=True) for model in models]
     # An answer may use the target's whole context, and the drafter's cache ends with its own.
     positions = [min(PLANNED_POSITIONS, context_length(config)) for config in configs]
-    size = dtype_for(device).itemsize
     unquantized = [
         model
         for model, source in zip(models, sources, strict=True)
@@ -67,25 +66,28 @@ def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryN
     head_room = _CUDA_HEAD_ROOM_BYTES if device.type == "cuda" else 0
     return MemoryNeed(
         weights_bytes=sum(
-            weights_bytes(model, source.quantization_in_memory, size)
+            weights_bytes(model, source.quantization_in_memory)
             for model, source in zip(models, sources, strict=True)
         )
         + copies,
         cache_bytes=sum(
-            min(positions[0], count) * size * _cached_values(model)
+            min(positions[0], count) * model.dtype.itemsize * _cached_values(model)
             for count, model in zip(positions, models, strict=True)
         ),
-        working_bytes=max(_PREFILL_ROWS * size * _working_values(config) for config in configs) + head_room,
+        working_bytes=max(
+            _PREFILL_ROWS * model.dtype.itemsize * _working_values(config)
+            for model, config in zip(models, configs, strict=True)
+        )
+        + head_room,
         positions=positions[0],
     )
 
 
-def weights_bytes(model: PreTrainedModel, quantization: Quantization, size: int) -> int:
-    """Return the bytes of parameters and buffers; parameters that are not quantized take `size` bytes each.
+def weights_bytes(model: PreTrainedModel, quantization: Quantization) -> int:
+    """Return the bytes of parameters and buffers; parameters that are not quantized keep the model's dtype.
 
-    bitsandbytes quantizes every nn.Linear but the output layer: to 4 bits with an 8-bit scale for each 64
-    weights and a float32 for each 256 scales (Dettmers et al. 2023, double quantization), or to 8 bits with a
-    float32 for each row.
+    bitsandbytes quantizes every nn.Linear but the output layer: to 4 bits with a float32 for each 64 weights,
+    or to 8 bits with one for each row.
     """
     head = model.get_output_embeddings()
     quantized = {
@@ -97,12 +99,11 @@ def weights_bytes(model: PreTrainedModel, quantization: Quantization, size: int)
     for parameter in model.parameters():
         count = parameter.numel()
         if id(parameter) not in quantized:
-            total += count * size
+            total += count * model.dtype.itemsize
         elif quantization == "int8":
             total += count + 4 * parameter.shape[0]
         else:
-            scales = math.ceil(count / _NF4_BLOCK)
-            total += math.ceil(count / 2) + scales + 4 * math.ceil(scales / _NF4_SECOND_BLOCK)
+            total += math.ceil(count / 2) + 4 * math.ceil(count / _NF4_BLOCK)
     return total
 
 

@@ -13,8 +13,9 @@ from ..errors import SettingsError
 from ..hub.adapters import read_adapter
 from ..presets import Preset, PresetModel, get_preset
 from ..settings import QUANTIZATIONS, Quantization, Settings, VocabPadding
+from .devices import resolve_device
 from .placement import MaxMemory, Spread
-from .weights import ModelSource, resolve_device
+from .weights import ModelSource
 
 
 @dataclass(frozen=True, slots=True)

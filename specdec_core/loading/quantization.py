@@ -75,15 +75,31 @@ def allow_all_shapes(model: PreTrainedModel) -> None:
             )
 
 
-def bitsandbytes_config(quantization: Quantization) -> BitsAndBytesConfig | None:
-    """Return the settings to quantize floating-point weights with while they are loaded."""
+def stored_config(stored: StoredQuantization, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Return the `quantization_config` to load stored weights with, for a model that computes in `dtype`.
+
+    A four-bit checkpoint names the compute dtype of the GPU that it was made for, often bfloat16. On a GPU
+    `dtype` takes its place.
+    """
+    values = stored.loading_values
+    if stored.method == "bitsandbytes_4bit" and device.type == "cuda":
+        values["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+    return values
+
+
+def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return the settings to quantize floating-point weights with while they are loaded.
+
+    `dtype` is that of the activations. int8 computes in float16 whatever it is.
+    """
     if quantization == "nf4":
-        # bitsandbytes has no fast kernel for its default compute dtype, float32.
+        # bitsandbytes computes in float32 unless told otherwise, for which it has no fast kernel.
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=torch.bfloat16,
-            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            # Plain scales take 0.37 bits more a weight, and weights of one product can be joined.
+            bnb_4bit_use_double_quant=False,
         )
     if quantization == "int8":
         # It logs in every layer of every forward that it casts bfloat16 to float16.

@@ -11,6 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -27,7 +28,14 @@ from ..runners.serving import attention_for
 from ..runners.skeleton import build_skeleton
 from ..settings import Quantization
 from .completeness import require_complete
-from .quantization import allow_all_shapes, bitsandbytes_config, require_loadable, require_quantized
+from .devices import dtype_for
+from .quantization import (
+    allow_all_shapes,
+    bitsandbytes_config,
+    require_loadable,
+    require_quantized,
+    stored_config,
+)
 from .scales import require_scales
 
 
@@ -82,28 +90,11 @@ class Split:
         *others, last = dict.fromkeys(self.devices.values())
         return f"{', '.join(others)} and {last}" if others else last
 
-
-def resolve_device(device: str | None) -> torch.device:
-    """Return the device of that name; for None and "auto" CUDA if available, else the CPU.
-
-    Raises LoadError for a device that is unknown or not available.
-    """
-    if device is None or device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise LoadError(f"{device!r} is not a device. Use cpu, cuda, cuda:N or auto.") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise LoadError("There is no CUDA device here. Use device cpu, or the embedded preset stories.")
-    if resolved.type not in ("cpu", "cuda"):
-        raise LoadError(f"Device {device!r} is not supported. Use cpu, cuda, cuda:N or auto.")
-    return resolved
-
-
-def dtype_for(device: torch.device) -> torch.dtype:
-    """Return float32 for the CPU, where half precision is slow, and bfloat16 for CUDA."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    @property
+    def computing(self) -> list[torch.device]:
+        """The devices that compute. Layers in memory or on disk are computed on a GPU if there is one."""
+        named = [torch.device(name) for name in dict.fromkeys(self.devices.values()) if name != "disk"]
+        return [device for device in named if device.type == "cuda"] or [self.last]
 
 
 def with_stored_quantization(source: ModelSource, device: torch.device) -> ModelSource:
@@ -121,7 +112,8 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
     Raises LoadError if the configuration describes no model that transformers can build.
     """
     try:
-        return build_skeleton(_read_config(source), dtype_for(device))
+        config = _read_config(source)
+        return build_skeleton(config, dtype_for(config, device))
     except Exception as error:  # an unchecked configuration may raise anything
         raise LoadError(
             f"{source.model}: its configuration describes no model that can be made here "
@@ -132,7 +124,7 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
 def load_model(
     source: ModelSource, device: torch.device, folder: str | None = None, split: Split | None = None
 ) -> PreTrainedModel:
-    """Load the model in evaluation mode onto `device`, in `dtype_for(device)` unless quantized.
+    """Load the model in evaluation mode onto `device`, in the dtype of `dtype_for` unless quantized.
 
     With `split` it is loaded over several devices, with an offload folder that is deleted with the model.
     `folder` has the files of a model on the Hub; None if `source` is a folder. Only safetensors are read; no
@@ -158,7 +150,7 @@ def load_model(
 def _read_split(source: ModelSource, device: torch.device, folder: str, split: Split) -> PreTrainedModel:
     offload_folder = tempfile.mkdtemp(prefix="specdec-offload-")
     try:
-        model = _read(source, device, folder, split.devices, offload_folder)
+        model = _read(source, device, folder, split, offload_folder)
     except BaseException:
         shutil.rmtree(offload_folder, ignore_errors=True)
         raise
@@ -170,15 +162,16 @@ def _read(
     source: ModelSource,
     device: torch.device,
     folder: str,
-    devices: Mapping[str, str] | None = None,
+    split: Split | None = None,
     offload_folder: str | None = None,
 ) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     stored = require_loadable(source.model, config, source.quantization, device)
+    dtype = dtype_for(config, *(split.computing if split else [device]))
     tensors = stored_tensors(Path(folder), getattr(config, "transformers_weights", None))
     require_scales(source.model, tensors, stored)
     if stored is not None:
-        config.quantization_config = stored.loading_values
+        config.quantization_config = stored_config(stored, dtype, device)
     else:
         remove_empty_quantization(config)
     # transformers' annotation leaves out the tuple that output_loading_info=True returns.
@@ -188,22 +181,30 @@ def _read(
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        dtype=dtype_for(device),
+        dtype=dtype,
         attn_implementation=attention_for(config),
-        device_map=dict(devices) if devices else {"": device},
+        device_map=dict(split.devices) if split else {"": device},
         offload_folder=offload_folder,
-        quantization_config=bitsandbytes_config(source.quantization) if stored is None else None,
+        quantization_config=bitsandbytes_config(source.quantization, dtype) if stored is None else None,
         ignore_mismatched_sizes=True,  # refused below, by name
         output_loading_info=True,
     )
     require_complete(source.model, info, config, stored)
     if stored is not None:
         require_quantized(source.model, model)
-    if stored is not None and devices is None and device.type == "cpu":
-        if stored.dequantized:
-            model.float()  # transformers 5.17 leaves experts stored in mxfp4 in bfloat16
-        allow_all_shapes(model)
+    if stored is not None and split is None:
+        if stored.dequantized and dtype != torch.bfloat16:
+            _cast_bfloat16(model, dtype)
+        if device.type == "cpu":
+            allow_all_shapes(model)
     return model.eval()
+
+
+def _cast_bfloat16(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast what is still in bfloat16: transformers 5.17 leaves experts stored in mxfp4 so."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.dtype == torch.bfloat16:
+            tensor.data = tensor.data.to(dtype)
 
 
 def _read_config(source: ModelSource) -> PreTrainedConfig:

@@ -7,53 +7,104 @@ zero there and rejection sampling stays exact: the target can still choose them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from ..errors import LoadError
 from .few_rows import few_rows_linear
 
 
 class ShortHead(torch.nn.Module):
-    """An output layer with the rows `ids` [N] only; its logits have the full width, -inf elsewhere."""
+    """An output layer with the rows `ids` of `whole` only; its logits have the full width, -inf elsewhere.
 
-    ids: Tensor
+    The rows of the lowest ids, 0 to `first` − 1, are read from the whole weight in place, which the embedding
+    often shares; the others are copied.
+    """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, ids: Tensor, width: int) -> None:
+    others: Tensor
+
+    def __init__(self, whole: torch.nn.Linear, ids: Iterable[int]) -> None:
         super().__init__()
-        self.register_buffer("ids", ids, persistent=False)
-        self.weight = torch.nn.Parameter(weight[ids].clone(), requires_grad=False)
-        self.bias = None if bias is None else torch.nn.Parameter(bias[ids].clone(), requires_grad=False)
-        self.width = width
+        kept = sorted(set(ids))
+        self.first = next((at for at, token_id in enumerate(kept) if at != token_id), len(kept))
+        self.whole = whole
+        others = torch.tensor(kept[self.first :], dtype=torch.int64, device=whole.weight.device)
+        self.register_buffer("others", others, persistent=False)
+        weight, bias = whole.weight.data, whole.bias
+        self.other_weight = torch.nn.Parameter(weight[others], requires_grad=False)
+        self.other_bias = None if bias is None else torch.nn.Parameter(bias.data[others], requires_grad=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole weight [width, hidden]."""
+        return self.whole.weight
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of the whole weight that a forward does not read."""
+        return self.weight[self.first :].nbytes
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden [..., hidden] → logits [..., width], -inf where no row is kept."""
+        """hidden [..., hidden] → logits [..., width], -inf where no row is kept. Does not synchronize."""
         flat = hidden.reshape(-1, hidden.shape[-1])
-        on_cpu = flat.is_cpu and flat.dtype == torch.float32
-        short = (
-            few_rows_linear(flat, self.weight) if on_cpu else torch.nn.functional.linear(flat, self.weight)
-        )
-        if self.bias is not None:
-            short = short + self.bias
-        logits = short.new_full((flat.shape[0], self.width), -torch.inf)
-        logits[:, self.ids] = short
-        return logits.view(*hidden.shape[:-1], self.width)
+        first, width = self.first, self.weight.shape[0]
+        bias = None if self.whole.bias is None else self.whole.bias[:first]
+        logits = flat.new_full((flat.shape[0], width), -torch.inf)
+        logits[:, :first] = _product(flat, self.weight[:first], bias)
+        if self.others.shape[0]:
+            logits.index_copy_(1, self.others, _product(flat, self.other_weight, self.other_bias))
+        return logits.view(*hidden.shape[:-1], width)
+
+
+def _product(flat: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not (flat.is_cpu and flat.dtype == torch.float32):
+        return linear(flat, weight, bias)
+    short = few_rows_linear(flat, weight)
+    return short if bias is None else short + bias
 
 
 def shorten_head(model: PreTrainedModel, ids: Iterable[int]) -> None:
-    """Replace the model's output layer by one with the rows `ids` only."""
+    """Replace the model's output layer by one with the rows `ids` only.
+
+    Raises LoadError for an output layer that is quantized.
+    """
     head: Any = model.get_output_embeddings()
-    kept = torch.tensor(sorted(set(ids)), device=head.weight.device)
-    model.set_output_embeddings(ShortHead(head.weight.data, head.bias, kept, head.weight.shape[0]))
+    if type(head) is not torch.nn.Linear:
+        raise LoadError(
+            f"The drafter's output layer is a {type(head).__name__}, of which no rows can be left out. "
+            "Remove drafter_vocabulary from the preset, or choose a drafter whose output layer is not "
+            "quantized."
+        )
+    model.set_output_embeddings(ShortHead(head, ids))
+
+
+@contextmanager
+def whole_heads(*models: PreTrainedModel) -> Iterator[None]:
+    """Within it the models have the output layers that transformers gave them, for measuring transformers."""
+    short = [
+        (model, head) for model in models if isinstance(head := model.get_output_embeddings(), ShortHead)
+    ]
+    for model, head in short:
+        model.set_output_embeddings(head.whole)
+    try:
+        yield
+    finally:
+        for model, head in short:
+            model.set_output_embeddings(head)
 
 
 def frequent_ids(size: int, width: int, always: Collection[int], counted: Iterable[int] = ()) -> list[int]:
-    """Return the `size` ids to keep: `always` (those that end an answer), then the most frequent of
-    `counted`, then the lowest, since BPE ids are roughly in the order of frequency.
+    """Return the ids below `width` to keep: the `size` most frequent, and `always`, the control tokens.
+
+    The most frequent of `counted` come first, then the lowest ids, since BPE ids are roughly in the order of
+    frequency.
     """
     by_count = [token_id for token_id, _ in Counter(counted).most_common()]
-    ordered = dict.fromkeys([*always, *by_count, *range(width)])
-    return list(ordered)[: min(size, width)]
+    frequent = list(dict.fromkeys([*by_count, *range(width)]))[:size]
+    return sorted(token_id for token_id in {*frequent, *always} if token_id < width)

@@ -290,6 +290,11 @@ def test_the_description_of_a_large_preset_says_that_its_speedup_is_an_estimate(
         assert "an estimate, not a measurement" in shipped()[name].description
 
 
+def test_the_drafters_of_llama_alone_have_a_short_output_layer():
+    sizes = {name: preset.drafter_vocabulary for name, preset in shipped().items()}
+    assert {name: size for name, size in sizes.items() if size} == {"llama-3.1": 65536, "llama-3.2": 65536}
+
+
 def test_listing_presets_imports_no_torch():
     code = "import sys, specdec_core.presets as p; p.load_presets(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PRESETS_FOLDER.parent).returncode == 0

@@ -140,6 +140,7 @@ def gpus(monkeypatch):
     def present(*free_gib: float) -> None:
         free = {torch.device("cuda", at): int(gib * 2**30) for at, gib in enumerate(free_gib)}
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
         monkeypatch.setattr(placement, "free_bytes", lambda device: free.get(device, 64 * 2**30))
 
     return present
