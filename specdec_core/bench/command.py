@@ -47,7 +47,9 @@ def run(options: BenchOptions, load: Callable[[], Engine]) -> int:
     """
     require_valid(options)
     if options.gpu_checks:
-        return _run_gpu_checks(options)
+        from .gpu_command import run as run_gpu_checks
+
+        return run_gpu_checks(options.gpu_checks)
     romsto = Romsto(options.romsto) if options.romsto else None
     if options.shapes:
         target_config, drafter_config = options.shapes
@@ -106,17 +108,6 @@ def _measure(engine: Engine, options: BenchOptions, romsto: Romsto | None) -> in
             Path(options.chart).write_text(chart_svg(report.tables, title), encoding="utf-8")
     _print(dataclasses.asdict(report), lines, options.json)
     return 0
-
-
-def _run_gpu_checks(options: BenchOptions) -> int:
-    if not torch.cuda.is_available():
-        print("error: --gpu-checks needs a CUDA device, and there is none here.", file=sys.stderr)
-        return 2
-    from .gpu_checks import gpu_check_lines, gpu_checks
-
-    report = gpu_checks(torch.device(options.device or "cuda"))
-    _print(dataclasses.asdict(report), gpu_check_lines(report), options.json)
-    return 0 if all(check.status != "fail" for check in report.checks) else 1
 
 
 def _print(report: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """Checks of CUDA graphs over whole rounds: captured steps against uncaptured ones, and a failing graph.
 
-Works on token ids, with random models from a factory; knows nothing of text.
+Works on token ids, with random models from a factory; knows nothing of text. On a CPU a replay computes the
+captured function again, so that a rehearsal goes through the same code.
 """
 
 from __future__ import annotations
@@ -8,36 +9,82 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..decoding import Decoding, Limits
 from ..drafting import ModelDrafter
 from ..drafting.length import FixedGamma
-from ..pair import LoadedPair
 from ..runners import CudaGraphRunner, Runner, runner_for
-from ..runners.cuda_graph import CudaCapture
+from ..runners.cuda_capture import Capture, CudaCapture
 from ..runners.static import StaticRunner
 from ..sampling import DeviceSampling, Verdict, sampler_for
 from ..sampling.noise import KeyedNoise
 from ..settings import Settings
-from .random_models import VOCAB
-from .shapes import word_tokenizer
+from .gpu_findings import Outcome, verdict
+from .gpu_run import StepRun
+from .random_models import SMALL, save_random
+
+_WIDTH = 64
+"""Best ids that filters look at first; at the usual number the vocabulary of these models would be sorted."""
 
 Model = Callable[[], PreTrainedModel]
 """Factory that loads the model anew on each call."""
 
 
-def captured_steps_equal_eager(model: Model, settings: Settings) -> tuple[bool, str]:
+RULES = {
+    "greedy": Settings(max_new_tokens=96, temperature=0, gamma=4, seed=1),
+    "rejection": Settings(max_new_tokens=96, temperature=1, gamma=4, seed=1),
+    "coupled": Settings(max_new_tokens=96, temperature=1, gamma=4, seed=1, verification="coupled"),
+}
+"""Settings with each rule of verification."""
+_NO_KERNELS = "a CPU runs no Triton kernels"
+_FILTERED = Settings(max_new_tokens=96, temperature=0.9, top_k=50, top_p=0.9, min_p=0.01, gamma=4, seed=1)
+
+
+def graphs_step(run: StepRun) -> None:
+    """Compare captured rounds with uncaptured ones, count graphs, and let one fail."""
+    folder = save_random(run.folder / "llama", "llama", SMALL, run.device)
+    model = partial(run.load, folder, "none")
+    for rule, settings in {**RULES, "rejection, filtered": _FILTERED}.items():
+        name = f"captured draft steps and verification equal uncaptured ones: {rule}"
+        run.attempt(name, partial(captured_steps_equal_eager, model, settings))
+    run.attempt("new settings capture nothing", partial(settings_capture_nothing, model, _FILTERED))
+    run.attempt("a failing graph does not break an answer", partial(failing_graph, model, RULES["greedy"]))
+
+
+def recomputed(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+    """Replacement of a capture on a CPU: a replay calls the function again."""
+    result = function()
+    return lambda: result.copy_(function()), result
+
+
+def graph_runner(model: PreTrainedModel) -> CudaGraphRunner:
+    """Return a runner of graphs, whose replays compute again on a CPU. Raises RuntimeError if nothing was
+    captured.
+    """
+    if model.device.type == "cpu":
+        return CudaGraphRunner(model, capture=recomputed, why_unfused=_NO_KERNELS)
+    runner = runner_for(model)
+    if not isinstance(runner, CudaGraphRunner):
+        raise RuntimeError(runner.reason or "no graph was captured")
+    return runner
+
+
+def captured_steps_equal_eager(model: Model, settings: Settings) -> Outcome:
     """Compare rounds from graphs with rounds from the same functions uncaptured: tokens, p and q.
 
-    Returns True if they agree, and a description. Raises RuntimeError if nothing was captured.
+    Raises RuntimeError if nothing was captured.
     """
     graphs = _graph_models(model)
-    got = _decode(graphs.target, graphs.drafter, settings, graphs.pair.sampling)
-    wanted = _decode(StaticRunner(model()), StaticRunner(model()), settings, graphs.pair.sampling)
+    unfused = graphs.target.why_unfused
+    uncaptured = [StaticRunner(model(), why_unfused=unfused) for _ in range(2)]
+    got = graphs.decode(settings)
+    wanted = _decode(uncaptured[0], uncaptured[1], settings, graphs.sampling)
     worst, same = 0.0, 0
     for a, b in zip(got, wanted, strict=False):
         if (a.drafts, a.accepted, a.token) != (b.drafts, b.accepted, b.token):
@@ -45,14 +92,18 @@ def captured_steps_equal_eager(model: Model, settings: Settings) -> tuple[bool, 
         same += 1
         pairs = zip([*a.target_probs, *a.drafter_probs], [*b.target_probs, *b.drafter_probs], strict=True)
         worst = max([worst, *(abs(x - y) for x, y in pairs)])
-    reason = graphs.pair.runner_reason
-    good = same == len(wanted) and worst < 1e-3 and reason is None
-    return good, reason or f"{same} of {len(wanted)} rounds the same, p and q within {worst:.1e}"
+    reason = graphs.reason
+    return verdict(
+        same == len(wanted) and worst < 1e-3 and reason is None,
+        reason or f"{same} of {len(wanted)} rounds the same, p and q within {worst:.1e}",
+        {"same": same, "rounds": len(wanted), "worst": worst, "reason": reason},
+    )
 
 
-def settings_capture_nothing(model: Model, settings: Settings) -> tuple[bool, str]:
-    """Count the graphs before and after answers with other settings. Returns True if there are no more, and a
-    description. Raises RuntimeError if nothing was captured.
+def settings_capture_nothing(model: Model, settings: Settings) -> Outcome:
+    """Count the graphs before and after answers with other settings. Passes if there are no more.
+
+    Raises RuntimeError if nothing was captured.
     """
     graphs = _graph_models(model)
     graphs.decode(settings)
@@ -64,29 +115,53 @@ def settings_capture_nothing(model: Model, settings: Settings) -> tuple[bool, st
     ):
         graphs.decode(changed)
     after = graphs.captured
-    return before == after, f"{before} graphs of target and drafter, after three other settings {after}"
+    return verdict(
+        before == after,
+        f"{before} graphs of target and drafter, after three other settings {after}",
+        {"before": before, "after": after},
+    )
 
 
-def failing_graph(model: Model, settings: Settings) -> tuple[bool, str]:
-    """Let the drafter's 30th replay raise. Returns True if the answer is the same and the runner's reason is
-    set, and a description. Raises RuntimeError if nothing was captured.
+def failing_graph(model: Model, settings: Settings) -> Outcome:
+    """Let the drafter's 30th replay raise. Passes if the answer is the same and the runner's reason is set.
+
+    Raises RuntimeError if nothing was captured.
     """
     graphs = _graph_models(model)
     wanted = graphs.decode(settings)
-    left = iter(range(29))
-    replay = torch.cuda.CUDAGraph.replay
-
-    def failing(graph: torch.cuda.CUDAGraph) -> None:
-        if next(left, None) is None:
-            raise RuntimeError("made to fail")
-        replay(graph)
-
-    graphs.drafter.forget_graphs(CudaCapture(graphs.drafter.device, failing))
+    graphs.drafter.forget_graphs(_failing_capture(graphs.drafter.device, 30))
     got = graphs.decode(settings)
     same = sum(a.token == b.token for a, b in zip(got, wanted, strict=False))
-    reason = graphs.pair.runner_reason
-    good = same == len(wanted) == len(got) and reason is not None
-    return good, f"{same} of {len(wanted)} rounds the same; {reason or 'no reason given'}"
+    reason = graphs.reason
+    return verdict(
+        same == len(wanted) == len(got) and reason is not None,
+        f"{same} of {len(wanted)} rounds the same; {reason or 'no reason given'}",
+        {"same": same, "rounds": len(wanted), "reason": reason},
+    )
+
+
+def _failing_capture(device: torch.device, failing: int) -> Capture:
+    """A capture whose replay number `failing` raises."""
+    left = iter(range(failing - 1))
+
+    def count() -> None:
+        if next(left, None) is None:
+            raise RuntimeError("made to fail")
+
+    if device.type == "cpu":
+
+        def capture(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+            replay, result = recomputed(function)
+            return lambda: (count(), replay()), result
+
+        return capture
+    replay = torch.cuda.CUDAGraph.replay
+
+    def failing_replay(graph: torch.cuda.CUDAGraph) -> None:
+        count()
+        replay(graph)
+
+    return CudaCapture(device, failing_replay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +170,28 @@ class _GraphModels:
 
     target: CudaGraphRunner
     drafter: CudaGraphRunner
-    pair: LoadedPair
+    sampling: DeviceSampling
 
     @property
     def captured(self) -> tuple[int, int]:
         """Graphs of target and drafter."""
         return self.target.captured, self.drafter.captured
 
+    @property
+    def reason(self) -> str | None:
+        """Reason why a runner does not use its graphs any more."""
+        return self.target.reason or self.drafter.reason
+
     def decode(self, settings: Settings) -> list[Verdict]:
-        return _decode(self.target, self.drafter, settings, self.pair.sampling)
+        return _decode(self.target, self.drafter, settings, self.sampling)
 
 
 def _graph_models(model: Model) -> _GraphModels:
-    target, drafter = _graph_runner(model), _graph_runner(model)
-    return _GraphModels(target, drafter, LoadedPair(target, drafter, word_tokenizer(VOCAB), frozenset()))
+    target, drafter = graph_runner(model()), graph_runner(model())
+    return _GraphModels(target, drafter, DeviceSampling(target.device, target.vocab_size, _WIDTH))
 
 
-def _graph_runner(model: Model) -> CudaGraphRunner:
-    runner = runner_for(model())
-    if not isinstance(runner, CudaGraphRunner):
-        raise RuntimeError(runner.reason or "no graph was captured")
-    return runner
-
-
-def _decode(
-    target: Runner, drafter: Runner, settings: Settings, sampling: DeviceSampling | None
-) -> list[Verdict]:
+def _decode(target: Runner, drafter: Runner, settings: Settings, sampling: DeviceSampling) -> list[Verdict]:
     """Decode an answer to a fixed context, sampled in the buffers of `sampling`."""
     rounds = Decoding(
         list(range(3, 40)),

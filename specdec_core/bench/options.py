@@ -18,7 +18,24 @@ _RANGES = {
     "drafter_noise": Number(0, 1000),
     "alpha": Number(0, 1),
 }
+_BUDGET_RANGE_S = Number(1, 86_400)
+GPU_BUDGET_S = 560.0
+"""Default budget of the GPU checks: below the 600 s that one command may take on a lent machine."""
 """Values that options take which are no settings of an answer; each value of a list is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuCheckOptions:
+    """The arguments of `--gpu-checks`: seconds for all steps, names of the steps (none for all), a folder for
+    the findings, and whether to rehearse on the CPU.
+    """
+
+    budget: float
+    only: Sequence[str]
+    output: str | None
+    smoke: bool
+    device: str | None
+    json: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +69,7 @@ class BenchOptions:
     alpha: float
     exactness: int | None
     history: Sequence[int] | None
-    gpu_checks: bool
+    gpu_checks: GpuCheckOptions | None
 
 
 def require_valid(options: BenchOptions) -> None:
@@ -62,6 +79,8 @@ def require_valid(options: BenchOptions) -> None:
         for value in given if isinstance(given, list) else [given]:
             if value is not None:
                 values.check(f"--{name.replace('_', '-')}", value)
+    if options.gpu_checks:
+        _BUDGET_RANGE_S.check("--budget", options.gpu_checks.budget)
     if options.shapes and (options.preset or options.target or options.drafter):
         raise SettingsError("--shapes makes its own pair; name neither a preset nor models beside it.")
     if options.shapes and options.drafter_noise:

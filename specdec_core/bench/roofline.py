@@ -9,6 +9,7 @@ import torch
 
 from ..pair import LoadedPair
 from ..runners import Runner
+from ..runners.short_head import ShortHead
 from .figures import Table
 
 _CUDA_COPY_BYTES = 2 * 2**30
@@ -54,13 +55,14 @@ def roofline(pair: LoadedPair, steps: Table) -> list[Roofline]:
 def bytes_read(runner: Runner) -> int:
     """Return the bytes of weights that a one-row step reads: all but the embedding table, unless it is tied.
 
-    A step looks up one row of the table; a tied table is read whole, as the output layer.
+    A step looks up one row of the table. A tied table is read as the output layer, which may be short.
     """
     model = runner.model
     embedding = model.get_input_embeddings().get_parameter("weight")
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is embedding
-    return model.get_memory_footprint() - (0 if tied else embedding.nbytes)
+    unread = output.unread_bytes if isinstance(output, ShortHead) else 0
+    return model.get_memory_footprint() - unread - (0 if tied else embedding.nbytes)
 
 
 def copy_bandwidth(device: torch.device) -> float:

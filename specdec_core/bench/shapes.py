@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from ..engine import Engine
 from ..errors import SettingsError
-from ..loading.weights import dtype_for, resolve_device
+from ..loading.devices import dtype_for, resolve_device
 from ..pair import LoadedPair
 from ..settings import Quantization
 
@@ -132,7 +132,7 @@ def _ends(configs: Collection[PreTrainedConfig]) -> set[int]:
 @torch.no_grad()
 def _save_model(config: PreTrainedConfig, followers: Tensor, folder: Path, device: torch.device) -> None:
     with device:
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype_for(device)).eval()
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype_for(config, device)).eval()
     for name, weight in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             weight.mul_(_LAYER_SCALE)

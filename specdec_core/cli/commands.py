@@ -15,13 +15,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import IncompatiblePairError, PairUncheckableError, SpecDecError
+from ..errors import IncompatiblePairError, PairUncheckableError, SettingsError, SpecDecError
 from ..settings import SETTINGS, Settings
 from ..strict_json import to_json
 from .parser import make_parser
 from .streams import CLOSED_PIPE, abandon_output, prepare_streams, report
 
 if TYPE_CHECKING:
+    from ..bench.options import GpuCheckOptions
     from ..engine import Engine
     from ..trace import Stats
 
@@ -189,7 +190,27 @@ def _bench(arguments: argparse.Namespace) -> int:
     from ..bench.options import BenchOptions
 
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(BenchOptions)}
+    values["gpu_checks"] = _gpu_check_options(arguments)
     return run(BenchOptions(**values), lambda: _load(arguments))
+
+
+def _gpu_check_options(arguments: argparse.Namespace) -> GpuCheckOptions | None:
+    """The options of --gpu-checks; None without it. Raises SettingsError for one of them without it."""
+    from ..bench.options import GPU_BUDGET_S, GpuCheckOptions
+
+    budget, only = arguments.budget, arguments.only
+    if not arguments.gpu_checks:
+        if budget is not None or only or arguments.output or arguments.smoke:
+            raise SettingsError("--budget, --only, --output and --smoke are for --gpu-checks.")
+        return None
+    return GpuCheckOptions(
+        budget=GPU_BUDGET_S if budget is None else budget,
+        only=only or (),
+        output=arguments.output,
+        smoke=arguments.smoke,
+        device=arguments.device,
+        json=arguments.json,
+    )
 
 
 def _families(arguments: argparse.Namespace) -> int:

@@ -158,6 +158,20 @@ def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="time to first token of a second turn (default 100 400 1600)",
     )
     other.add_argument("--gpu-checks", action="store_true", help="what only a GPU can show; needs no pair")
+    checks = parser.add_argument_group("with --gpu-checks")
+    checks.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="time for all steps, the most important first; the rest is skipped (default 560)",
+    )
+    checks.add_argument("--only", nargs="+", metavar="STEP", help="run these steps alone")
+    checks.add_argument(
+        "--output", metavar="FOLDER", help="append findings to results.jsonl and logs to all.log there"
+    )
+    checks.add_argument(
+        "--smoke", action="store_true", help="rehearse on the CPU, with tiny shapes; skips what needs CUDA"
+    )
 
 
 def _add_lane_arguments(group: argparse._ArgumentGroup) -> None:
