@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / ".gpu" / "site"
+MARK = ".gpu_site"
+"""A file in a folder that this script made, and may replace: a virtual environment has bitsandbytes, too."""
 BITSANDBYTES = "0.50.2"
 LEFT_OUT = ("typing_extensions.py", "typing_extensions-")
 """Beginnings of names that torch's own packages have."""
@@ -67,11 +69,11 @@ def unpack(wheels: Sequence[Path], folder: Path, cuda: str) -> None:
     contents = {wheel: _wanted(zipfile.ZipFile(wheel).namelist()) for wheel in wheels}
     names = [name for files in contents.values() for name in files]
     unwanted = _other_libraries(names, cuda)
-    packages = {_package(name) for name in names}
-    if folder.exists() and not (folder.is_dir() and packages.issuperset(map(_package, os.listdir(folder)))):
+    if folder.exists() and not (folder.is_dir() and (MARK in os.listdir(folder) or not os.listdir(folder))):
         raise SystemExit(f"{folder} holds something else. Name an empty folder.")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / MARK).touch()
     for wheel, files in contents.items():
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder, [name for name in files if name not in unwanted])
@@ -79,11 +81,6 @@ def unpack(wheels: Sequence[Path], folder: Path, cuda: str) -> None:
 
 def _wanted(names: Sequence[str]) -> list[str]:
     return [name for name in names if not name.startswith(LEFT_OUT)]
-
-
-def _package(name: str) -> str:
-    """The package of a path in a wheel: pydantic for pydantic/main.py and pydantic-2.14.4.dist-info/RECORD."""
-    return name.split("/")[0].split("-")[0]
 
 
 def _other_libraries(names: Sequence[str], cuda: str) -> set[str]:
@@ -94,7 +91,8 @@ def _other_libraries(names: Sequence[str], cuda: str) -> set[str]:
     if library not in libraries:
         there_are = ", ".join(sorted(Path(name).name for name in libraries)) or "none"
         raise SystemExit(
-            f"bitsandbytes has no {Path(library).name}, only {there_are}. Name one of these versions with --cuda."
+            f"bitsandbytes has no {Path(library).name}, only {there_are}. "
+            "Name one of these versions with --cuda."
         )
     return libraries - {library, f"{prefix}cpu.so"}
 

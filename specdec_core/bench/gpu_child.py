@@ -2,8 +2,8 @@
 
     python -m specdec_core.bench.gpu_child STEP FINDINGS DEVICE [--smoke]
 
-`FINDINGS` is the file that findings are appended to. The process ends when its stdin does: a step whose starter
-was killed would keep the GPU.
+`FINDINGS` is the file that findings are appended to. The process ends when its stdin does: a step whose
+starter was killed would keep the GPU.
 """
 
 from __future__ import annotations

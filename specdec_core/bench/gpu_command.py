@@ -99,7 +99,7 @@ def _require_writable(folder: Path) -> None:
 
 @contextmanager
 def _termination_cleans_up() -> Iterator[None]:
-    """Within it SIGTERM, which `timeout` sends, unwinds the stack, so that steps end and files are removed."""
+    """Within it SIGTERM, which `timeout` sends, raises SystemExit: steps end and their files are removed."""
 
     def terminate(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)

@@ -81,6 +81,8 @@ def require_valid(options: BenchOptions) -> None:
                 values.check(f"--{name.replace('_', '-')}", value)
     if options.gpu_checks:
         _BUDGET_RANGE_S.check("--budget", options.gpu_checks.budget)
+        if options.preset or options.target or options.drafter or options.shapes:
+            raise SettingsError("--gpu-checks has its own models; name none beside it.")
     if options.shapes and (options.preset or options.target or options.drafter):
         raise SettingsError("--shapes makes its own pair; name neither a preset nor models beside it.")
     if options.shapes and options.drafter_noise:

@@ -44,11 +44,11 @@ def _named_device(device: str | None) -> torch.device:
         raise LoadError(f"{device!r} is not a device. Use cpu, cuda, cuda:N or auto.") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise LoadError("There is no CUDA device here. Use device cpu, or the embedded preset stories.")
+    if resolved.type == "cuda" and (resolved.index or 0) >= max(1, torch.cuda.device_count()):
+        present = ", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        raise LoadError(f"There is no device {device} here. Use {present} or cpu.")
     if resolved.type not in ("cpu", "cuda"):
         raise LoadError(f"Device {device!r} is not supported. Use cpu, cuda, cuda:N or auto.")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise LoadError(f"There is no device {device!r}: the last GPU here is cuda:{last}.")
     return resolved
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
+from .fused_products import keeps_activations
+
 
 def float16_overflow(model: PreTrainedModel) -> str | None:
     """Return the cause in sentences for people; None if no part of the model computes in float16."""
@@ -24,4 +26,4 @@ def float16_overflow(model: PreTrainedModel) -> str | None:
 
 def _casts_to_float16(module: torch.nn.Module) -> bool:
     """True for bitsandbytes' int8 layer, unless its forward is replaced by one over the weights alone."""
-    return type(module).__name__ == "Linear8bitLt" and "forward" not in vars(module)
+    return type(module).__name__ == "Linear8bitLt" and not keeps_activations(module)

@@ -13,6 +13,8 @@ from .fused_kernels import kernels_for, power_of_two
 _SPLIT_POSITIONS = 64
 """Positions of a split: fewer give more programs, until the combination costs more than they gain."""
 _MOST_SPLITS = 64
+_LEAST_DIMENSION = 16
+"""Triton compiles no product with a shorter side."""
 
 
 def fused_attention(
@@ -43,7 +45,7 @@ def fused_attention(
     # Both bounded by the shared memory of a multiprocessor.
     wide = head_dim > 128
     block = min(32 if wide else 64, max(16, power_of_two(rows * group)))
-    dims = {"HEAD_DIM": head_dim, "BLOCK_D": power_of_two(head_dim)}
+    dims = {"HEAD_DIM": head_dim, "BLOCK_D": max(_LEAST_DIMENSION, power_of_two(head_dim))}
     kernels.attend[(kv_heads, splits, -(-rows * group // block))](
         queries,
         keys,

@@ -197,8 +197,18 @@ def _int8_product(modules: Sequence[Any]) -> KernelProduct:
 
 def _weight_only_linear(codes: Tensor, scales: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """x [..., in] times int8 codes [out, in] with row scales [out]; the activations keep their precision."""
-    out = (linear(x, codes.to(x.dtype)) * scales).to(x.dtype)
+    if x.dtype == torch.float16:
+        # A product with the codes alone, 127 ÷ the row's largest weight times as large, may exceed its range.
+        out = linear(x, torch.mul(codes, scales[:, None], out=x.new_empty(codes.shape)))
+    else:
+        out = (linear(x, codes.to(x.dtype)) * scales).to(x.dtype)
     return out if bias is None else out + bias.to(x.dtype)
+
+
+def keeps_activations(module: torch.nn.Module) -> bool:
+    """True for an int8 module of bitsandbytes whose forward no longer rounds the activations."""
+    forward = vars(module).get("forward")  # a hook of accelerate is there, too
+    return isinstance(forward, partial) and forward.func is _weight_only_linear
 
 
 def _int8_weight(module: Any) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ def _nucleus(logits: Tensor, top_p: float) -> Tensor:
     Sorting a whole vocabulary takes longer than a small model's forward, and a nucleus is rarely large. So
     the best few hundred are sorted first, and the whole vocabulary only if their mass does not reach top_p.
     """
-    # Not logsumexp: added to logits of ten thousand, as a low temperature makes them, a logarithm loses its digits.
+    # Not logsumexp: beside logits of ten thousand, as a low temperature makes them, it loses its digits.
     vocab, total = logits.shape[-1], (logits - logits.amax(-1, keepdim=True)).exp_().sum(-1, keepdim=True)
     for size in (min(_NUCLEUS_FIRST, vocab), vocab):
         best = logits.topk(size, dim=-1).values

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import specdec_core as sd
@@ -82,3 +83,16 @@ def test_int8_of_bitsandbytes_is_told_as_float16(pair_folders):
     assert advice is not None
     assert "int8 layers in float16" in advice
     assert "quantization none or nf4, or device cpu" in advice
+
+
+def test_int8_of_a_split_model_is_told_as_float16(pair_folders):
+    """accelerate's hooks replace the forward, but not what it computes."""
+
+    class Linear8bitLt(torch.nn.Linear):
+        """The layer of bitsandbytes by its name, which needs a GPU to be made."""
+
+    model = AutoModelForCausalLM.from_pretrained(pair_folders[0], dtype=torch.bfloat16)
+    layer = Linear8bitLt(4, 4)
+    add_hook_to_module(layer, AlignDevicesHook())
+    model.model.layers[0].mlp.up_proj = layer
+    assert "int8 layers in float16" in (float16_overflow(model) or "")

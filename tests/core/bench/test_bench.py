@@ -198,7 +198,6 @@ def test_a_second_turn_prefills_its_new_message_only(pair, capsys):
         (["--gpu-checks", "--repetitions", "0"], "repetitions"),
         (["--gpu-checks", "--budget", "0"], "--budget"),
         (["--gpu-checks", "--budget", "nan"], "--budget"),
-        (["--gpu-checks", "--smoke", "--only", "no_such_step"], "no_such_step"),
         (["--smoke"], "--gpu-checks"),
         (["--budget", "9"], "--gpu-checks"),
         (["--temperature", "-1"], "temperature"),

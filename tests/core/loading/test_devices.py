@@ -79,6 +79,13 @@ def test_a_device_that_is_refused_changes_nothing(gpus, cudnn_attention, name):
     assert cudnn_attention()
 
 
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(gpus, cudnn_attention):
+    gpus(H100, T4)
+    assert resolve_device("cuda:1") == SECOND
+    with pytest.raises(sd.LoadError, match=r"no device cuda:2 here\. Use cuda:0, cuda:1 or cpu"):
+        resolve_device("cuda:2")
+
+
 # The dtype
 
 

@@ -103,6 +103,15 @@ def test_joined_int8_modules_keep_the_precision_of_activations(biased, dtype):
         torch.testing.assert_close(got.float(), wanted, atol=max(steps, 1e-5), rtol=0)
 
 
+def test_int8_modules_exceed_float16_only_with_their_results():
+    module = int8_linear(linear(8, 1024).half())
+    fused([module])
+    x = torch.full((2, 1024), 2000.0).half() * dequantized_weight(module)[0].sign().half()
+    wanted = x.float() @ dequantized_weight(module).T
+    assert 2**14 < wanted.abs().max() < torch.finfo(torch.float16).max
+    torch.testing.assert_close(module(x).float(), wanted, atol=2e-3 * wanted.abs().max().item(), rtol=0)
+
+
 @pytest.mark.parametrize("quantized", QUANTIZED.values(), ids=QUANTIZED)
 def test_the_modules_weights_lie_in_the_product_s(quantized):
     modules = [quantized(linear(n)) for n in (60, 8)]

@@ -101,6 +101,22 @@ def test_attention_compiles_for_every_generation(launches, capability, least_row
         assert compiled(launch, capability).metadata.shared < CONSUMER_SHARED_BYTES
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("head_dim", [8, 16, 80])
+def test_heads_of_any_size_compile(head_dim, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    if not has_assembler():
+        pytest.skip("Triton comes without the assembler")
+    with recorded_launches() as recorded:
+        model = fusable_model("llama", None, torch.bfloat16, head_dim=head_dim, num_hidden_layers=1)
+        runner = StaticRunner(model)
+        runner.forward(runner.new_cache(), torch.randint(3, VOCAB, (1,)))
+    attention = [launch for launch in recorded if launch.name in ("attend", "combine")]
+    assert len(attention) == 2
+    for launch in attention:
+        assert compiled(launch, 90).metadata.shared < CONSUMER_SHARED_BYTES
+
+
 class Registers(dict[str, int]):
     """Registers of 32 bits, and the instructions of PTX that the decoding has."""
 

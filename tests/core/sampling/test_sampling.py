@@ -58,6 +58,15 @@ def test_a_nucleus_is_found_whatever_its_size_and_however_many_are_equal(top_p):
     assert ((nucleus != expected).sum(-1) <= 1).all()
 
 
+@pytest.mark.parametrize("offset", [0.0, 50.0, 10_000.0])
+@pytest.mark.parametrize("temperature", [1e-5, 1e-3, 1.0])
+def test_a_nucleus_of_equal_logits_does_not_depend_on_their_size(offset, temperature):
+    """Where the temperature makes them large, float32 has no digits left beside them."""
+    logits = torch.full((1, 17), offset)
+    kept = _probs(logits, temperature=temperature, top_p=0.9) > 0
+    assert kept.tolist() == [True] * 16 + [False]
+
+
 def test_top_p_measures_what_top_k_left():
     """Of 0.5, 0.3 and 0.15 the first two are 84 %; of the whole they are 80 %."""
     assert _probs(top_k=3, top_p=0.82)[2] == 0
