@@ -200,8 +200,14 @@ def test_names_of_steps_differ_and_limits_are_between_ten_seconds_and_three_minu
     assert all(10 <= step.seconds <= 180 for step in STEPS)
 
 
+_ALIKE = {"llama_3b_bf16", "gemma_7b_nf4", "llama_3b_nf4", "llama_3b_int8", "lanes_int8"}
+"""Steps that differ from another one in sizes alone, which a rehearsal has none of."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+@pytest.mark.parametrize(
+    "step", [step for step in STEPS if step.name not in _ALIKE], ids=lambda step: step.name
+)
 def test_every_step_can_be_rehearsed(step, tmp_path, findings):
     run_step(StepRun(step.name, CPU, True, tmp_path, findings.append))
     assert findings
@@ -225,7 +231,7 @@ def test_it_says_on_stderr_that_there_is_no_gpu(capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_a_rehearsal_prints_one_json_object_and_appends_to_the_folder(capsys, tmp_path):
-    arguments = ["--gpu-checks", "--smoke", "--only", "sampling", "failed_capture", "--output", str(tmp_path)]
+    arguments = ["--gpu-checks", "--smoke", "--only", "failed_capture", "--output", str(tmp_path)]
     assert main(["bench", *arguments, "--json"]) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)["findings"]
