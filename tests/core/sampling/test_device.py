@@ -257,7 +257,8 @@ def test_no_step_on_a_gpu_mixes_devices_or_reads_a_value_on_the_host(architectur
     config = tiny_model(architecture).config
     with FakeTensorMode():
         with torch.device("cuda"):
-            runner = StaticRunner(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16))
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+            runner = StaticRunner(model, why_unfused="fake tensors run no kernels of Triton")
             ids, prompt = torch.zeros(5).long(), torch.zeros(40).long()
             sampling = DeviceSampling(torch.device("cuda"), config.vocab_size, width=8)
         with torch.inference_mode():
