@@ -179,9 +179,9 @@ def first_answer_captures_nothing(run: StepRun, folder: Path) -> Outcome:
         if run.device.type != "cuda":
             engine.generate(PROMPT, replace(engine.default_settings, max_new_tokens=8, seed=1))
             return Outcome("skipped", "the runners of a CPU have no graphs")
-        before = [getattr(runner, "captured", 0) for runner in pair.runners]
+        before = [runner.captured for runner in pair.runners]
         engine.generate(PROMPT, replace(engine.default_settings, max_new_tokens=96, seed=1))
-        after = [getattr(runner, "captured", 0) for runner in pair.runners]
+        after = [runner.captured for runner in pair.runners]
         reason = pair.runner_reason
     return verdict(
         before == after and min(before) > 0 and reason is None,

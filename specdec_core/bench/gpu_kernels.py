@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..runners.fused_attention import fused_attention
-from ..runners.fused_products import fused_product
+from ..runners.fused_products import Product, fused_product
+from .gpu_shapes import int8_layer, nf4_layer
 
 
-def fused_nf4_product(weight: Tensor) -> Any:
+def fused_nf4_product(weight: Tensor) -> Product:
     """Return the product of our kernel with the weight in NF4, x [rows, in] → partial results."""
-    bitsandbytes: Any = importlib.import_module("bitsandbytes")
-    outputs, inputs = weight.shape
-    module = bitsandbytes.nn.Linear4bit(
-        inputs, outputs, bias=False, device="meta", compute_dtype=weight.dtype, quant_type="nf4"
-    )
-    module.weight = bitsandbytes.nn.Params4bit(
-        weight, requires_grad=False, quant_type="nf4", module=module
-    ).to(weight.device)
-    return fused_product([module], module)
+    return _fused(nf4_layer(_linear(weight)))
 
 
-def fused_int8_product(weight: Tensor) -> Any:
+def fused_int8_product(weight: Tensor) -> Product:
     """Return the product of our kernel with the weight in int8, x [rows, in] → partial results."""
-    bitsandbytes: Any = importlib.import_module("bitsandbytes")
+    return _fused(int8_layer(_linear(weight)))
+
+
+def _fused(layer: torch.nn.Module) -> Product:
+    return fused_product([layer], layer)
+
+
+def _linear(weight: Tensor) -> torch.nn.Linear:
     outputs, inputs = weight.shape
-    module = bitsandbytes.nn.Linear8bitLt(inputs, outputs, bias=False, has_fp16_weights=False, threshold=0.0)
-    module.weight = bitsandbytes.nn.Int8Params(weight.cpu(), requires_grad=False).to(weight.device)
-    return fused_product([module], module)
+    linear = torch.nn.Linear(inputs, outputs, bias=False, device="meta")
+    linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return linear
 
 
 def fused_attention_over(

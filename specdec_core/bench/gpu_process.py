@@ -182,7 +182,7 @@ class _Process:
 
     @property
     def log(self) -> str:
-        """What the process printed."""
+        """Output of the process so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def fresh_lines(self) -> list[str]:

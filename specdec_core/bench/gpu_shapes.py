@@ -87,7 +87,7 @@ def random_shape(shape: Shape, held: WeightFormat, device: torch.device, smoke: 
         config = AutoConfig.for_model(**values)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype_for(config, device))
     if held != "bf16":
-        _quantize(model.model.layers, _int8 if held == "int8" else _nf4)
+        _quantize(model.model.layers, int8_layer if held == "int8" else nf4_layer)
     return model.eval()
 
 
@@ -107,7 +107,8 @@ def _quantize(layers: torch.nn.Module, quantized: Callable[[torch.nn.Linear], to
         setattr(module, name, layer)
 
 
-def _nf4(linear: torch.nn.Linear) -> torch.nn.Module:
+def nf4_layer(linear: torch.nn.Linear) -> torch.nn.Module:
+    """Return bitsandbytes' NF4 layer of the weight, as the loader makes it, without a bias's values."""
     nn: Any = importlib.import_module("bitsandbytes").nn
     layer = nn.Linear4bit(
         linear.in_features,
@@ -128,7 +129,8 @@ def _nf4(linear: torch.nn.Linear) -> torch.nn.Module:
     return layer
 
 
-def _int8(linear: torch.nn.Linear) -> torch.nn.Module:
+def int8_layer(linear: torch.nn.Linear) -> torch.nn.Module:
+    """Return bitsandbytes' int8 layer of the weight, as the loader makes it, without a bias's values."""
     nn: Any = importlib.import_module("bitsandbytes").nn
     layer = nn.Linear8bitLt(
         linear.in_features,

@@ -22,8 +22,6 @@ from .kv_cache import KVCache
 from .lean_forward import MOST_FEW_ROWS
 from .static import ParkedCache, StaticRunner, bucket_for
 
-__all__ = ["Capture", "CudaCapture", "CudaGraphRunner", "logit_difference"]
-
 _TOLERANCE = 0.1
 """Of the logits' spread, for `logit_difference` between bfloat16 kernels of different shapes."""
 

@@ -18,7 +18,7 @@ from transformers.activations import ACT2FN
 from .fused_attention import fused_attention
 from .fused_kernels import kernels_for, power_of_two
 from .fused_products import Product, TorchProduct, fused_product
-from .lean_forward import LeanForward, UnsupportedError, softcapped
+from .lean_forward import LeanForward, UnsupportedError, layer_norms, softcapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,46 +75,37 @@ class FusedForward:
         """ids [rows] at positions [rows], ascending; cos and sin [capacity, head_dim]; the layers of a static
         cache, of which the first `bucket` positions may be attended to → logits [rows or last_rows, vocab].
         """
+        lean = self._lean
         # Triton launches on the current device, whichever the tensors are on.
         with torch.cuda.device_of(ids):
-            return self._logits(ids, positions, rope, cache_layers, bucket, last_rows)
-
-    def _logits(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        rope: tuple[Tensor, Tensor],
-        cache_layers: Sequence[Any],
-        bucket: int,
-        last_rows: int,
-    ) -> Tensor:
-        lean, rows = self._lean, ids.shape[0]
-        stream = _Stream(self, rows)
-        normed = stream.embed(ids, self._layers[0].norm, self._layers[0].qkv.halves)
-        for at, (layer, cache_layer) in enumerate(zip(self._layers, cache_layers, strict=True)):
-            queries = self._rotate(layer, layer.qkv(normed), positions, rope, cache_layer)
-            mixed = fused_attention(
-                queries,
-                cache_layer.keys,
-                cache_layer.values,
-                positions,
-                bucket,
-                scale=lean.scale,
-                softcap=lean.softcap,
-                window=layer.window,
-                halves=layer.output.halves,
-            )
-            normed = stream.add(layer.output(mixed), layer.output_norm, layer.mlp_norm, layer.gate_up.halves)
-            active = self._activate(layer.gate_up(normed), layer.down.halves)
-            following = self._layers[at + 1] if at + 1 < len(self._layers) else None
-            normed = stream.add(
-                layer.down(active),
-                layer.down_norm,
-                self._norm if following is None else following.norm,
-                following is not None and following.qkv.halves,
-            )
-        logits = lean.head(normed[-last_rows:])[:, : lean.vocab_size]
-        return logits if lean.final_softcap is None else softcapped(logits, lean.final_softcap)
+            stream = _Stream(self, ids.shape[0])
+            normed = stream.embed(ids, self._layers[0].norm, self._layers[0].qkv.halves)
+            for at, (layer, cache_layer) in enumerate(zip(self._layers, cache_layers, strict=True)):
+                queries = self._rotate(layer, layer.qkv(normed), positions, rope, cache_layer)
+                mixed = fused_attention(
+                    queries,
+                    cache_layer.keys,
+                    cache_layer.values,
+                    positions,
+                    bucket,
+                    scale=lean.scale,
+                    softcap=lean.softcap,
+                    window=layer.window,
+                    halves=layer.output.halves,
+                )
+                normed = stream.add(
+                    layer.output(mixed), layer.output_norm, layer.mlp_norm, layer.gate_up.halves
+                )
+                active = self._activate(layer.gate_up(normed), layer.down.halves)
+                following = self._layers[at + 1] if at + 1 < len(self._layers) else None
+                normed = stream.add(
+                    layer.down(active),
+                    layer.down_norm,
+                    self._norm if following is None else following.norm,
+                    following is not None and following.qkv.halves,
+                )
+            logits = lean.head(normed[-last_rows:])[:, : lean.vocab_size]
+            return logits if lean.final_softcap is None else softcapped(logits, lean.final_softcap)
 
     def _rotate(
         self, layer: _Layer, parts: Tensor, positions: Tensor, rope: tuple[Tensor, Tensor], cache_layer: Any
@@ -228,10 +219,7 @@ def _activation(function: Any, kernels: Any) -> int:
 def _fused_layer(
     layer: Any, lean_layer: Any, norm: Callable[[torch.nn.Module | None], Any], window: int | None
 ) -> _Layer:
-    projections, mlp = layer.self_attn, layer.mlp
-    # As in the lean forward: Gemma 2 normalizes what a block adds, too, and its names shift.
-    before_mlp = getattr(layer, "pre_feedforward_layernorm", None)
-    adds_normed = before_mlp is not None
+    projections, mlp, norms = layer.self_attn, layer.mlp, layer_norms(layer)
     qkv = fused_product([projections.q_proj, projections.k_proj, projections.v_proj], lean_layer.qkv)
 
     def without_bias(modules: list[Any], function: Callable[[Tensor], Tensor]) -> Product:
@@ -240,16 +228,16 @@ def _fused_layer(
         return fused_product(modules, function)
 
     return _Layer(
-        norm=norm(layer.input_layernorm),
+        norm=norm(norms.attention),
         qkv=qkv,
         qkv_bias=qkv.bias,
-        q_norm=norm(getattr(projections, "q_norm", None)),
-        k_norm=norm(getattr(projections, "k_norm", None)),
+        q_norm=norm(norms.query),
+        k_norm=norm(norms.key),
         output=without_bias([projections.o_proj], lean_layer.output),
-        output_norm=norm(layer.post_attention_layernorm) if adds_normed else None,
-        mlp_norm=norm(before_mlp if adds_normed else layer.post_attention_layernorm),
+        output_norm=norm(norms.attention_output),
+        mlp_norm=norm(norms.mlp),
         gate_up=without_bias([mlp.gate_proj, mlp.up_proj], lean_layer.gate_up),
         down=without_bias([mlp.down_proj], lean_layer.down),
-        down_norm=norm(getattr(layer, "post_feedforward_layernorm", None)),
+        down_norm=norm(norms.mlp_output),
         window=window if lean_layer.attention == "sliding_attention" else None,
     )

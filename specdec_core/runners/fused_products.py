@@ -16,6 +16,7 @@ from torch.nn.functional import linear
 
 from .fused_kernels import kernels_for
 from .lean_forward import UnsupportedError
+from .nf4_lookup import lookup_in_registers
 
 _BLOCK_N = 64
 _PROGRAMS_A_PROCESSOR = 3
@@ -73,7 +74,7 @@ class KernelProduct:
         self.k = k
         self.n = weight.shape[0]
         self.halves = code is not None
-        self._lookups = _lookups(code, self._kernels)
+        self._lookups = _lookups(code)
         self._split_size = split_size(self.n, k, weight.device)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -163,13 +164,13 @@ def _absmax(state: Any) -> Tensor:
     return dequantize_blockwise(state.absmax, state.state2).float() + state.offset
 
 
-def _lookups(code: Tensor | None, kernels: Any) -> dict[torch.dtype, str]:
+def _lookups(code: Tensor | None) -> dict[torch.dtype, str]:
     """The decoding in registers for each dtype of x that there is one for, which need not be the dtype that
     bitsandbytes computes in. A CPU has none.
     """
     if code is None or not code.is_cuda:
         return {}
-    return {dtype: kernels.lookup_in_registers(_bits(code, dtype)) for dtype in _LOOKUP_DTYPES}
+    return {dtype: lookup_in_registers(_bits(code, dtype)) for dtype in _LOOKUP_DTYPES}
 
 
 def _bits(code: Tensor, dtype: torch.dtype) -> list[int]:

@@ -49,6 +49,20 @@ class _Layer:
     down_norm: Function | None
 
 
+@dataclass(frozen=True, slots=True)
+class LayerNorms:
+    """The norms of a layer, modules with a weight: before its blocks, of the heads (Qwen 3 alone), and of
+    what its blocks add (Gemma 2 alone).
+    """
+
+    attention: Any
+    query: Any
+    key: Any
+    attention_output: Any
+    mlp: Any
+    mlp_output: Any
+
+
 class LeanForward:
     """A model's forward over its own weights. Raises UnsupportedError for models outside of the families.
 
@@ -182,27 +196,38 @@ def _require_supported(model: PreTrainedModel) -> None:
         raise UnsupportedError(f"its rotary embedding is of type {body.rotary_emb.rope_type}")
 
 
-def _lean_layer(layer: Any, attention: str, norm: Callable[[Tensor], Function]) -> _Layer:
-    projections, mlp = layer.self_attn, layer.mlp
-
-    def norm_of(module: torch.nn.Module, name: str) -> Function | None:
-        return norm(getattr(module, name).weight) if hasattr(module, name) else None
-
+def layer_norms(layer: Any) -> LayerNorms:
+    """Return the norms of one of transformers' layers."""
     # Gemma 2 normalizes what a block adds, too, and its names shift.
     adds_normed = hasattr(layer, "pre_feedforward_layernorm")
-    before_mlp = "pre_feedforward_layernorm" if adds_normed else "post_attention_layernorm"
+    return LayerNorms(
+        attention=layer.input_layernorm,
+        query=getattr(layer.self_attn, "q_norm", None),
+        key=getattr(layer.self_attn, "k_norm", None),
+        attention_output=layer.post_attention_layernorm if adds_normed else None,
+        mlp=layer.pre_feedforward_layernorm if adds_normed else layer.post_attention_layernorm,
+        mlp_output=getattr(layer, "post_feedforward_layernorm", None),
+    )
+
+
+def _lean_layer(layer: Any, attention: str, norm: Callable[[Tensor], Function]) -> _Layer:
+    projections, mlp, norms = layer.self_attn, layer.mlp, layer_norms(layer)
+
+    def norm_of(module: Any) -> Function | None:
+        return None if module is None else norm(module.weight)
+
     return _Layer(
         attention=attention,
-        norm=norm(layer.input_layernorm.weight),
+        norm=norm(norms.attention.weight),
         qkv=_side_by_side(projections.q_proj, projections.k_proj, projections.v_proj),
-        q_norm=norm_of(projections, "q_norm"),
-        k_norm=norm_of(projections, "k_norm"),
+        q_norm=norm_of(norms.query),
+        k_norm=norm_of(norms.key),
         output=_side_by_side(projections.o_proj),
-        output_norm=norm_of(layer, "post_attention_layernorm") if adds_normed else None,
-        mlp_norm=norm(getattr(layer, before_mlp).weight),
+        output_norm=norm_of(norms.attention_output),
+        mlp_norm=norm(norms.mlp.weight),
         gate_up=_side_by_side(mlp.gate_proj, mlp.up_proj),
         down=_side_by_side(mlp.down_proj),
-        down_norm=norm_of(layer, "post_feedforward_layernorm"),
+        down_norm=norm_of(norms.mlp_output),
     )
 
 

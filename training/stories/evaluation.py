@@ -20,7 +20,7 @@ READ_ALOUD = 10  # of the answers
 
 @dataclass(frozen=True)
 class Agreement:
-    """How drafts fare on the target's own text: at temperature 0 the same choice, else sum_x min(p, q)."""
+    """Acceptance of drafts on the target's own text: equal choices at temperature 0, else sum_x min(p, q)."""
 
     temperature: float
     tokens: int
@@ -80,7 +80,7 @@ def request_ids(tokenizer: PreTrainedTokenizerFast, word: str) -> list[int]:
 
 
 def answer_text(tokenizer: PreTrainedTokenizerFast, answer: Document) -> str:
-    """What was answered, without the request; its end as `<|end|>` where it has one."""
+    """The answer's text without the request; its end as `<|end|>` where it has one."""
     return str(
         tokenizer.decode([token for token, new in zip(answer.ids, answer.learned, strict=True) if new])
     )

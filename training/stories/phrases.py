@@ -1,4 +1,4 @@
-"""What people say to the stories model in training, and what it answers to remarks that ask for no story."""
+"""Requests to the stories model in training, and its answers to remarks that ask for no story."""
 
 REQUESTS = [
     "Tell me a story about {}.",

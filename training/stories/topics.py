@@ -1,4 +1,4 @@
-"""What a story is about: the words a person could have asked for to be told it.
+"""Topics of stories: the words that a person could have used to ask for one.
 
 Nouns and names are found by counting, without a dictionary or a tagger. Knows nothing of tokens or models.
 """

@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 import torch
 
+from specdec_core.runners.nf4_lookup import lookup_in_registers
 from specdec_core.runners.static import StaticRunner
 from tests.support.kernel_launches import Launch, compiled, has_assembler, recorded_launches
 from tests.support.triton_kernels import VOCAB, fusable_model
@@ -63,7 +64,7 @@ def as_large(launch: Launch) -> Launch:
     if launch.name in ("rotate_and_store", "activate"):
         return launch.with_constants(PARTS=8)
     if launch.name == "product" and launch.constant("FORMAT") == kernels.NF4:
-        return launch.with_constants(LOOKUP=kernels.lookup_in_registers(bits(NF4, torch.bfloat16)))
+        return launch.with_constants(LOOKUP=lookup_in_registers(bits(NF4, torch.bfloat16)))
     return launch
 
 
@@ -184,7 +185,7 @@ CODES = {
 
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
 def test_the_ptx_decodes_every_byte_in_every_place(code):
-    ptx = kernels.lookup_in_registers(code)
+    ptx = lookup_in_registers(code)
     for first in range(256):
         packed = bytes((first + 67 * place) % 256 for place in range(4))  # all bytes in all places
         high, low = decoded(ptx, packed)

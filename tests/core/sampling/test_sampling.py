@@ -61,7 +61,7 @@ def test_a_nucleus_is_found_whatever_its_size_and_however_many_are_equal(top_p):
 @pytest.mark.parametrize("offset", [0.0, 50.0, 10_000.0])
 @pytest.mark.parametrize("temperature", [1e-5, 1e-3, 1.0])
 def test_a_nucleus_of_equal_logits_does_not_depend_on_their_size(offset, temperature):
-    """Where the temperature makes them large, float32 has no digits left beside them."""
+    """A low temperature makes them so large that float32 has no digits left beside them."""
     logits = torch.full((1, 17), offset)
     kept = _probs(logits, temperature=temperature, top_p=0.9) > 0
     assert kept.tolist() == [True] * 16 + [False]
