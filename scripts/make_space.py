@@ -44,6 +44,8 @@ transformers>=5.17,<6
 accelerate>=1.10
 bitsandbytes>=0.50
 pydantic>=2.10,<3
+onnxruntime>=1.32
+onnx>=1.19
 """
 
 

@@ -266,13 +266,13 @@ def _runners(
 ) -> tuple[Runner, Runner | None]:
     """Choose the runners of target and drafter; a split target always has the eager one."""
     if placement.split is None:
-        target = runner_for(models.target, vocab_size=vocab_size, eager=eager)
+        target = runner_for(models.target, vocab_size=vocab_size, eager=eager, packs=placement.packs)
     else:
         reason = f"the target's layers lie on {placement.split.device_names}"
         target = runner_for(models.target, vocab_size=vocab_size, eager=reason, device=placement.device)
     if models.drafter is None:
         return target, None
-    return target, runner_for(models.drafter, vocab_size=vocab_size, eager=eager)
+    return target, runner_for(models.drafter, vocab_size=vocab_size, eager=eager, packs=placement.packs)
 
 
 def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Placement) -> EngineInfo:

@@ -51,8 +51,11 @@ class MemoryNeed:
         return self.weights_bytes + self.cache_bytes + self.working_bytes
 
 
-def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryNeed:
-    """Estimate the memory of models on one device. Raises LoadError for an unknown architecture."""
+def memory_need(sources: Sequence[ModelSource], device: torch.device, packs: bool = True) -> MemoryNeed:
+    """Estimate the memory of models on one device, on a CPU for runners that copy all weights if `packs`.
+
+    Raises LoadError for an unknown architecture.
+    """
     models = [skeleton(source, device) for source in sources]
     configs = [model.config.get_text_config(decoder=True) for model in models]
     # An answer may use the target's whole context, and the drafter's cache ends with its own.
@@ -62,7 +65,7 @@ def memory_need(sources: Sequence[ModelSource], device: torch.device) -> MemoryN
         for model, source in zip(models, sources, strict=True)
         if source.quantization_in_memory == "none"
     ]
-    copies = sum(map(copied_bytes, unquantized)) if device.type == "cpu" else 0
+    copies = sum(copied_bytes(model, packs) for model in unquantized) if device.type == "cpu" else 0
     head_room = _CUDA_HEAD_ROOM_BYTES if device.type == "cuda" else 0
     return MemoryNeed(
         weights_bytes=sum(
@@ -116,12 +119,16 @@ def free_bytes(device: torch.device) -> int | None:
     return min(known) if known else None
 
 
-def require_memory(sources: Sequence[ModelSource], device: torch.device) -> MemoryNeed:
-    """Return the memory need if it fits; else raise LoadError with the numbers and what would fit instead."""
-    need = memory_need(sources, device)
+def require_memory(sources: Sequence[ModelSource], device: torch.device) -> bool:
+    """Return True if the models fit with the packed copies of the fastest runners, False without these only.
+
+    Raises LoadError with the numbers and what would fit instead if they fit in neither way.
+    """
     free = free_bytes(device)
-    if free is None or need.total_bytes <= free:
-        return need
+    for packs in (True, False):
+        need = memory_need(sources, device, packs)
+        if free is None or need.total_bytes <= free:
+            return packs
     raise LoadError(
         f"{refusal(sources, device, need, free)} With device auto, layers that find no room on it stay in "
         "memory or on disk: slow, but it works."
@@ -140,10 +147,10 @@ def refusal(sources: Sequence[ModelSource], device: torch.device, need: MemoryNe
     quantizable = device.type == "cuda" and all(source.stored is None for source in sources)
     for quantization in _SMALLER if quantizable else ():
         smaller = [replace(source, quantization=quantization) for source in sources]
-        needed = memory_need(smaller, device).total_bytes
+        needed = memory_need(smaller, device, packs=False).total_bytes
         if needed <= free and needed < need.total_bytes:
             return text + f"With {quantization} quantization it needs about {gigabytes(needed)}: choose that."
-    if len(sources) > 1 and memory_need(sources[:1], device).total_bytes <= free:
+    if len(sources) > 1 and memory_need(sources[:1], device, packs=False).total_bytes <= free:
         text += "The target alone would fit: load it without a drafter and draft by n-grams. Or choose "
     else:
         text += "Choose "

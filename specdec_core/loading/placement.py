@@ -32,10 +32,14 @@ _SMALL = {"nf4": CustomDtype.INT4, "int8": torch.int8}
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The device of both models or, with `split`, of the drafter and the target's last layer."""
+    """The device of both models or, with `split`, of the drafter and the target's last layer.
+
+    `packs` is True if there is room for the copies of weights that a CPU's fastest runner makes.
+    """
 
     device: torch.device
     split: Split | None = None
+    packs: bool = True
 
 
 def plan_placement(
@@ -47,13 +51,14 @@ def plan_placement(
     a `max_memory` that names no device here or no size.
     """
     if spread == "no":
-        require_memory(sources, device)
-        return Placement(device)
+        return Placement(device, packs=require_memory(sources, device))
     room = room_by_device(device, spread, max_memory)
-    both = memory_need(sources, device)
+    needs = [(packs, memory_need(sources, device, packs)) for packs in (True, False)]
     for name in sorted(room, key=lambda name: name != _device_name(device)):
-        if name.startswith(device.type) and both.total_bytes <= room[name]:
-            return Placement(torch.device(name))
+        for packs, need in needs:
+            if name.startswith(device.type) and need.total_bytes <= room[name]:
+                return Placement(torch.device(name), packs=packs)
+    _, both = needs[-1]
     splitter = _Splitter(sources, device, room, both)
     split = splitter.over_gpus()
     if split is None:
@@ -63,7 +68,7 @@ def plan_placement(
                 "room on the GPUs stay in memory or on disk: slow, but it works."
             )
         split = splitter.with_offload()
-    return Placement(split.last, split)
+    return Placement(split.last, split, packs=False)
 
 
 def room_by_device(
@@ -94,7 +99,7 @@ class _Splitter:
     def __init__(
         self, sources: Sequence[ModelSource], device: torch.device, room: Mapping[str, int], both: MemoryNeed
     ) -> None:
-        target = memory_need(sources[:1], device)
+        target = memory_need(sources[:1], device, packs=False)
         self._sources = sources
         self._device = device
         self._room = room

@@ -8,10 +8,11 @@ from transformers import PreTrainedModel
 from ..errors import quote
 from ..out_of_memory import out_of_memory, release_memory
 from .base import RewindableCache, Runner, Step, Then
+from .cpu_copies import copied_bytes
 from .cuda_capture import capture_refusal
 from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
-from .lean import LeanRunner, copied_bytes
+from .lean import LeanRunner
 from .lean_forward import UnsupportedError
 from .positions import context_length, grows_with_length, rotation_switch
 from .rope_switch import RopeSwitchRunner
@@ -41,11 +42,12 @@ def runner_for(
     vocab_size: int | None = None,
     eager: str | None = None,
     device: torch.device | None = None,
+    packs: bool = True,
 ) -> Runner:
     """Return the fastest runner that supports this model; an eager one has the reason in `reason`.
 
     With `eager`, itself such a reason, the runner is eager and nothing is computed; `device` is then where a
-    model over several devices puts out its logits.
+    model over several devices puts out its logits. `packs` allows copies of all weights on a CPU.
     """
     config = model.config
     verdict = serving(config)
@@ -66,10 +68,28 @@ def runner_for(
     embedding: Any = model.get_input_embeddings()
     if embedding.weight.is_cuda:
         return _graph_runner(model, vocab_size)
+    return _cpu_runner(model, vocab_size, packs)
+
+
+def _cpu_runner(model: PreTrainedModel, vocab_size: int | None, packs: bool) -> Runner:
+    """A runner on ONNX Runtime, else a lean one, else an eager one, with the first one's reason."""
     try:
-        return LeanRunner(model, vocab_size=vocab_size)
+        from .onnx.runner import OnnxRunner
+
+        if not packs:
+            raise UnsupportedError("its weights would be copied, for which there is not enough memory")
+        return OnnxRunner(model, vocab_size=vocab_size)
+    except ImportError as error:
+        reason = f"{error.name} is not installed"
     except UnsupportedError as error:
-        return EagerRunner(model, vocab_size=vocab_size, reason=str(error))
+        reason = str(error)
+    except Exception as error:  # whatever ONNX Runtime does not allow, torch computes it
+        reason = f"ONNX Runtime: {quote(error)}"
+        release_memory(error)
+    try:
+        return LeanRunner(model, vocab_size=vocab_size, reason=reason)
+    except UnsupportedError:
+        return EagerRunner(model, vocab_size=vocab_size, reason=reason)
 
 
 def _graph_runner(model: PreTrainedModel, vocab_size: int | None) -> Runner:

@@ -69,7 +69,7 @@ class Runner(Protocol):
 
     @property
     def name(self) -> str:
-        """The kind of runner: "eager", "stepwise", "lean", "static" or "cuda graph"."""
+        """The kind of runner: "eager", "stepwise", "lean", "onnx", "static" or "cuda graph"."""
         ...
 
     @property

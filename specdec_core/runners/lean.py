@@ -13,19 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .base import RewindableCache, Then
-from .few_rows import packed_bytes
 from .kv_cache import KVCache
-from .lean_forward import FAMILIES, MOST_FEW_ROWS, LeanForward, UnsupportedError
+from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError
 from .model_runner import ModelRunner
-
-_TOLERANCE = 1e-3
-_PROJECTIONS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
-"""The products of one layer; the weights of each are joined."""
 
 
 class LeanRunner(ModelRunner):
@@ -33,8 +23,10 @@ class LeanRunner(ModelRunner):
 
     name = "lean"
 
-    def __init__(self, model: PreTrainedModel, *, vocab_size: int | None = None) -> None:
-        super().__init__(model, vocab_size=vocab_size)
+    def __init__(
+        self, model: PreTrainedModel, *, vocab_size: int | None = None, reason: str | None = None
+    ) -> None:
+        super().__init__(model, vocab_size=vocab_size, reason=reason)
         if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in model.parameters()):
             raise UnsupportedError("the weights are not float32 on the CPU")
         self.lean_forward = LeanForward(model, self.vocab_size)
@@ -80,27 +72,3 @@ class LeanRunner(ModelRunner):
             kept = self.lean_forward.mask(queries, torch.arange(length), attention)
             self._kept_masks[rows, attention] = kept
         return kept[:, -end:]
-
-    @torch.inference_mode()
-    def _require_same_logits(self) -> None:
-        """Compare prefill, one row and several rows with the modules' forward over all of them."""
-        ids = torch.arange(1, 13) * 7919 % self.vocab_size
-        cache = self.new_cache()
-        got = torch.cat([self.forward(cache, part) for part in ids.split([9, 1, 2])])
-        wanted = self._modules_logits(self.new_cache(), ids, 0)
-        spread = wanted[wanted.isfinite()].std().clamp(min=1.0)
-        if not torch.allclose(got / spread, wanted / spread, atol=_TOLERANCE, rtol=0):
-            raise UnsupportedError("the lean forward's logits differ from the model's own")
-
-
-def copied_bytes(model: PreTrainedModel) -> int:
-    """Bytes that a lean runner of this model adds to its weights. The model may be on the meta device."""
-    if model.config.model_type not in FAMILIES:
-        return 0
-    weights = {name: tensor.nbytes for name, tensor in model.named_parameters(remove_duplicate=False)}
-    head: Any = model.get_output_embeddings()
-    total = packed_bytes(head.weight.nbytes)
-    for at in range(model.config.num_hidden_layers):
-        for names in _PROJECTIONS:
-            total += packed_bytes(sum(weights[f"model.layers.{at}.{name}.weight"] for name in names))
-    return total

@@ -257,7 +257,7 @@ def _side_by_side(*modules: torch.nn.Module) -> Function:
     """x [rows, in] → the concatenated outputs [rows, out]; one product unless the weights are quantized."""
     plain = [module for module in modules if _is_plain(module)]
     if len(plain) == len(modules):
-        return _product(*_joined(plain))
+        return _product(*joined(plain))
     if len(modules) == 1:
         return modules[0]
     return lambda x: torch.cat([module(x) for module in modules], -1)
@@ -274,8 +274,11 @@ def _product(weight: Tensor, bias: Tensor | None) -> Function:
     return partial(linear, weight=weight, bias=bias)
 
 
-def _joined(modules: Sequence[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    """One weight with the rows of all layers, whose own become views of it, so that memory is not doubled."""
+def joined(modules: Sequence[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Return one weight with the rows of all layers, and their biases.
+
+    The layers' own weights become views of it, so that memory is not doubled.
+    """
     bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
     if len(modules) == 1:
         return modules[0].weight.data, bias

@@ -17,10 +17,14 @@ from transformers import PreTrainedModel
 from .base import Clock, RewindableCache, Step, Then
 from .clock import clock_for
 from .few_rows import use_few_rows
+from .kv_cache import KVCache
+from .lean_forward import UnsupportedError
 from .positions import context_length
 from .serving import CACHE_ARGUMENTS, storing_layers
 
 PREFILL_CHUNK = 512
+_TOLERANCE = 1e-3
+"""Largest difference to the modules' logits, in units of their spread."""
 
 
 class ModelRunner(ABC):
@@ -109,3 +113,17 @@ class ModelRunner(ABC):
             inputs["position_ids"] = torch.arange(start, start + ids.shape[0], device=ids.device)[None]
         output = self.model(input_ids=ids[None], **{self.cache_argument: cache}, **inputs, use_cache=True)
         return output.logits[0, -last_rows:, : self.vocab_size]
+
+    @torch.inference_mode()
+    def _require_same_logits(self) -> None:
+        """Compare prefill, one row and several rows with the modules' forward over all of them.
+
+        Raises UnsupportedError if they differ.
+        """
+        ids = torch.arange(1, 13) * 7919 % self.vocab_size
+        cache = self.new_cache()
+        got = torch.cat([self.forward(cache, part).clone() for part in ids.split([9, 1, 2])])
+        wanted = self._modules_logits(KVCache(self.stores), ids, 0)
+        spread = wanted[wanted.isfinite()].std().clamp(min=1.0)
+        if not torch.allclose(got / spread, wanted / spread, atol=_TOLERANCE, rtol=0):
+            raise UnsupportedError(f"the {self.name} forward's logits differ from the model's own")

@@ -50,6 +50,10 @@ class ShortHead(torch.nn.Module):
         """Bytes of the whole weight that a forward does not read."""
         return self.weight[self.first :].nbytes
 
+    def kept_ids(self) -> Tensor:
+        """Ids whose rows are kept, ascending."""
+        return torch.cat([torch.arange(self.first, device=self.others.device), self.others])
+
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [..., hidden] → logits [..., width], -inf where no row is kept. Does not synchronize."""
         flat = hidden.reshape(-1, hidden.shape[-1])

@@ -43,13 +43,13 @@ def test_the_gate_lets_it_through_without_a_warning():
 
 
 def test_it_is_loaded_into_the_fast_runner(stories):
-    assert stories.info.runner == "lean", stories.info.runner_reason
+    assert stories.info.runner == "onnx", stories.info.runner_reason
     assert stories.info.context_length == 2048
 
 
-def test_ten_prompts_come_out_as_the_baseline_and_transformers_have_them(stories):
-    report = exactness(stories, prompts=10, max_new_tokens=60)
-    assert report.compared == 10 * (4 + 1 + 4)
+def test_four_prompts_come_out_as_the_baseline_and_transformers_have_them(stories):
+    report = exactness(stories, prompts=4, max_new_tokens=60)
+    assert report.compared == 4 * (4 + 1 + 4)
     assert report.unexcused == 0, report.divergences
 
 

@@ -39,7 +39,7 @@ def save_random_pair(folder: Path, shape: str) -> tuple[str, str]:
 
     values = dict(SHAPES[shape])
     context = values.pop("context")
-    vocabulary = 400 if shape == "stories" else 32000
+    vocabulary = 400 if shape == "stories" else 8000
     tokenizer = byte_level_tokenizer()
     paths = []
     for name, layers in (

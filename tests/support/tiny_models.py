@@ -8,6 +8,8 @@ import torch
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GemmaConfig,
     GemmaForCausalLM,
     GPT2Config,
@@ -41,13 +43,25 @@ def _gpt2() -> PreTrainedModel:
 def _gemma2() -> PreTrainedModel:
     # The window is shorter than the tests' contexts, so that it matters. Untied, or Gemma repeats itself.
     config = Gemma2Config(
-        **_SHAPE, head_dim=8, sliding_window=12, tie_word_embeddings=False, attn_implementation="eager"
+        **_SHAPE, head_dim=16, sliding_window=12, tie_word_embeddings=False, attn_implementation="eager"
     )
     return Gemma2ForCausalLM(config)
 
 
+def _gemma3() -> PreTrainedModel:
+    # Layers with a window rotate by another base than those without.
+    config = Gemma3TextConfig(
+        **_SHAPE,
+        head_dim=16,
+        sliding_window=12,
+        layer_types=["sliding_attention", "full_attention"],
+        tie_word_embeddings=False,
+    )
+    return Gemma3ForCausalLM(config)
+
+
 def _qwen2() -> Qwen2ForCausalLM:
-    model = Qwen2ForCausalLM(Qwen2Config(**_SHAPE))
+    model = Qwen2ForCausalLM(Qwen2Config(**_SHAPE, head_dim=16))
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):  # which are zeros otherwise
             torch.nn.init.normal_(parameter)
@@ -55,19 +69,20 @@ def _qwen2() -> Qwen2ForCausalLM:
 
 
 ARCHITECTURES = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SHAPE)),
-    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**_SHAPE, head_dim=8, tie_word_embeddings=False)),
+    "llama": lambda head_dim=16: LlamaForCausalLM(LlamaConfig(**_SHAPE, head_dim=head_dim)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**_SHAPE, head_dim=16, tie_word_embeddings=False)),
     "gemma2": _gemma2,
+    "gemma3": _gemma3,
     "qwen2": _qwen2,
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SHAPE, head_dim=8)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SHAPE, head_dim=16)),
     "gpt2": _gpt2,
 }
 
 
-def tiny_model(architecture: str, seed: int = 0) -> PreTrainedModel:
+def tiny_model(architecture: str, seed: int = 0, **shape: int) -> PreTrainedModel:
     """A random model in float32 whose distributions are far from uniform."""
     torch.manual_seed(seed)
-    model = ARCHITECTURES[architecture]().eval()
+    model = ARCHITECTURES[architecture](**shape).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -59,6 +59,7 @@ def save_pair(folder: Path, context_length: int = 512) -> tuple[str, str]:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=16,  # ONNX Runtime's attention takes multiples of 16
         max_position_embeddings=context_length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -11,15 +11,15 @@ from specdec_core.errors import SettingsError
 from specdec_core.loading import warm_up
 
 PAIRS = {
-    "llama": "lean",
-    "qwen2": "lean",
-    "qwen3": "lean",
-    "gemma": "lean",
-    "gemma2": "lean",
+    "llama": "onnx",
+    "qwen2": "onnx",
+    "qwen3": "onnx",
+    "gemma": "onnx",
+    "gemma2": "onnx",
     "bloom": "eager",
     "deepseek_v2": "eager",
     "falcon": "eager",
-    "gemma3_text": "eager",
+    "gemma3_text": "onnx",
     "gemma3n_text": "eager",
     "gpt2": "eager",
     "gpt_neox": "eager",

@@ -106,7 +106,7 @@ def test_an_fp8_checkpoint_is_named_as_dequantized(pair_folders, tmp_path):
     quantized, _ = save_block_fp8(pair_folders[0], tmp_path)
     engine = sd.Engine.load(target=str(quantized), device="cpu")
     assert engine.info.target_quantization == "fp8, dequantized"
-    assert engine.info.runner == "lean"
+    assert engine.info.runner == "onnx"
     assert check_named(check_pair(quantized, quantized), FORMAT).target_value == "fp8, dequantized"
 
 

@@ -1,0 +1,56 @@
+"""The models whose forward can be built as a graph. Needs neither onnx nor onnxruntime."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ..lean_forward import UnsupportedError
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+_FAMILIES = {"llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"}
+_ROPE_TYPES = {"default", "linear", "llama3"}
+_HEAD_UNIT = 16
+"""ONNX Runtime's attention rotates heads of a multiple of so many dimensions."""
+
+
+def require_family(config: Any) -> None:
+    """Raise UnsupportedError for a model of another family."""
+    if config.model_type not in _FAMILIES:
+        raise UnsupportedError(f"{config.model_type} is not of the Llama, Qwen or Gemma family")
+
+
+def require_shapes(config: Any, body: Any) -> None:
+    """Raise UnsupportedError for kinds of layers, heads or rotations that the graph has no operators for."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if unknown := sorted(kinds - {FULL, SLIDING}):
+        raise UnsupportedError(f"it has layers of {', '.join(unknown)}")
+    head_dim = body.layers[0].self_attn.head_dim
+    if head_dim % _HEAD_UNIT:
+        raise UnsupportedError(f"its heads have {head_dim} dimensions, not a multiple of {_HEAD_UNIT}")
+    rope_type = body.rotary_emb.rope_type
+    types = set(rope_type.values()) if isinstance(rope_type, dict) else {rope_type}
+    if unknown := sorted(types - _ROPE_TYPES):
+        raise UnsupportedError(f"its rotary embedding is of type {', '.join(unknown)}")
+
+
+def supported(model: PreTrainedModel) -> bool:
+    """Return True if the packages are installed and the model's forward can be built as a graph."""
+    if not all(map(_installed, ("onnx", "onnxruntime"))):
+        return False
+    try:
+        require_family(model.config)
+        require_shapes(model.config, model.model)
+    except UnsupportedError:
+        return False
+    return True
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # it was made unavailable in this process
+        return False

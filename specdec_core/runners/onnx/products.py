@@ -1,0 +1,105 @@
+"""Products with a weight in the formats that ONNX Runtime's CPU kernels take.
+
+In 8 and 4 bits the kernel rounds the activations to 8 bits in blocks of 32. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from .blocks import BLOCK, int4_blocks, int8_blocks
+from .builder import CONTRIB, GraphBuilder
+
+Format = Literal["float32", "int8", "int4"]
+Product = Callable[[GraphBuilder, str, str, Tensor, Tensor | None], str]
+"""(graph, name, x, weight [out, in], bias [out] or None) → the name of x @ weight.T + bias [1, rows, out]."""
+
+_ROUND_ACTIVATIONS = 4
+"""Accuracy level of MatMulNBits at which activations have 8 bits, for which it has its fast kernels."""
+
+
+def float32_product(graph: GraphBuilder, name: str, x: str, weight: Tensor, bias: Tensor | None) -> str:
+    """See Product."""
+    unbiased = name if bias is None else f"{name}.unbiased"
+    constant = graph.weight(f"{name}.weight", weight)
+    out = graph.node("FusedMatMul", [x, constant], unbiased, domain=CONTRIB, transB=1)
+    return _biased(graph, name, out, bias)
+
+
+def int8_product(graph: GraphBuilder, name: str, x: str, weight: Tensor, bias: Tensor | None) -> str:
+    """See Product. The weight is in blocks of 8 bits."""
+    if weight.shape[1] % BLOCK:
+        return float32_product(graph, name, x, weight, bias)
+    blocks = int8_blocks(weight)
+    codes = graph.weight(f"{name}.codes", blocks.codes)
+    scales = graph.weight(f"{name}.scales", blocks.scales)
+    unbiased = name if bias is None else f"{name}.unbiased"
+    out = _block_product(graph, unbiased, [x, codes, scales], weight, bits=8)
+    return _biased(graph, name, out, bias)
+
+
+def int4_product(graph: GraphBuilder, name: str, x: str, weight: Tensor, bias: Tensor | None) -> str:
+    """See Product. The weight is in blocks of 4 bits with a minimum.
+
+    The fast kernel has no minima: w = (code − 8) · scale + (minimum + 8 · scale), and the second part, one
+    number a block, is multiplied by the sum of the activations of that block.
+    """
+    if weight.shape[1] % BLOCK:
+        return float32_product(graph, name, x, weight, bias)
+    blocks = int4_blocks(weight)
+    codes = graph.weight(f"{name}.codes", blocks.packed())
+    scales = graph.weight(f"{name}.scales", blocks.scales)
+    offsets = graph.weight(f"{name}.offsets", blocks.minima + 8 * blocks.scales)
+    around_zero = _block_product(graph, f"{name}.around_zero", [x, codes, scales], weight, bits=4)
+    sums = _block_sums(graph, x, weight.shape[1])
+    offset = graph.node("FusedMatMul", [sums, offsets], f"{name}.offset", domain=CONTRIB, transB=1)
+    unbiased = name if bias is None else f"{name}.unbiased"
+    return _biased(graph, name, graph.node("Add", [around_zero, offset], unbiased), bias)
+
+
+def _block_product(graph: GraphBuilder, name: str, inputs: list[str], weight: Tensor, bits: int) -> str:
+    rows, columns = weight.shape
+    return graph.node(
+        "MatMulNBits",
+        inputs,
+        name,
+        domain=CONTRIB,
+        K=columns,
+        N=rows,
+        bits=bits,
+        block_size=BLOCK,
+        accuracy_level=_ROUND_ACTIVATIONS,
+    )
+
+
+def _block_sums(graph: GraphBuilder, x: str, columns: int) -> str:
+    """The sums [1, rows, blocks] over the blocks of x [1, rows, columns]; one node for all products of x."""
+    name = f"{x}.block_sums"
+    if not graph.has(name):
+        shape = graph.constant(f"blocks_{columns}", [0, 0, columns // BLOCK, BLOCK], np.int64)
+        last = graph.constant("last_axis", [-1], np.int64)
+        apart = graph.node("Reshape", [x, shape], f"{x}.blocks")
+        graph.node("ReduceSum", [apart, last], name, keepdims=0)
+    return name
+
+
+def _biased(graph: GraphBuilder, name: str, out: str, bias: Tensor | None) -> str:
+    if bias is None:
+        return out
+    return graph.node("Add", [out, graph.weight(f"{name}.bias", bias)], name)
+
+
+PRODUCTS: dict[Format, Product] = {
+    "float32": float32_product,
+    "int8": int8_product,
+    "int4": int4_product,
+}
+HEAD_PRODUCTS: dict[Format, Product] = {
+    "float32": float32_product,
+    "int8": int8_product,
+    "int4": int8_product,  # the logits suffer most from 4 bits, and GGUF keeps 8 for them too
+}
