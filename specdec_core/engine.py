@@ -88,9 +88,10 @@ class Engine:
         """Check the pair, then load it.
 
         Either `preset`, or `target` with or without `drafter` (Hub ids or folders, LoRA adapters among them;
-        `revision` is the target's). `quantization` (none, nf4, int8) overrides the preset's for both models,
-        `drafter_quantization` for the drafter. `device` is cpu, cuda, cuda:N or auto, which splits a target
-        that is too large over all GPUs, memory and disk, within `max_memory` ({"cuda:0": "20GiB"}).
+        `revision` is the target's). `quantization` (none, int8, on CUDA nf4, on a CPU int4)
+        overrides the preset's for both models, `drafter_quantization` for the drafter. `device` is cpu, cuda,
+        cuda:N or auto, which splits a target that is too large over all GPUs, memory and disk, within
+        `max_memory` ({"cuda:0": "20GiB"}).
 
         Setting `cancel` ends the load between two steps or two pieces of a download with LoadCancelledError;
         an exception of `on_progress` ends it too, and is passed on. With `for_workers` nothing is computed

@@ -45,6 +45,7 @@ def peer_ids(
 
     Raises SettingsError if `assisted` and there is no drafter.
     """
+    _require_modules(pair)
     extra: dict[str, Any] = {}
     if assisted:
         assistant = _require_drafter(pair).model
@@ -82,6 +83,14 @@ def peer_ids(
     return output[0, ids.shape[1] :].tolist()
 
 
+def _require_modules(pair: LoadedPair) -> None:
+    if not all(runner.keeps_modules for runner in pair.runners):
+        raise SettingsError(
+            "transformers cannot compute with weights that are quantized for this CPU. Load the pair with "
+            "quantization none to compare."
+        )
+
+
 def _require_drafter(pair: LoadedPair) -> Runner:
     if pair.drafter is None:
         raise SettingsError("transformers' assisted generation needs a drafter, and none is loaded.")
@@ -104,6 +113,7 @@ def peer_rounds(
     PromptError, AnswerError if memory runs out, and SpecDecError if transformers does not support the model
     or settings.
     """
+    _require_modules(pair)
     if assisted:
         _require_drafter(pair)
     prompt_ids = pair.prompter.encode(prompt)

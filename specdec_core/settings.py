@@ -13,7 +13,7 @@ from .errors import SettingsError
 
 Drafting = Literal["model", "ngram"]
 Verification = Literal["rejection", "coupled"]
-Quantization = Literal["none", "nf4", "int8"]
+Quantization = Literal["none", "nf4", "int8", "int4"]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 VocabPadding = Literal["refuse", "trim"]
 """Treatment of widths that differ by padding only: refuse, or cut both to the tokenizer's ids."""

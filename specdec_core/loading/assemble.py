@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from ..hub.download import Download, downloaded_folder, fetch, plan_download, re
 from ..out_of_memory import release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
-from ..runners import Runner, runner_for
+from ..runners import Runner, UnsupportedError, runner_for
 from ..runners.short_head import frequent_ids, shorten_head
 from ..text.template_probe import probe_template
 from ..units import gigabytes
@@ -32,6 +33,7 @@ from .answer_ends import answer_ends
 from .failures import raise_load_failure
 from .placement import Placement, plan_placement
 from .plan import PairPlan
+from .quantization import CPU_FORMATS
 from .weights import ModelSource, load_model, with_stored_quantization
 
 _CANCEL_POLL_S = 0.2
@@ -130,7 +132,7 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
     folder = files.folders[plan.target] or plan.target.base
     eos_ids = answer_ends(folder, gate.tokenizer, probe_template(gate.tokenizer))
     _shorten_drafter_head(plan, gate, models, vocab_size, eos_ids)
-    target, drafter = _runners(models, placement, vocab_size, eager)
+    target, drafter = _runners(plan, models, placement, vocab_size, eager)
     pair = LoadedPair(
         target=target,
         drafter=drafter,
@@ -262,17 +264,33 @@ def _shorten_drafter_head(
 
 
 def _runners(
-    models: _Models, placement: Placement, vocab_size: int, eager: str | None
+    plan: PairPlan, models: _Models, placement: Placement, vocab_size: int, eager: str | None
 ) -> tuple[Runner, Runner | None]:
     """Choose the runners of target and drafter; a split target always has the eager one."""
     if placement.split is None:
-        target = runner_for(models.target, vocab_size=vocab_size, eager=eager, packs=placement.packs)
+        target = _runner(plan.target, models.target, placement, vocab_size, eager)
     else:
         reason = f"the target's layers lie on {placement.split.device_names}"
         target = runner_for(models.target, vocab_size=vocab_size, eager=reason, device=placement.device)
     if models.drafter is None:
         return target, None
-    return target, runner_for(models.drafter, vocab_size=vocab_size, eager=eager, packs=placement.packs)
+    assert plan.drafter is not None
+    return target, _runner(plan.drafter, models.drafter, placement, vocab_size, eager)
+
+
+def _runner(
+    source: ModelSource, model: PreTrainedModel, placement: Placement, vocab_size: int, eager: str | None
+) -> Runner:
+    """Choose the runner of an undivided model. Raises LoadError if it cannot be quantized on the CPU."""
+    on_cpu = placement.device.type == "cpu"
+    weights = CPU_FORMATS[source.quantization] if on_cpu else "float32"
+    try:
+        return runner_for(model, vocab_size=vocab_size, eager=eager, packs=placement.packs, weights=weights)
+    except UnsupportedError as error:
+        raise LoadError(
+            f"{source.model} cannot be computed in {source.quantization} on a CPU: {error}. Use quantization "
+            "none for it."
+        ) from error
 
 
 def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Placement) -> EngineInfo:
@@ -298,8 +316,14 @@ def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Plac
         context_length=pair.context_length,
         target_parameters=models.target.num_parameters(),
         drafter_parameters=models.drafter.num_parameters() if models.drafter is not None else None,
-        memory_bytes=sum(model.get_memory_footprint() for model in models.present),
+        memory_bytes=sum(map(_weights_bytes, pair.runners)),
         takes_system_message=system_message,
         drafter_context_length=pair.drafter_context_length,
         template_notes=template.notes,
     )
+
+
+def _weights_bytes(runner: Runner) -> int:
+    """Bytes of a model's parameters and buffers, apart from those given up, and of its runner's copies."""
+    tensors = chain(runner.model.parameters(), runner.model.buffers())
+    return runner.copied_bytes + sum(tensor.nbytes for tensor in tensors if not tensor.is_meta)

@@ -20,6 +20,7 @@ from ..runners.positions import context_length
 from ..runners.serving import storing_layers, takes_dynamic_cache
 from ..settings import Quantization
 from ..units import gigabytes
+from .quantization import CPU_FORMATS
 from .weights import ModelSource, skeleton
 
 PLANNED_POSITIONS = 4096
@@ -69,7 +70,7 @@ def memory_need(sources: Sequence[ModelSource], device: torch.device, packs: boo
     head_room = _CUDA_HEAD_ROOM_BYTES if device.type == "cuda" else 0
     return MemoryNeed(
         weights_bytes=sum(
-            weights_bytes(model, source.quantization_in_memory)
+            weights_bytes(model, _loaded_in(source, device))
             for model, source in zip(models, sources, strict=True)
         )
         + copies,
@@ -84,6 +85,12 @@ def memory_need(sources: Sequence[ModelSource], device: torch.device, packs: boo
         + head_room,
         positions=positions[0],
     )
+
+
+def _loaded_in(source: ModelSource, device: torch.device) -> Quantization:
+    """The quantization that weights are loaded in. A CPU quantizes them layer by layer when all are there."""
+    on_cpu = device.type == "cpu" and source.stored is None and source.quantization in CPU_FORMATS
+    return "none" if on_cpu else source.quantization_in_memory
 
 
 def weights_bytes(model: PreTrainedModel, quantization: Quantization) -> int:

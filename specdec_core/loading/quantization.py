@@ -13,10 +13,15 @@ from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from ..errors import LoadError
 from ..hub.stored_quantization import StoredQuantization, stored_quantization
+from ..runners import UnsupportedError
+from ..runners.onnx.families import Format, require_family, require_packages
 from ..settings import Quantization
 
 _STORED_ALIKE = {"nf4": "bitsandbytes_4bit", "int8": "bitsandbytes_8bit"}
 """The format of a checkpoint in which asking for a quantization changes nothing."""
+
+CPU_FORMATS: dict[Quantization, Format] = {"none": "float32", "int8": "int8", "int4": "int4"}
+"""Formats of weights on a CPU, for the quantizations that are possible there."""
 
 _BITSANDBYTES_STATE = {"Linear4bit": "quant_state", "Linear8bitLt": "CB"}
 """Attribute of a quantized weight that each layer of bitsandbytes computes with."""
@@ -29,11 +34,12 @@ def require_loadable(
 
     Raises LoadError if transformers cannot load it onto `device`, or cannot add `quantization` to it there.
     """
-    if quantization != "none" and device.type != "cuda":
-        raise LoadError(
-            f"{quantization} quantization needs a CUDA device: on the CPU bitsandbytes is 20 to 100 "
-            "times slower than float32. Use quantization none there."
-        )
+    if quantization == "nf4" and device.type != "cuda":
+        raise LoadError("nf4 quantization needs a CUDA device. Use int4 on a CPU.")
+    if quantization == "int4" and device.type == "cuda":
+        raise LoadError("int4 is a format for CPUs. Use nf4 on a CUDA device.")
+    if quantization != "none" and device.type == "cpu":
+        require_onnx(model, config, quantization)
     stored = stored_quantization(config)
     if stored is None:
         return None
@@ -42,12 +48,23 @@ def require_loadable(
             f"The weights of {model} are stored in {stored.method}, which cannot be loaded on {device}: "
             f"{obstacle.reason}. Or choose the model that they were quantized from."
         )
-    if quantization != "none" and _STORED_ALIKE[quantization] != stored.method:
+    if quantization != "none" and (device.type == "cpu" or _STORED_ALIKE[quantization] != stored.method):
         raise LoadError(
             f"The weights of {model} are stored in {stored.method}; {quantization} cannot be added to that. "
             "Use quantization none for it, or choose the model that they were quantized from."
         )
     return stored
+
+
+def require_onnx(model: str, config: PreTrainedConfig, quantization: Quantization) -> None:
+    """Raise LoadError if no runner on a CPU computes this model with quantized weights."""
+    try:
+        require_packages()
+        require_family(config)
+    except UnsupportedError as error:
+        raise LoadError(
+            f"{model} cannot be loaded in {quantization} on a CPU: {error}. Use quantization none for it."
+        ) from error
 
 
 def require_quantized(name: str, model: PreTrainedModel) -> None:
@@ -87,11 +104,16 @@ def stored_config(stored: StoredQuantization, dtype: torch.dtype, device: torch.
     return values
 
 
-def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """Return the settings to quantize floating-point weights with while they are loaded.
+def bitsandbytes_config(
+    quantization: Quantization, dtype: torch.dtype, device: torch.device
+) -> BitsAndBytesConfig | None:
+    """Return the settings to quantize floating-point weights with while they are loaded; None on a CPU, where
+    the runner does it.
 
     `dtype` is that of the activations. int8 computes in float16 whatever it is.
     """
+    if device.type == "cpu":
+        return None
     if quantization == "nf4":
         # bitsandbytes computes in float32 unless told otherwise, for which it has no fast kernel.
         return BitsAndBytesConfig(

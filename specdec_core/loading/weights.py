@@ -185,7 +185,9 @@ def _read(
         attn_implementation=attention_for(config),
         device_map=dict(split.devices) if split else {"": device},
         offload_folder=offload_folder,
-        quantization_config=bitsandbytes_config(source.quantization, dtype) if stored is None else None,
+        quantization_config=(
+            bitsandbytes_config(source.quantization, dtype, device) if stored is None else None
+        ),
         ignore_mismatched_sizes=True,  # refused below, by name
         output_loading_info=True,
     )

@@ -14,6 +14,7 @@ from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
 from .lean import LeanRunner
 from .lean_forward import UnsupportedError
+from .onnx.families import Format
 from .positions import context_length, grows_with_length, rotation_switch
 from .rope_switch import RopeSwitchRunner
 from .serving import Serving, serving
@@ -30,6 +31,7 @@ __all__ = [
     "Step",
     "StepwiseRunner",
     "Then",
+    "UnsupportedError",
     "copied_bytes",
     "runner_for",
     "serving",
@@ -43,12 +45,18 @@ def runner_for(
     eager: str | None = None,
     device: torch.device | None = None,
     packs: bool = True,
+    weights: Format = "float32",
 ) -> Runner:
     """Return the fastest runner that supports this model; an eager one has the reason in `reason`.
 
     With `eager`, itself such a reason, the runner is eager and nothing is computed; `device` is then where a
-    model over several devices puts out its logits. `packs` allows copies of all weights on a CPU.
+    model over several devices puts out its logits. `packs` allows copies of all weights on a CPU. There the
+    weights are quantized to the format `weights`; raises UnsupportedError if they cannot be.
     """
+    if weights != "float32":
+        from .onnx.runner import OnnxRunner
+
+        return OnnxRunner(model, vocab_size=vocab_size, weights=weights)
     config = model.config
     verdict = serving(config)
     if verdict.level == "alone":

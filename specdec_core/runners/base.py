@@ -83,6 +83,16 @@ class Runner(Protocol):
         ...
 
     @property
+    def keeps_modules(self) -> bool:
+        """True if the transformers model still has its weights. One that a CPU quantized gave them up."""
+        ...
+
+    @property
+    def copied_bytes(self) -> int:
+        """Memory of weights that the transformers model does not count."""
+        ...
+
+    @property
     def captures(self) -> bool:
         """True if the first forward of a kind is captured as a graph, and so takes longer."""
         ...
@@ -94,7 +104,7 @@ class Runner(Protocol):
 
     @property
     def model(self) -> PreTrainedModel:
-        """The transformers model whose weights are used."""
+        """The transformers model whose weights are used. See `keeps_modules`."""
         ...
 
     @property

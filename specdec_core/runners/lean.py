@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from .base import RewindableCache, Then
 from .kv_cache import KVCache
 from .lean_forward import MOST_FEW_ROWS, LeanForward, UnsupportedError
-from .model_runner import ModelRunner
+from .model_runner import SAME_LOGITS, ModelRunner
 
 
 class LeanRunner(ModelRunner):
@@ -32,7 +32,7 @@ class LeanRunner(ModelRunner):
         self.lean_forward = LeanForward(model, self.vocab_size)
         self._cos = self._sin = torch.empty(0)
         self._kept_masks: dict[tuple[int, str], Tensor] = {}
-        self._require_same_logits()
+        self._require_like(self._modules_sample(), SAME_LOGITS)
 
     def new_cache(self) -> KVCache:
         """See Runner.new_cache."""

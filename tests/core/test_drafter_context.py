@@ -204,7 +204,10 @@ def test_a_drafter_with_a_longer_context_adds_nothing_past_the_target_s(pair_fol
 
 def test_the_command_line_says_where_drafts_end(folders, capsys):
     command = ["generate", "--target", folders[0], "--drafter", folders[1], "--prompt", HI, "--json"]
-    assert main([*command, "--max-new-tokens", "40", "--temperature", "0", "--device", "cpu"]) == 0
+    assert (
+        main([*command, "--max-new-tokens", "40", "--temperature", "0", "--gamma", "2", "--device", "cpu"])
+        == 0
+    )
     printed = capsys.readouterr()
     assert f"drafts end after {DRAFTER_CONTEXT} tokens" in printed.err
     reasons = {rnd["gamma_reason"] for rnd in json.loads(printed.out)["rounds"]}

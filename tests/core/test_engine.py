@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import specdec_core as sd
+from specdec_core.runners.onnx.call import Call
 from tests.support.tiny_pair import byte_level_tokenizer
 
 HI = [{"role": "user", "content": "Once upon a time"}]
@@ -391,19 +392,14 @@ def test_what_is_loaded_is_told(engine, pair_folders):
 
 def test_an_answer_that_broke_off_inside_a_forward_does_not_spoil_the_session(engine, monkeypatch):
     session = engine.session()
-    runner = engine.pair.target
-    whole = runner.session
+    whole = Call.run
 
-    class Broken:
-        def io_binding(self):
-            return whole.io_binding()
-
-        def run_with_iobinding(self, binding):
-            whole.run_with_iobinding(binding)
-            raise KeyboardInterrupt
+    def broken(call, ids, end):
+        whole(call, ids, end)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "session", Broken())
+        patched.setattr(Call, "run", broken)
         with pytest.raises(KeyboardInterrupt):
             engine.generate(HI, _settings(temperature=0), session)
     wanted = engine.generate(HI, _settings(temperature=0)).token_ids

@@ -36,8 +36,8 @@ _SHAPE = {
 }
 
 
-def _gpt2() -> PreTrainedModel:
-    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=256))
+def _gpt2(vocab_size: int = VOCAB) -> PreTrainedModel:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=256))
 
 
 def _gemma2() -> PreTrainedModel:
@@ -68,8 +68,12 @@ def _qwen2() -> Qwen2ForCausalLM:
     return model
 
 
+def _llama(**shape: int) -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**{**_SHAPE, "head_dim": 16, **shape}))
+
+
 ARCHITECTURES = {
-    "llama": lambda head_dim=16: LlamaForCausalLM(LlamaConfig(**_SHAPE, head_dim=head_dim)),
+    "llama": _llama,
     "gemma": lambda: GemmaForCausalLM(GemmaConfig(**_SHAPE, head_dim=16, tie_word_embeddings=False)),
     "gemma2": _gemma2,
     "gemma3": _gemma3,

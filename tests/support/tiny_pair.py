@@ -48,14 +48,14 @@ def byte_level_tokenizer(vocab_size: int = 400) -> PreTrainedTokenizerFast:
     )
 
 
-def save_pair(folder: Path, context_length: int = 512) -> tuple[str, str]:
+def save_pair(folder: Path, context_length: int = 512, hidden_size: int = 48) -> tuple[str, str]:
     """Writes target and drafter, a noisy copy of it; returns their paths."""
     tokenizer = byte_level_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=48,
-        intermediate_size=96,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

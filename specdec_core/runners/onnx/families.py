@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
 from ..lean_forward import UnsupportedError
 
+Format = Literal["float32", "int8", "int4"]
+"""Format of the weights of products."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 _FAMILIES = {"llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"}
@@ -37,11 +39,17 @@ def require_shapes(config: Any, body: Any) -> None:
         raise UnsupportedError(f"its rotary embedding is of type {', '.join(unknown)}")
 
 
+def require_packages() -> None:
+    """Raise UnsupportedError if onnx or onnxruntime is not installed."""
+    for package in ("onnx", "onnxruntime"):
+        if not _installed(package):
+            raise UnsupportedError(f"{package} is not installed")
+
+
 def supported(model: PreTrainedModel) -> bool:
     """Return True if the packages are installed and the model's forward can be built as a graph."""
-    if not all(map(_installed, ("onnx", "onnxruntime"))):
-        return False
     try:
+        require_packages()
         require_family(model.config)
         require_shapes(model.config, model.model)
     except UnsupportedError:

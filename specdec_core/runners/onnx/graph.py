@@ -19,14 +19,13 @@ from transformers import PreTrainedModel
 
 from ..lean_forward import LayerNorms, UnsupportedError, joined, layer_norms
 from ..short_head import ShortHead
+from .blocks import BLOCK, int8_blocks
 from .builder import CONTRIB, GraphBuilder
-from .families import FULL, SLIDING, require_family, require_shapes
-from .products import HEAD_PRODUCTS, PRODUCTS, Format
+from .families import FULL, SLIDING, Format, require_family, require_shapes
+from .products import HEAD_PRODUCTS, PRODUCTS
 
 IDS = "ids"
 """int64 [1, rows]."""
-EMBEDDING = "embedding"
-"""float32 [vocab, hidden]. ONNX Runtime may copy constants, but not inputs."""
 LAST_POSITION = "last_position"
 """int32 [1]: the last position after the forward."""
 POSITIONS = "positions"
@@ -56,13 +55,15 @@ def state_names(layer: int) -> tuple[tuple[str, str], tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class ForwardGraph:
-    """A model's forward: the graph, and its weights, which are not copied into it.
+    """A model's forward: the graph, its weights, which are not copied into it, and the embedding's tensors,
+    which are inputs of each run: ONNX Runtime may copy constants, but not inputs.
 
     `rope_kinds` are the kinds of layers with a rotation of their own.
     """
 
     proto: ModelProto
     weights: Mapping[str, Tensor]
+    embedding: Mapping[str, Tensor]
     layers: int
     kv_heads: int
     head_dim: int
@@ -71,7 +72,7 @@ class ForwardGraph:
 
 def build_forward(model: PreTrainedModel, vocab_size: int, weights: Format = "float32") -> ForwardGraph:
     """Return the graph of a float32 model on the CPU, its logits cut to `vocab_size`, its products with
-    weights in that format.
+    weights in that format. If that is a quantized one, the model's own weights are freed.
 
     Raises UnsupportedError for models outside of the families.
     """
@@ -97,13 +98,14 @@ class _Forward:
         self.head_dim: int = attention.head_dim
         rotary = self.body.rotary_emb
         self.rope_kinds = tuple(sorted(set(kinds))) if isinstance(rotary.rope_type, dict) else (FULL,)
+        self.quantized = weights != "float32"
         self.product, self.head_product = PRODUCTS[weights], HEAD_PRODUCTS[weights]
+        self.embedding: dict[str, Tensor] = {}
         self.graph = GraphBuilder()
 
     def build(self) -> ForwardGraph:
         graph = self.graph
         graph.input(IDS, TensorProto.INT64, [1, "rows"])
-        graph.input(EMBEDDING, TensorProto.FLOAT, ["vocab", "hidden"])
         graph.input(LAST_POSITION, TensorProto.INT32, [1])
         graph.input(POSITIONS, TensorProto.INT32, [])
         graph.input(KEPT_ROWS, TensorProto.INT64, ["kept"])
@@ -118,9 +120,12 @@ class _Forward:
             x, added = self._layer(at, layer, x, added)
         _, normed = self._add_and_norm("norm", x, added, self.body.norm)
         self._logits(graph.node("Gather", [normed, KEPT_ROWS], "kept", axis=1))
+        if self.quantized:
+            _free(self.body.embed_tokens, self.head)
         return ForwardGraph(
             proto=graph.model(),
             weights=graph.weights,
+            embedding=self.embedding,
             layers=len(self.body.layers),
             kv_heads=self.kv_heads,
             head_dim=self.head_dim,
@@ -128,11 +133,35 @@ class _Forward:
         )
 
     def _embedded(self) -> str:
-        x = self.graph.node("Gather", [EMBEDDING, IDS], "embedded", axis=0)  # [1, rows, hidden]
+        """The rows of the embedding [1, rows, hidden]."""
+        weight = self.body.embed_tokens.weight.data
+        if self.quantized and weight.shape[1] % BLOCK == 0:
+            x = self._embedded_blocks(weight)
+        else:
+            self.embedding["embedding"] = weight
+            self.graph.input("embedding", TensorProto.FLOAT, list(weight.shape))
+            x = self.graph.node("Gather", ["embedding", IDS], "embedded", axis=0)
         if not self.gemma:
             return x
         scale = self.graph.constant("embedding_scale", self.config.hidden_size**0.5, np.float32)
         return self.graph.node("Mul", [x, scale], "embedded_scaled")
+
+    def _embedded_blocks(self, weight: Tensor) -> str:
+        graph = self.graph
+        blocks = int8_blocks(weight)
+        for name, tensor, kind in (
+            ("codes", blocks.codes, TensorProto.UINT8),
+            ("scales", blocks.scales[..., None], TensorProto.FLOAT),
+        ):
+            self.embedding[f"embedding.{name}"] = tensor
+            graph.input(f"embedding.{name}", kind, list(tensor.shape))
+            graph.node("Gather", [f"embedding.{name}", IDS], f"embedded.{name}", axis=0)
+        codes = graph.node("Cast", ["embedded.codes"], "embedded.numbers", to=TensorProto.FLOAT)
+        zero = graph.constant("zero_point", 128, np.float32)
+        centred = graph.node("Sub", [codes, zero], "embedded.centred")
+        scaled = graph.node("Mul", [centred, "embedded.scales"], "embedded.blocks")  # [1, rows, blocks, 32]
+        shape = graph.constant("hidden", [0, 0, weight.shape[1]], np.int64)
+        return graph.node("Reshape", [scaled, shape], "embedded")
 
     def _layer(self, at: int, layer: Any, x: str, added: str | None) -> tuple[str, str]:
         """Add the nodes of a layer; return the stream before its MLP, and what that adds to it."""
@@ -244,7 +273,10 @@ class _Forward:
             if not isinstance(module, torch.nn.Linear):
                 raise UnsupportedError(f"its {name} is a {type(module).__name__}")
         weight, bias = joined(modules)
-        return self.product(self.graph, name, x, weight, bias)
+        out = self.product(self.graph, name, x, weight, bias)
+        if self.quantized:
+            _free(*modules)
+        return out
 
     def _logits(self, x: str) -> None:
         graph, head = self.graph, self.head
@@ -278,3 +310,11 @@ class _Forward:
         places = torch.full((self.vocab_size,), len(kept), dtype=torch.int64)
         places[kept] = torch.arange(len(kept))
         graph.node("Gather", [padded, graph.weight("places", places)], name, axis=2)
+
+
+def _free(*modules: torch.nn.Module) -> None:
+    """Put the weights of modules on the meta device."""
+    for module in modules:
+        for child in module.modules():
+            for name, parameter in list(child.named_parameters(recurse=False)):
+                setattr(child, name, torch.nn.Parameter(parameter.to("meta"), requires_grad=False))

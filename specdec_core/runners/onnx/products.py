@@ -6,15 +6,14 @@ In 8 and 4 bits the kernel rounds the activations to 8 bits in blocks of 32. Kno
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
 from .blocks import BLOCK, int4_blocks, int8_blocks
 from .builder import CONTRIB, GraphBuilder
+from .families import Format
 
-Format = Literal["float32", "int8", "int4"]
 Product = Callable[[GraphBuilder, str, str, Tensor, Tensor | None], str]
 """(graph, name, x, weight [out, in], bias [out] or None) → the name of x @ weight.T + bias [1, rows, out]."""
 

@@ -7,6 +7,8 @@ sampling or speculation.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -17,12 +19,18 @@ from transformers import PreTrainedModel
 
 from ..base import RewindableCache, Then
 from ..lean_forward import MOST_FEW_ROWS, UnsupportedError
-from ..model_runner import ModelRunner
+from ..model_runner import SAME_LOGITS, ModelRunner
 from .cache import OnnxCache
 from .call import Call, Doubling
-from .graph import EMBEDDING, ForwardGraph, build_forward, rope_names
-from .products import Format
+from .families import Format
+from .graph import ForwardGraph, build_forward, rope_names
 
+_TOLERANCE: dict[Format, float] = {"float32": SAME_LOGITS, "int8": 0.2, "int4": 0.5}
+"""See `_require_like`. Logits of another model would be 1.4 apart."""
+_PROBED_ROWS = 32
+_FEWEST_PROBED = 8
+_PROBED_WITHIN_S = 1.0
+"""Rows that are compared to see if one is computed like several; fewer if they take longer than that."""
 _ROUND_UP = 1024
 """Rotations are computed for so many positions at once."""
 
@@ -42,25 +50,28 @@ class OnnxRunner(ModelRunner):
         super().__init__(model, vocab_size=vocab_size)
         if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in model.parameters()):
             raise UnsupportedError("the weights are not float32 on the CPU")
+        self.keeps_modules = weights == "float32"
+        wanted = self._modules_sample()  # before the model's own weights are freed
         self.graph: ForwardGraph = build_forward(model, self.vocab_size, weights)
         self.session: Any = _session(self.graph, torch.get_num_threads())
         body: Any = model.model
         self._rotary = body.rotary_emb
-        self._embedding: Tensor = body.embed_tokens.weight.data
         self._constants: dict[str, Tensor] = {}
         self._rotations = 0
         self._logits: dict[int, Tensor] = {}
         self._calls: WeakKeyDictionary[OnnxCache, dict[tuple[int, int], Call]] = WeakKeyDictionary()
+        copied = list(self.graph.weights.values())
+        if not self.keeps_modules:
+            copied += self.graph.embedding.values()
+        self.copied_bytes = sum(weight.nbytes for weight in copied)
         self._doubling = Doubling.NONE
         self.same_rows: bool = self._find_doubling()
-        if weights == "float32":
-            self._require_same_logits()
+        self._require_like(wanted, _TOLERANCE[weights])
 
     def new_cache(self) -> OnnxCache:
         """See Runner.new_cache."""
         return OnnxCache(self.graph.layers, self.graph.kv_heads, self.graph.head_dim)
 
-    @torch.inference_mode()
     def forward(
         self, cache: RewindableCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None
     ) -> Any:
@@ -68,8 +79,10 @@ class OnnxRunner(ModelRunner):
         stored = cast(OnnxCache, cache)
         rows = ids.shape[0]
         end = stored.length + rows
-        stored.reserve(end + 1)  # the second of a doubled row lies after the last
-        self._reserve_rotations(stored.capacity)
+        if end >= stored.capacity:
+            stored.reserve(end + 1)  # the second of a doubled row lies after the last
+        if stored.capacity > self._rotations:
+            self._compute_rotations(stored.capacity)
         logits = self._call(stored, rows, last_rows or rows).run(ids, end)
         stored.length = end
         return logits if then is None else then(logits)
@@ -93,14 +106,13 @@ class OnnxRunner(ModelRunner):
             self._logits[rows] = torch.empty(max(rows, needed), self.vocab_size)
         return self._logits[rows][:needed]
 
-    def _reserve_rotations(self, positions: int) -> None:
+    @torch.inference_mode()
+    def _compute_rotations(self, positions: int) -> None:
         """Compute cos and sin of `positions` positions or more, as the model does."""
-        if positions <= self._rotations:
-            return
         self._rotations = -(-positions // _ROUND_UP) * _ROUND_UP
         where = torch.arange(self._rotations)[None]
         by_kind = isinstance(self._rotary.rope_type, dict)
-        constants = {EMBEDDING: self._embedding}
+        constants = dict(self.graph.embedding)
         for kind in self.graph.rope_kinds:
             tables = self._rotary(torch.empty(1), where, *([kind] if by_kind else []))
             for name, table in zip(rope_names(kind), tables, strict=True):
@@ -111,24 +123,36 @@ class OnnxRunner(ModelRunner):
         """Find the smallest part of the forward that must compute a single row twice, so that its logits are
         those of the same row among others. Returns False if there is none.
         """
-        ids = torch.arange(1, 12) * 7919 % self.vocab_size
-        together = self._logits_by(ids, 8)
+        ids = torch.arange(1, 3 + _PROBED_ROWS) * 7919 % self.vocab_size
+        cache = self._probed_cache(ids)
+        together = self.forward(cache, ids[2:]).clone()
         for doubling in Doubling:
             self._doubling = doubling
             self._calls.clear()
-            if all(self._equal_start(self._logits_by(ids, rows), together) for rows in (1, 2, 3, 5)):
+            if all(self._equal_rows(ids, split, together) for split in ([1] * _PROBED_ROWS, [2, 3, 5, 8])):
                 return True
         return False
 
-    def _logits_by(self, ids: Tensor, rows: int) -> Tensor:
-        """Logits of the rows after the third of ids, in two forwards of `rows` or fewer."""
-        cache = self.new_cache()
-        self.forward(cache, ids[:3])
-        return torch.cat([self.forward(cache, part).clone() for part in ids[3:].split(rows)[:2]])
+    def _equal_rows(self, ids: Tensor, split: Sequence[int], together: Tensor) -> bool:
+        """Return True if forwards of these numbers of rows give the logits of all rows `together`, as far as
+        they are computed within a second.
+        """
+        started = time.monotonic()
+        cache = self._probed_cache(ids)
+        for done, part in enumerate(ids[2 : 2 + sum(split)].split(list(split))):
+            start = cache.length - 2
+            logits = self.forward(cache, part)
+            if not torch.equal(logits, together[start : start + part.shape[0]]):
+                return False
+            if done >= _FEWEST_PROBED and time.monotonic() - started > _PROBED_WITHIN_S:
+                break
+        return True
 
-    @staticmethod
-    def _equal_start(logits: Tensor, together: Tensor) -> bool:
-        return torch.equal(logits, together[: logits.shape[0]])
+    def _probed_cache(self, ids: Tensor) -> OnnxCache:
+        """A cache with the first two ids, which no doubling changes."""
+        cache = self.new_cache()
+        self.forward(cache, ids[:2])
+        return cache
 
 
 def _session(graph: ForwardGraph, threads: int) -> Any:

@@ -147,7 +147,7 @@ def test_what_lies_in_memory_or_on_disk_is_computed_on_the_gpus_of_a_split(devic
 @pytest.mark.parametrize(("capability", "dtype"), [(T4, torch.float16), (H100, torch.bfloat16)])
 def test_four_bit_layers_compute_in_the_dtype_of_the_activations(gpus, capability, dtype):
     gpus(capability)
-    config = bitsandbytes_config("nf4", dtype_for(LLAMA, CUDA))
+    config = bitsandbytes_config("nf4", dtype_for(LLAMA, CUDA), CUDA)
     assert config is not None
     assert config.bnb_4bit_compute_dtype == dtype
 

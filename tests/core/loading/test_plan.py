@@ -61,8 +61,8 @@ def test_on_a_cpu_a_preset_uses_its_quantization_for_cpus():
     [
         ({"target": "owner/large", "drafter_revision": "v2"}, "no drafter. Name one"),
         ({"target": "owner/large", "drafter_quantization": "nf4"}, "no drafter. Name one"),
-        ({**TWO, "quantization": "int4"}, "quantization must be none, nf4, int8, not 'int4'"),
-        ({**TWO, "drafter_quantization": "4"}, "drafter_quantization must be none, nf4, int8, not '4'"),
+        ({**TWO, "quantization": "int3"}, "quantization must be none, nf4, int8, int4, not 'int3'"),
+        ({**TWO, "drafter_quantization": "4"}, "drafter_quantization must be none, nf4, int8, int4, not '4'"),
         ({"preset": "qwen3", "drafter_revision": "v2"}, "names its own drafter and revisions"),
     ],
 )
