@@ -15,7 +15,7 @@ MEANINGS = dict(FIGURES) | {
     "device": "What computes: a GPU, or the CPU.",
     "runner": (
         "The code that runs the models: eager is transformers' own, lean the same on fewer operations, "
-        "CUDA graph replays recorded steps on a GPU. The answer is the same."
+        "onnx the same on ONNX Runtime, CUDA graph replays recorded steps on a GPU. The answer is the same."
     ),
     "context": "How many tokens of conversation the pair can hold.",
     "memory": "What the weights of both models take.",

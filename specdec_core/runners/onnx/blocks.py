@@ -12,9 +12,13 @@ from torch import Tensor
 
 BLOCK = 32
 _FOUR_BITS = 15
-_REFINEMENTS = 20
-_CHUNK_ROWS = 2048
-"""Rows that are quantized at a time, which bounds the memory of the intermediate results."""
+_CANDIDATES = 8
+_SPACING = 0.25
+"""Scales that a block is tried with, from a coarser to a finer one than its span gives."""
+_CHUNK = 2**18
+"""Weights that are quantized at a time: their intermediate results stay in a CPU's caches."""
+_EXACT = 1e-10
+"""Squared error of a block in units of its squares, up to which it came from 4 bits and is not searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,47 +60,53 @@ def int8_blocks(weight: Tensor) -> Int8Blocks:
 
 def int4_blocks(weight: Tensor) -> Int4Blocks:
     """Quantize weight [out, in], `in` a multiple of 32, with a small squared error in each block."""
-    parts = [_int4_rows(rows.unflatten(1, (-1, BLOCK))) for rows in weight.split(_CHUNK_ROWS)]
-    codes, scales, minima = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Int4Blocks(codes, scales, minima)
+    shape = (weight.shape[0], -1)
+    # A block a column: sums over columns are sums of vectors.
+    parts = [_quantized(part.t().contiguous()) for part in weight.reshape(-1, BLOCK).split(_CHUNK // BLOCK)]
+    codes, scales, minima = (torch.cat(part, -1) for part in zip(*parts, strict=True))
+    return Int4Blocks(codes.t().reshape(*shape, BLOCK), scales.view(shape), minima.view(shape))
 
 
-def _int4_rows(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Begin with the scale that the smallest and the largest value give, and with finer ones, which clip;
-    fit scale and minimum to the codes by least squares; keep the best for each block.
+def _quantized(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """blocks [32, n] → codes uint8 [32, n], scales and minima [n].
+
+    Begin with the scale that the smallest and the largest value give, and with finer ones, which clip; fit
+    scale and minimum to the codes by least squares; keep the best for each block. llama.cpp's search
+    (make_qkx2_quants) does the same.
     """
-    low, high = blocks.amin(-1), blocks.amax(-1)
+    low, high = blocks.amin(0), blocks.amax(0)
     width = high - low
-    best_scale, best_low = width / _FOUR_BITS, low
-    best_error = _squared_error(blocks, best_scale, best_low)
-    for at in range(_REFINEMENTS):
-        # From coarser to finer than the span needs, as llama.cpp's search does (make_qkx2_quants).
-        scale, start = width / (_FOUR_BITS - 1.0 + 0.1 * at), low
+    scale, start = width / _FOUR_BITS, low
+    codes = _codes(blocks, scale, start)
+    best = [_squared_error(blocks, codes, scale, start), scale, start]
+    searched = bool((best[0] > _EXACT * blocks.square().sum(0)).any())
+    for at in range(_CANDIDATES if searched else 0):
+        scale, start = width / (_FOUR_BITS - 1.0 + _SPACING * at), low
+        codes = _codes(blocks, scale, start)
         for _ in range(2):
-            scale, start = _least_squares(blocks, scale, start)
-            error = _squared_error(blocks, scale, start)
-            better = error < best_error
-            best_scale = torch.where(better, scale, best_scale)
-            best_low = torch.where(better, start, best_low)
-            best_error = torch.where(better, error, best_error)
-    return _codes(blocks, best_scale, best_low).to(torch.uint8), best_scale, best_low
+            scale, start = _least_squares(blocks, codes, scale, start)
+            codes = _codes(blocks, scale, start)
+            found = [_squared_error(blocks, codes, scale, start), scale, start]
+            better = found[0] < best[0]
+            best = [torch.where(better, new, old) for new, old in zip(found, best, strict=True)]
+    _, scale, start = best
+    return _codes(blocks, scale, start).to(torch.uint8), scale, start
 
 
 def _codes(blocks: Tensor, scale: Tensor, low: Tensor) -> Tensor:
-    return _divided(blocks - low[..., None], scale[..., None]).round_().clamp_(0, _FOUR_BITS)
+    inverse = torch.where(scale == 0, 0.0, 1 / scale)
+    return blocks.sub(low).mul_(inverse).round_().clamp_(0, _FOUR_BITS)
 
 
-def _squared_error(blocks: Tensor, scale: Tensor, low: Tensor) -> Tensor:
-    restored = _codes(blocks, scale, low) * scale[..., None] + low[..., None]
-    return (restored - blocks).square_().sum(-1)
+def _squared_error(blocks: Tensor, codes: Tensor, scale: Tensor, low: Tensor) -> Tensor:
+    return (codes * scale).add_(low).sub_(blocks).square_().sum(0)
 
 
-def _least_squares(blocks: Tensor, scale: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-    """The scale and the minimum that fit best to the codes which these give."""
-    codes = _codes(blocks, scale, low)
-    mean_code, mean = codes.mean(-1), blocks.mean(-1)
-    spread = codes.square().mean(-1) - mean_code.square()
-    slope = ((codes * blocks).mean(-1) - mean_code * mean) / spread
+def _least_squares(blocks: Tensor, codes: Tensor, scale: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale and the minimum that fit best to the codes; these ones where all codes are equal."""
+    mean_code, mean = codes.mean(0), blocks.mean(0)
+    spread = codes.square().mean(0) - mean_code.square()
+    slope = ((codes * blocks).mean(0) - mean_code * mean) / spread
     fitted = (spread > 0) & (slope > 0)
     slope = torch.where(fitted, slope, scale)
     return slope, torch.where(fitted, mean - slope * mean_code, low)
