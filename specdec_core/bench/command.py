@@ -23,6 +23,7 @@ from ..text.prompting import Prompt
 from .chart import chart_svg
 from .exactness import exactness, exactness_lines
 from .figures import ASSISTED, BASELINE, PEER, Table, table
+from .formats import formats, formats_lines
 from .history import HISTORIES, history, history_lines
 from .lanes import Lane, measure, our_answer
 from .machine import machine_name, memory_in_use, versions
@@ -40,10 +41,11 @@ _MOST_ROWS = 8
 _STEP_REPETITIONS = 5
 
 
-def run(options: BenchOptions, load: Callable[[], Engine]) -> int:
+def run(options: BenchOptions, load: Callable[..., Engine]) -> int:
     """Measure and print. Return the exit code.
 
-    `load` makes the engine of a preset or of named models. Raises SettingsError, and the errors of loading.
+    `load` makes the engine of a preset or of named models; its keyword `quantization` replaces the one of the
+    options. Raises SettingsError, and the errors of loading.
     """
     require_valid(options)
     if options.gpu_checks:
@@ -61,6 +63,10 @@ def run(options: BenchOptions, load: Callable[[], Engine]) -> int:
             quantization=options.quantization,
         ) as engine:
             return _measure(engine, options, romsto)
+    if options.formats is not None:
+        report = formats(lambda quantization: load(quantization=quantization), Path(options.formats))
+        _print(dataclasses.asdict(report), formats_lines(report), options.json)
+        return 0
     engine = load()
     if options.drafter_noise:
         engine = with_noisy_drafter(engine, options.drafter_noise)

@@ -55,8 +55,8 @@ def memory_in_use(pair: LoadedPair, cache_bytes: int) -> Memory:
         # Linux counts in KiB, macOS in bytes.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Memory(
-        target_weights=pair.target.model.get_memory_footprint(),
-        drafter_weights=pair.drafter.model.get_memory_footprint() if pair.drafter is not None else None,
+        target_weights=pair.target.weights_bytes,
+        drafter_weights=pair.drafter.weights_bytes if pair.drafter is not None else None,
         caches=cache_bytes,
         peak=peak,
     )

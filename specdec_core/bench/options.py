@@ -43,8 +43,8 @@ class BenchOptions:
     """The bench command's arguments, named as on the command line.
 
     The pair is a preset, or a target with or without a drafter, or is made from the two config files of
-    `shapes`. `exactness` (a number of prompts), `history` (lengths in tokens) and `gpu_checks` replace the
-    lanes by another measurement.
+    `shapes`. `exactness` (a number of prompts), `history` (lengths in tokens), `formats` (a text file) and
+    `gpu_checks` replace the lanes by another measurement.
     """
 
     preset: str | None
@@ -69,6 +69,7 @@ class BenchOptions:
     alpha: float
     exactness: int | None
     history: Sequence[int] | None
+    formats: str | None
     gpu_checks: GpuCheckOptions | None
 
 
@@ -87,6 +88,8 @@ def require_valid(options: BenchOptions) -> None:
         raise SettingsError("--shapes makes its own pair; name neither a preset nor models beside it.")
     if options.shapes and options.drafter_noise:
         raise SettingsError("--drafter-noise is for loaded pairs; with --shapes choose a smaller --alpha.")
+    if options.formats is not None and (options.quantization or options.shapes):
+        raise SettingsError("--formats measures every quantization of a loaded pair; name none beside it.")
     for gamma in options.gamma:
         Settings(gamma=gamma)
     for temperature in options.temperature:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import IncompatiblePairError, PairUncheckableError, SettingsError, SpecDecError
 from ..settings import SETTINGS, Settings
@@ -78,11 +78,13 @@ def _quieten_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _load(arguments: argparse.Namespace) -> Engine:
+def _load(arguments: argparse.Namespace, **changed: Any) -> Engine:
+    """Load the pair that the arguments name; `changed` replaces fields of LoadOptions."""
     from ..engine import Engine
     from ..loading.plan import LoadOptions
 
     options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(LoadOptions)}
+    options |= changed
     if options["max_memory"] is not None:
         options["max_memory"] = dict(options["max_memory"])
     engine = Engine.load(**options, on_progress=_show_progress)
@@ -191,7 +193,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(BenchOptions)}
     values["gpu_checks"] = _gpu_check_options(arguments)
-    return run(BenchOptions(**values), lambda: _load(arguments))
+    return run(BenchOptions(**values), lambda **changed: _load(arguments, **changed))
 
 
 def _gpu_check_options(arguments: argparse.Namespace) -> GpuCheckOptions | None:

@@ -157,6 +157,9 @@ def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOKENS",
         help="time to first token of a second turn (default 100 400 1600)",
     )
+    other.add_argument(
+        "--formats", metavar="TEXT_FILE", help="loss on a text, size and times of each format on a CPU"
+    )
     other.add_argument("--gpu-checks", action="store_true", help="what only a GPU can show; needs no pair")
     checks = parser.add_argument_group("with --gpu-checks")
     checks.add_argument(

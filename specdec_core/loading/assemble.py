@@ -9,7 +9,6 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -316,14 +315,8 @@ def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Plac
         context_length=pair.context_length,
         target_parameters=models.target.num_parameters(),
         drafter_parameters=models.drafter.num_parameters() if models.drafter is not None else None,
-        memory_bytes=sum(map(_weights_bytes, pair.runners)),
+        memory_bytes=sum(runner.weights_bytes for runner in pair.runners),
         takes_system_message=system_message,
         drafter_context_length=pair.drafter_context_length,
         template_notes=template.notes,
     )
-
-
-def _weights_bytes(runner: Runner) -> int:
-    """Bytes of a model's parameters and buffers, apart from those given up, and of its runner's copies."""
-    tensors = chain(runner.model.parameters(), runner.model.buffers())
-    return runner.copied_bytes + sum(tensor.nbytes for tensor in tensors if not tensor.is_meta)

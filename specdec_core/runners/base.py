@@ -88,8 +88,13 @@ class Runner(Protocol):
         ...
 
     @property
-    def copied_bytes(self) -> int:
-        """Memory of weights that the transformers model does not count."""
+    def same_rows(self) -> bool | None:
+        """True if a row's logits were the same bit for bit beside any number of rows; None if not tried."""
+        ...
+
+    @property
+    def weights_bytes(self) -> int:
+        """Memory of the weights: the transformers model's, and the runner's copies."""
         ...
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ class ModelRunner(ABC):
     captures = False
     rewinds = True
     keeps_modules = True
-    copied_bytes = 0
+    same_rows: bool | None = None
+    _copied_bytes = 0
     prefill_chunk = PREFILL_CHUNK
 
     def __init__(
@@ -69,6 +71,12 @@ class ModelRunner(ABC):
     def captured(self) -> int:
         """Graphs captured so far."""
         return 0
+
+    @property
+    def weights_bytes(self) -> int:
+        """See Runner.weights_bytes."""
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        return self._copied_bytes + sum(tensor.nbytes for tensor in tensors if not tensor.is_meta)
 
     @abstractmethod
     def new_cache(self) -> RewindableCache:

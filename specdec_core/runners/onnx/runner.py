@@ -38,8 +38,7 @@ _ROUND_UP = 1024
 class OnnxRunner(ModelRunner):
     """A runner for the families that the graph builder supports. Raises UnsupportedError for other models.
 
-    `weights` is the format of the products' weights. `same_rows` is True if a row's logits did not depend on
-    the number of rows beside it when that was tried.
+    `weights` is the format of the products' weights.
     """
 
     name = "onnx"
@@ -63,9 +62,9 @@ class OnnxRunner(ModelRunner):
         copied = list(self.graph.weights.values())
         if not self.keeps_modules:
             copied += self.graph.embedding.values()
-        self.copied_bytes = sum(weight.nbytes for weight in copied)
+        self._copied_bytes = sum(weight.nbytes for weight in copied)
         self._doubling = Doubling.NONE
-        self.same_rows: bool = self._find_doubling()
+        self.same_rows = self._find_doubling()
         self._require_like(wanted, _TOLERANCE[weights])
 
     def new_cache(self) -> OnnxCache:
