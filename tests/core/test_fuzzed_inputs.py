@@ -1,4 +1,4 @@
-"""2,000 made-up inputs: prompts, settings, chat templates and folders work or raise documented errors."""
+"""1,600 made-up inputs: prompts, settings, chat templates and folders work or raise documented errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from tests.support.tiny_pair import CONTROL, byte_level_tokenizer
 pytestmark = pytest.mark.slow
 
 
+TIMES = 1
+"""So many times the examples are tried: more for a long run, after a change to what is fuzzed."""
+
+
 def count(number: int):
     """So many examples, the same ones each time, without a limit on the time of one."""
     return examples(
-        max_examples=number,
+        max_examples=TIMES * number,
         deadline=None,
         derandomize=True,
         database=None,
@@ -165,10 +169,14 @@ CHAT = [
 ]
 
 
-@count(500)
+@pytest.fixture(scope="module")
+def tokenizer():
+    return byte_level_tokenizer()
+
+
+@count(170)
 @given(TEMPLATES | NAMED)
-def test_any_chat_template_renders_or_raises_a_prompt_error(template):
-    tokenizer = byte_level_tokenizer()
+def test_any_chat_template_renders_or_raises_a_prompt_error(tokenizer, template):
     tokenizer.chat_template = template
     ids, error = attempt(lambda: Prompter(tokenizer).encode(CHAT))
     if error is None:
@@ -229,7 +237,7 @@ def first_tokens(target: str, drafter: str) -> int:
     return engine.generate("Once", sd.Settings(max_new_tokens=2, seed=1)).stats.new_tokens
 
 
-@count(100)
+@count(50)
 @given(st.data())
 def test_any_damaged_folder_loads_or_raises_a_documented_error(pair_folders, data):
     target, drafter = pair_folders

@@ -1,7 +1,6 @@
 """Memory that runs out in an answer: caches of idle conversations go first, then the answer ends in words."""
 
 import copy
-import gc
 import re
 import weakref
 from dataclasses import replace
@@ -38,15 +37,6 @@ RULES = {
 
 def _settings(**changed) -> sd.Settings:
     return sd.Settings(**{"max_new_tokens": 8, "seed": 1, "gamma": 2, **changed})
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collections(engine):
-    """Memory is released with a collection each time, which would look at all objects of all tests."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

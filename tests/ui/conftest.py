@@ -1,6 +1,7 @@
 """The running page in Chromium, for every test that drives it."""
 
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -32,13 +33,15 @@ def browser():
     if CHROMIUM is None:
         without_browser("Chromium is not installed (apt-get install chromium, or set CHROMIUM)")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # Where there is no GPU, the emulation of one takes a fifth of the time.
+        options = ["--no-sandbox", "--disable-gpu"]
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         yield chromium
         chromium.close()
 
 
-@pytest.fixture
-def page(browser, address):
+@contextmanager
+def opened_page(browser, address):
     """A fresh page; nothing on it may call another host, open a dialog or fail in its scripts."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
@@ -53,6 +56,20 @@ def page(browser, address):
     yield page
     context.close()
     assert faults == []
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page for one test."""
+    with opened_page(browser, address) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser, address):
+    """A page for tests that only look at what is on it."""
+    with opened_page(browser, address) as page:
+        yield page
 
 
 def is_foreign(url, address):

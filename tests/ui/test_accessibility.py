@@ -27,9 +27,10 @@ def violations(page):
     return [f"{rule['id']}: {node['html'][:300]}" for rule in found for node in rule["nodes"]]
 
 
-@pytest.fixture
-def full_page(page, tmp_path):
+@pytest.fixture(scope="module")
+def full_page(shared_page):
     """Everything is there and open: an answer with a round of it, a comparison, a checked pair, a trace."""
+    page = shared_page
     page.click("#load")
     page.wait_for_selector("#status [data-state=ready]", timeout=120_000)
     page.fill("#message textarea", "Tell me a story about a dog.")

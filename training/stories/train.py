@@ -32,6 +32,8 @@ MOST_STORIES = 300_000
 HELD_OUT = 300
 CHECKED = 128  # of the held-out stories, while training
 PACKED_AT_ONCE = 12_000
+TARGET_BATCH = 8192  # tokens
+DRAFTER_BATCH = 4096
 SAMPLED_AT_ONCE = 128
 MOST_TOKENS = 500  # of an answer that is evaluated
 
@@ -109,7 +111,7 @@ def train_target(options: argparse.Namespace) -> None:
     if options.resume:
         trainer.resume()
     rng = random.Random(trainer.progress.step)
-    trainer.run(epochs(writer, 8192, rng), lambda: held_out_loss(model, held_out))
+    trainer.run(epochs(writer, TARGET_BATCH, rng), lambda: held_out_loss(model, held_out))
 
 
 def train_drafter(options: argparse.Namespace) -> None:
@@ -141,7 +143,7 @@ def train_drafter(options: argparse.Namespace) -> None:
     if options.resume:
         trainer.resume()
     trainer.run(
-        epochs(writer, 4096, rng, also=written),
+        epochs(writer, DRAFTER_BATCH, rng, also=written),
         lambda: 1 - agreement(target, drafter.eval(), check).acceptance,
     )
 
