@@ -24,6 +24,7 @@ _WORDS = (
     "Cannot allocate memory",
     "CUDA error: out of memory",
     "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN, whose workspaces torch does not allocate
+    "Failed to allocate memory",  # ONNX Runtime
 )
 
 

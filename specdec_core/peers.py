@@ -45,7 +45,6 @@ def peer_ids(
 
     Raises SettingsError if `assisted` and there is no drafter.
     """
-    _require_modules(pair)
     extra: dict[str, Any] = {}
     if assisted:
         assistant = _require_drafter(pair).model
@@ -83,7 +82,8 @@ def peer_ids(
     return output[0, ids.shape[1] :].tolist()
 
 
-def _require_modules(pair: LoadedPair) -> None:
+def require_modules(pair: LoadedPair) -> None:
+    """Raise SettingsError if transformers' modules have given their weights up."""
     if not all(runner.keeps_modules for runner in pair.runners):
         raise SettingsError(
             "transformers cannot compute with weights that are quantized for this CPU. Load the pair with "
@@ -113,7 +113,7 @@ def peer_rounds(
     PromptError, AnswerError if memory runs out, and SpecDecError if transformers does not support the model
     or settings.
     """
-    _require_modules(pair)
+    require_modules(pair)
     if assisted:
         _require_drafter(pair)
     prompt_ids = pair.prompter.encode(prompt)
@@ -187,8 +187,9 @@ def _round(
 @contextmanager
 def stock_models(pair: LoadedPair) -> Iterator[None]:
     """Within it the models have the layers, output layers among them, and the attention function that
-    transformers gave them.
+    transformers gave them. Raises SettingsError if they have given their weights up.
     """
+    require_modules(pair)
     models = [runner.model for runner in pair.runners]
     ours = [(model, model.config._attn_implementation or "sdpa") for model in models]
     with stock_layers(*models), whole_heads(*models):

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from ..drafting.length import StepCosts
 from ..engine import Engine
 from ..errors import SettingsError
+from ..peers import require_modules
 from ..runners import runner_for
 from ..settings import Drafting
 
@@ -30,11 +31,12 @@ def noisy_copy(model: PreTrainedModel, noise: float, seed: int = 0) -> PreTraine
 def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
     """Return an engine over the same target and a noisy copy of the drafter.
 
-    The cost of a step stays the same. Raises SettingsError for a target alone.
+    The cost of a step stays the same. Raises SettingsError for a target alone, or quantized for a CPU.
     """
     pair = engine.pair
     if pair.drafter is None:
         raise SettingsError("--drafter-noise needs a pair with a drafter.")
+    require_modules(pair)
     drafter = runner_for(noisy_copy(pair.drafter.model, noise, seed), vocab_size=pair.drafter.vocab_size)
     costs: dict[Drafting, StepCosts] = {
         drafting: copy.deepcopy(cost) for drafting, cost in pair.costs.items()

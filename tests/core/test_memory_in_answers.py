@@ -20,6 +20,7 @@ from specdec_core.cli.chat import chat
 from specdec_core.decoding import Decoding, Limits
 from specdec_core.drafting import NgramDrafter
 from specdec_core.drafting.length import FixedGamma
+from specdec_core.out_of_memory import out_of_memory
 from specdec_core.runners import RopeSwitchRunner, StepwiseRunner, runner_for
 from specdec_core.sampling import DeviceSampling, sampler_for
 from specdec_core.sampling.noise import KeyedNoise
@@ -260,3 +261,17 @@ def test_a_second_try_starts_from_a_sound_state_in_other_runners_too(make_model,
     for at in range(1, calls + 1):
         shortage.calls, shortage.at = 0, {at}
         assert answer() == wanted, f"after a shortage in forward {at} of {calls}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried",
+        "CUDA error: out of memory",
+        "Non-zero status code returned while running FusedMatMul node. Status Message: bfc_arena.cc:376 "
+        "Failed to allocate memory for requested buffer of size 4194304",
+    ],
+)
+def test_a_library_s_words_for_memory_that_ran_out_are_known(words):
+    assert out_of_memory(RuntimeError(words))
+    assert not out_of_memory(RuntimeError(words.replace("memory", "patience")))

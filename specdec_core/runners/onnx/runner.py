@@ -89,7 +89,10 @@ class OnnxRunner(ModelRunner):
     def _call(self, cache: OnnxCache, rows: int, kept: int) -> Call:
         calls = self._calls.setdefault(cache, {})
         call = calls.get((rows, kept))
-        if call is None or call.states is not cache.states or call.constants is not self._constants:
+        if call is not None and (call.states is not cache.states or call.constants is not self._constants):
+            calls.clear()  # each of them keeps the buffers that the cache has grown out of
+            call = None
+        if call is None:
             logits = self._logits_buffer(rows, kept)
             call = Call(self.session, cache.states, self._constants, logits, rows, kept, self._doubling)
             if rows <= MOST_FEW_ROWS:

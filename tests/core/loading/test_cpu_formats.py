@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import specdec_core as sd
+from specdec_core.cli import main
 from tests.support.tiny_models import tiny_model
 from tests.support.tiny_pair import byte_level_tokenizer, save_pair
 
@@ -58,6 +59,14 @@ def test_the_model_s_own_weights_are_freed(quantized):
 def test_lanes_of_transformers_say_that_they_need_the_weights_as_they_were(quantized, assisted):
     with pytest.raises(sd.SettingsError, match="Load the pair with quantization none"):
         list(quantized.peer_stream(HI, _settings(), assisted=assisted))
+
+
+def test_benches_that_compute_with_the_modules_say_so(folders, capsys):
+    pair = ["--target", folders[0], "--drafter", folders[1], "--device", "cpu", "--quantization", "int8"]
+    short = ["--repetitions", "1", "--max-new-tokens", "4"]
+    for extra in (["--peers"], ["--drafter-noise", "1"]):
+        assert main(["bench", *pair, *short, *extra]) == 2
+        assert "Load the pair with quantization none" in capsys.readouterr().err
 
 
 def test_the_drafter_alone_can_be_quantized(folders, whole):

@@ -1,5 +1,7 @@
 """Graphs on ONNX Runtime compute the model's logits, and a row the same way whatever the rows beside it."""
 
+import weakref
+
 import pytest
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
@@ -99,6 +101,17 @@ def test_what_lies_after_the_last_position_is_never_read():
         cache.states[:, :, :, PROMPT:] = torch.nan
     got = torch.cat([runner.forward(cache, part).clone() for part in _ids()[PROMPT:].split([1, 5, 1, 33])])
     torch.testing.assert_close(got, _wanted("gemma3", _ids())[PROMPT:], atol=1e-4, rtol=1e-4)
+
+
+def test_buffers_that_a_conversation_has_outgrown_are_freed():
+    runner = OnnxRunner(uneven_model("llama"))
+    cache = runner.new_cache()
+    for rows in (1, 2, 3):
+        runner.forward(cache, _ids()[:rows])
+    outgrown = weakref.ref(cache.states)
+    cache.reserve(1000)
+    runner.forward(cache, _ids()[:1])
+    assert outgrown() is None
 
 
 def test_conversations_in_turns_do_not_disturb_each_other():
