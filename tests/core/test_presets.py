@@ -125,8 +125,8 @@ def test_what_needs_no_licence_comes_first(tmp_path):
         ("vocab_padding = 'cut'\n" + HEAD, TABLES, "vocab_padding must be 'refuse' or 'trim', not 'cut'"),
         (
             HEAD,
-            TABLES + 'quantization = "int4"\n',
-            "drafter.quantization must be 'none', 'nf4' or 'int8', not 'int4'",
+            TABLES + 'quantization = "int3"\n',
+            "drafter.quantization must be 'none', 'nf4', 'int8' or 'int4', not 'int3'",
         ),
         ("gated = true\n" + HEAD, TABLES, "license_page is missing"),
         (

@@ -33,9 +33,7 @@ def browser():
     if CHROMIUM is None:
         without_browser("Chromium is not installed (apt-get install chromium, or set CHROMIUM)")
     with sync_playwright() as playwright:
-        # Where there is no GPU, the emulation of one takes a fifth of the time.
-        options = ["--no-sandbox", "--disable-gpu"]
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 

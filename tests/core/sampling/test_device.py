@@ -170,9 +170,10 @@ def test_ngram_drafts_equal_the_host_s_too(rule):
 def test_changed_settings_capture_nothing_anew():
     capture = Calls()
     pair = Pair(capture)
-    pair.answer(True, temperature=1.0)
-    pair.answer(True, temperature=1.0, top_p=0.9)
-    pair.answer(True, temperature=1.0, min_p=0.1)
+    # With two seeds, rounds of every kind occur: such with all drafts accepted, and others.
+    for filters in ({}, {"top_p": 0.9}, {"min_p": 0.1}):
+        for seed in (1, 2):
+            pair.answer(True, temperature=1.0, seed=seed, **filters)
     captured = capture.captures
     for settings in ({"temperature": 0.3}, {"temperature": 1.7, "top_k": 5}, {"min_p": 0.2, "seed": 9}):
         context, rounds = pair.answer(True, **settings)
