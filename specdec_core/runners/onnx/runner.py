@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -84,7 +85,7 @@ class OnnxRunner(ModelRunner):
             self._compute_rotations(stored.capacity)
         logits = self._call(stored, rows, last_rows or rows).run(ids, end)
         stored.length = end
-        return logits if then is None else then(logits)
+        return logits if then is None else _on_one_thread(then, logits)
 
     def _call(self, cache: OnnxCache, rows: int, kept: int) -> Call:
         calls = self._calls.setdefault(cache, {})
@@ -157,9 +158,39 @@ class OnnxRunner(ModelRunner):
         return cache
 
 
+@cache
+def _shared_threads() -> int:
+    """Threads of the pool that sessions share, made at the first call with as many as torch has then; 0 if
+    the program has made one of its own before.
+
+    A pool for each session would leave the drafter's threads spinning while the target computes.
+    """
+    threads = torch.get_num_threads()
+    try:
+        onnxruntime.set_global_thread_pool_sizes(threads, 1)
+    except Exception:  # it can be made once in a process
+        return 0
+    return threads
+
+
+def _on_one_thread(then: Then, logits: Tensor) -> Any:
+    """What `then` returns. torch's own threads would wait for cores on which ONNX Runtime's are spinning."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return then(logits)
+    torch.set_num_threads(1)
+    try:
+        return then(logits)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _session(graph: ForwardGraph, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    if threads == _shared_threads():
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = threads
     options.log_severity_level = 4  # failures are raised as exceptions
     names = list(graph.weights)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(graph.weights[name].numpy()) for name in names]

@@ -90,6 +90,35 @@ def test_quantized_weights_stay_near_the_model(architecture, weights):
     assert 0 < distance < {"int8": 0.02, "int4": 0.12}[weights]
 
 
+# Threads
+
+
+def test_functions_of_the_logits_run_on_one_of_torch_s_threads_and_the_others_are_left_as_they_were():
+    runner = OnnxRunner(uneven_model("llama"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cache = runner.new_cache()
+        assert runner.forward(cache, _ids()[:1], then=lambda _: torch.get_num_threads()) == 1
+        with pytest.raises(ZeroDivisionError):
+            runner.forward(cache, _ids()[:1], then=lambda _: 1 / 0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_runners_of_other_numbers_of_threads_have_pools_of_their_own():
+    assert onnx_runner._shared_threads() == torch.get_num_threads()
+    model = uneven_model("llama")
+    wanted = _logits_by(OnnxRunner(model), _ids(), 3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert torch.equal(_logits_by(OnnxRunner(model), _ids(), 3), wanted)
+    finally:
+        torch.set_num_threads(threads)
+
+
 # The cache
 
 
