@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .presets import Preset as Preset, list_presets as list_presets, load_presets as load_presets
     from .progress import Progress as Progress
     from .ratio import Ratio as Ratio, median_ratio as median_ratio
+    from .runners.onnx.threads import share_threads as share_threads
     from .session import Session as Session
     from .settings import (
         MAX_GAMMA as MAX_GAMMA,
@@ -91,6 +92,7 @@ _PUBLIC = {
     "presets": ("Preset", "list_presets", "load_presets"),
     "progress": ("Progress",),
     "ratio": ("Ratio", "median_ratio"),
+    "runners.onnx.threads": ("share_threads",),
     "session": ("Session",),
     "settings": (
         "MAX_GAMMA",

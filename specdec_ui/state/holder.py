@@ -29,13 +29,13 @@ def import_engine() -> type[sd.Engine]:
     One thread at a time: transformers' lazy imports are not thread-safe.
     """
     with _import_lock:
-        _leave_a_core()
+        _settle_threads()
         return sd.Engine
 
 
 @cache
-def _leave_a_core() -> None:
-    """Limit torch to all cores but one, which is left to the server and to a browser on the same machine.
+def _settle_threads() -> None:
+    """Limit computation to all cores but one, which is left to the server and a browser on the same machine.
 
     On two cores, a product on both waits for whichever is busy: answers on the page take up to twice as long.
     """
@@ -43,6 +43,7 @@ def _leave_a_core() -> None:
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    sd.share_threads()
 
 
 def has_gpu() -> bool:

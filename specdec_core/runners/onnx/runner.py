@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -25,6 +24,7 @@ from .cache import OnnxCache
 from .call import Call, Doubling
 from .families import Format
 from .graph import ForwardGraph, build_forward, rope_names
+from .threads import choose_threads
 
 _TOLERANCE: dict[Format, float] = {"float32": SAME_LOGITS, "int8": 0.2, "int4": 0.5}
 """See `_require_like`. Logits of another model would be 1.4 apart."""
@@ -53,7 +53,7 @@ class OnnxRunner(ModelRunner):
         self.keeps_modules = weights == "float32"
         wanted = self._modules_sample()  # before the model's own weights are freed
         self.graph: ForwardGraph = build_forward(model, self.vocab_size, weights)
-        self.session: Any = _session(self.graph, torch.get_num_threads())
+        self.session: Any = _session(self.graph)
         body: Any = model.model
         self._rotary = body.rotary_emb
         self._constants: dict[str, Tensor] = {}
@@ -158,21 +158,6 @@ class OnnxRunner(ModelRunner):
         return cache
 
 
-@cache
-def _shared_threads() -> int:
-    """Threads of the pool that sessions share, made at the first call with as many as torch has then; 0 if
-    the program has made one of its own before.
-
-    A pool for each session would leave the drafter's threads spinning while the target computes.
-    """
-    threads = torch.get_num_threads()
-    try:
-        onnxruntime.set_global_thread_pool_sizes(threads, 1)
-    except Exception:  # it can be made once in a process
-        return 0
-    return threads
-
-
 def _on_one_thread(then: Then, logits: Tensor) -> Any:
     """What `then` returns. torch's own threads would wait for cores on which ONNX Runtime's are spinning."""
     threads = torch.get_num_threads()
@@ -185,12 +170,9 @@ def _on_one_thread(then: Then, logits: Tensor) -> Any:
         torch.set_num_threads(threads)
 
 
-def _session(graph: ForwardGraph, threads: int) -> Any:
+def _session(graph: ForwardGraph) -> Any:
     options = onnxruntime.SessionOptions()
-    if threads == _shared_threads():
-        options.use_per_session_threads = False
-    else:
-        options.intra_op_num_threads = threads
+    choose_threads(options)
     options.log_severity_level = 4  # failures are raised as exceptions
     names = list(graph.weights)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(graph.weights[name].numpy()) for name in names]

@@ -1,6 +1,9 @@
 """Graphs on ONNX Runtime compute the model's logits, and a row the same way whatever the rows beside it."""
 
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from specdec_core.runners.short_head import shorten_head
 from tests.support.tiny_models import ARCHITECTURES, VOCAB, tiny_model, uneven_model
 
 FAMILIES = [name for name in ARCHITECTURES if name != "gpt2"]
+ROOT = Path(__file__).parents[3]
 FORMATS = ["float32", "int8", "int4"]
 ROWS = (1, 2, 3, 5, 8)
 PROMPT = 20
@@ -107,16 +111,32 @@ def test_functions_of_the_logits_run_on_one_of_torch_s_threads_and_the_others_ar
         torch.set_num_threads(threads)
 
 
-def test_runners_of_other_numbers_of_threads_have_pools_of_their_own():
-    assert onnx_runner._shared_threads() == torch.get_num_threads()
-    model = uneven_model("llama")
-    wanted = _logits_by(OnnxRunner(model), _ids(), 3)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        assert torch.equal(_logits_by(OnnxRunner(model), _ids(), 3), wanted)
-    finally:
-        torch.set_num_threads(threads)
+_SHARING = """
+import torch
+torch.set_num_threads(2)
+from specdec_core.runners.onnx import threads
+from specdec_core.runners.onnx.runner import OnnxRunner
+from tests.support.tiny_models import uneven_model
+ids = torch.arange(20)
+def logits():
+    runner = OnnxRunner(uneven_model("llama"))
+    return runner.forward(runner.new_cache(), ids).clone()
+alone = logits()
+if made_before:
+    import onnxruntime
+    onnxruntime.set_global_thread_pool_sizes(1, 1)
+threads.share_threads()
+threads.share_threads()
+assert torch.equal(logits(), alone)
+"""
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_sessions_compute_the_same_on_a_pool_that_they_share(made_before):
+    """In a process of its own: a pool is made once and for all."""
+    code = f"made_before = {made_before}\n{_SHARING}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # The cache
