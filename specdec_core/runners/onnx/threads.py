@@ -15,10 +15,10 @@ _shared = False
 def share_threads() -> None:
     """Let all later sessions of this process compute on one pool, of as many threads as torch has now.
 
-    With a pool for each, the threads of the drafter's would spin on the cores that the target needs. Those are
-    therefore made without spinning, and take up to 1.5 times as long on a quiet machine. For programs that own
-    their process: afterwards ONNX Runtime refuses sessions of other code that ask for threads of their own.
-    Nothing happens without onnxruntime, or the second time.
+    With a pool for each, the threads of the drafter's would spin on the cores that the target needs. So those
+    do not spin, and take up to 1.5 times as long on a quiet machine. This is for programs that own their
+    process: afterwards ONNX Runtime refuses sessions of other code that ask for threads of their own. Nothing
+    happens without onnxruntime, or the second time.
     """
     global _shared
     if _shared:
