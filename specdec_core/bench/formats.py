@@ -11,13 +11,13 @@ import torch
 
 from ..engine import Engine
 from ..errors import SettingsError
+from ..loading.quantization import CPU_FORMATS
 from ..loading.step_times import step_times
 from ..metrics import expected_tokens_iid
 from ..runners import Runner
 from ..settings import Quantization
 from ..units import gigabytes
 
-FORMATS: tuple[Quantization, ...] = ("none", "int8", "int4")
 _ROWS = (1, 2, 3, 5, 9)
 _GAMMAS = (1, 2, 4, 8)
 _CONTEXT = 64
@@ -69,7 +69,7 @@ def formats(load: Callable[[Quantization], Engine], text: Path) -> FormatsReport
         raise SettingsError(f"--formats: {text} cannot be read as text ({error}).") from error
     figures: list[FormatFigures] = []
     tokens = 0
-    for quantization in FORMATS:
+    for quantization in CPU_FORMATS:
         engine = load(quantization)
         try:
             if engine.pair.target.device.type != "cpu":

@@ -19,7 +19,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # ids, labels: [rows, length]
 
 @dataclass
 class Progress:
-    """Where a run stands; kept in its checkpoint."""
+    """State of a run, kept in its checkpoint."""
 
     step: int = 0
     tokens: int = 0
@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train, and how fast: warm-up, stable, then a linear decay that ends with the budget."""
+    """Budget and learning rate: warm-up, stable, then a linear decay that ends with the budget."""
 
     minutes: float
     muon_rate: float

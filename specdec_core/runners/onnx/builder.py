@@ -24,7 +24,7 @@ class GraphBuilder:
 
     def __init__(self) -> None:
         self.weights: dict[str, Tensor] = {}
-        self._nodes: list[NodeProto] = []
+        self._nodes: dict[str, NodeProto] = {}
         self._constants: dict[str, TensorProto] = {}
         self._inputs: list[ValueInfoProto] = []
         self._outputs: list[ValueInfoProto] = []
@@ -69,19 +69,19 @@ class GraphBuilder:
     ) -> str:
         """Add a node and return the name of its first output; `also` are its other outputs."""
         outputs = [output, *also]
-        self._nodes.append(
-            helper.make_node(kind, list(inputs), outputs, name=output, domain=domain, **attributes)
+        self._nodes[output] = helper.make_node(
+            kind, list(inputs), outputs, name=output, domain=domain, **attributes
         )
         return output
 
     def has(self, name: str) -> bool:
         """Return True if there is a node of this name."""
-        return any(node.name == name for node in self._nodes)
+        return name in self._nodes
 
     def model(self) -> ModelProto:
         """Return the finished graph."""
         graph = helper.make_graph(
-            self._nodes, "forward", self._inputs, self._outputs, list(self._constants.values())
+            list(self._nodes.values()), "forward", self._inputs, self._outputs, list(self._constants.values())
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)

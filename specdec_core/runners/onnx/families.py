@@ -25,8 +25,13 @@ def require_family(config: Any) -> None:
         raise UnsupportedError(f"{config.model_type} is not of the Llama, Qwen or Gemma family")
 
 
-def require_shapes(config: Any, body: Any) -> None:
-    """Raise UnsupportedError for kinds of layers, heads or rotations that the graph has no operators for."""
+def require_supported(model: PreTrainedModel) -> None:
+    """Raise UnsupportedError for a model of another family, or one whose layers, heads or rotations the graph
+    has no operators for. The model may be on the meta device.
+    """
+    config: Any = model.config
+    require_family(config)
+    body: Any = model.model
     kinds = set(getattr(config, "layer_types", None) or ())
     if unknown := sorted(kinds - {FULL, SLIDING}):
         raise UnsupportedError(f"it has layers of {', '.join(unknown)}")
@@ -50,8 +55,7 @@ def supported(model: PreTrainedModel) -> bool:
     """Return True if the packages are installed and the model's forward can be built as a graph."""
     try:
         require_packages()
-        require_family(model.config)
-        require_shapes(model.config, model.model)
+        require_supported(model)
     except UnsupportedError:
         return False
     return True

@@ -21,8 +21,8 @@ from ..lean_forward import LayerNorms, UnsupportedError, joined, layer_norms
 from ..short_head import ShortHead
 from .blocks import BLOCK, int8_blocks
 from .builder import CONTRIB, GraphBuilder
-from .families import FULL, SLIDING, Format, require_family, require_shapes
-from .products import HEAD_PRODUCTS, PRODUCTS
+from .families import FULL, SLIDING, Format
+from .products import HEAD_PRODUCTS, PRODUCTS, linear
 
 IDS = "ids"
 """int64 [1, rows]."""
@@ -74,7 +74,7 @@ def build_forward(model: PreTrainedModel, vocab_size: int, weights: Format = "fl
     """Return the graph of a float32 model on the CPU, its logits cut to `vocab_size`, its products with
     weights in that format. If that is a quantized one, the model's own weights are freed.
 
-    Raises UnsupportedError for models outside of the families.
+    The model has passed `require_supported`. Raises UnsupportedError for modules of other kinds.
     """
     return _Forward(model, vocab_size, weights).build()
 
@@ -83,12 +83,10 @@ class _Forward:
     def __init__(self, model: PreTrainedModel, vocab_size: int, weights: Format) -> None:
         # Attributes of transformers' modules are dynamic.
         config: Any = model.config
-        require_family(config)
         self.config = config
         self.body: Any = model.model
         self.head: Any = model.get_output_embeddings()
         self.vocab_size = vocab_size
-        require_shapes(config, self.body)
         self.gemma: bool = config.model_type.startswith("gemma")
         kinds = getattr(config, "layer_types", None) or [FULL] * len(self.body.layers)
         self.kinds: list[str] = list(kinds)
@@ -273,7 +271,7 @@ class _Forward:
             if not isinstance(module, torch.nn.Linear):
                 raise UnsupportedError(f"its {name} is a {type(module).__name__}")
         weight, bias = joined(modules)
-        out = self.product(self.graph, name, x, weight, bias)
+        out = linear(self.graph, self.product, name, x, weight, bias)
         if self.quantized:
             _free(*modules)
         return out
@@ -287,7 +285,7 @@ class _Forward:
             self._short_logits(x, head, last)
         else:
             bias = None if head.bias is None else head.bias.data[: self.vocab_size]
-            self.head_product(graph, last, x, head.weight.data[: self.vocab_size], bias)
+            linear(graph, self.head_product, last, x, head.weight.data[: self.vocab_size], bias)
         if softcap is not None:
             cap = graph.constant("final_cap", softcap, np.float32)
             scaled = graph.node("Div", [last, cap], "logits_scaled")
@@ -302,7 +300,7 @@ class _Forward:
         kept = kept[kept < self.vocab_size]
         weight = head.weight.data[kept]
         bias = None if head.whole.bias is None else head.whole.bias.data[kept]
-        short = self.head_product(graph, "short_logits", x, weight, bias)
+        short = linear(graph, self.head_product, "short_logits", x, weight, bias)
         # Every id that is left out is gathered from one more column, of -inf.
         pads = graph.constant("one_column", [0, 0, 0, 0, 0, 1], np.int64)
         nothing = graph.constant("minus_infinity", -np.inf, np.float32)

@@ -14,41 +14,47 @@ from .blocks import BLOCK, int4_blocks, int8_blocks
 from .builder import CONTRIB, GraphBuilder
 from .families import Format
 
-Product = Callable[[GraphBuilder, str, str, Tensor, Tensor | None], str]
-"""(graph, name, x, weight [out, in], bias [out] or None) → the name of x @ weight.T + bias [1, rows, out]."""
+Product = Callable[[GraphBuilder, str, str, Tensor], str]
+"""(graph, name, x, weight [out, in]) → `name`, that of x @ weight.T [1, rows, out]."""
 
 _ROUND_ACTIVATIONS = 4
 """Accuracy level of MatMulNBits at which activations have 8 bits, for which it has its fast kernels."""
 
 
-def float32_product(graph: GraphBuilder, name: str, x: str, weight: Tensor, bias: Tensor | None) -> str:
+def linear(
+    graph: GraphBuilder, product: Product, name: str, x: str, weight: Tensor, bias: Tensor | None
+) -> str:
+    """Add the nodes of a linear layer; return `name`, that of x @ weight.T + bias [1, rows, out]."""
+    if bias is None:
+        return product(graph, name, x, weight)
+    out = product(graph, f"{name}.unbiased", x, weight)
+    return graph.node("Add", [out, graph.weight(f"{name}.bias", bias)], name)
+
+
+def float32_product(graph: GraphBuilder, name: str, x: str, weight: Tensor) -> str:
     """See Product."""
-    unbiased = name if bias is None else f"{name}.unbiased"
     constant = graph.weight(f"{name}.weight", weight)
-    out = graph.node("FusedMatMul", [x, constant], unbiased, domain=CONTRIB, transB=1)
-    return _biased(graph, name, out, bias)
+    return graph.node("FusedMatMul", [x, constant], name, domain=CONTRIB, transB=1)
 
 
-def int8_product(graph: GraphBuilder, name: str, x: str, weight: Tensor, bias: Tensor | None) -> str:
-    """See Product. The weight is in blocks of 8 bits."""
+def int8_product(graph: GraphBuilder, name: str, x: str, weight: Tensor) -> str:
+    """See Product. The weight is in blocks of 8 bits, in float32 if they do not divide it."""
     if weight.shape[1] % BLOCK:
-        return float32_product(graph, name, x, weight, bias)
+        return float32_product(graph, name, x, weight)
     blocks = int8_blocks(weight)
     codes = graph.weight(f"{name}.codes", blocks.codes)
     scales = graph.weight(f"{name}.scales", blocks.scales)
-    unbiased = name if bias is None else f"{name}.unbiased"
-    out = _block_product(graph, unbiased, [x, codes, scales], weight, bits=8)
-    return _biased(graph, name, out, bias)
+    return _block_product(graph, name, [x, codes, scales], weight, bits=8)
 
 
-def int4_product(graph: GraphBuilder, name: str, x: str, weight: Tensor, bias: Tensor | None) -> str:
-    """See Product. The weight is in blocks of 4 bits with a minimum.
+def int4_product(graph: GraphBuilder, name: str, x: str, weight: Tensor) -> str:
+    """See Product. The weight is in blocks of 4 bits with a minimum, in float32 if they do not divide it.
 
     The fast kernel has no minima: w = (code − 8) · scale + (minimum + 8 · scale), and the second part, one
     number a block, is multiplied by the sum of the activations of that block.
     """
     if weight.shape[1] % BLOCK:
-        return float32_product(graph, name, x, weight, bias)
+        return float32_product(graph, name, x, weight)
     blocks = int4_blocks(weight)
     codes = graph.weight(f"{name}.codes", blocks.packed())
     scales = graph.weight(f"{name}.scales", blocks.scales)
@@ -56,8 +62,7 @@ def int4_product(graph: GraphBuilder, name: str, x: str, weight: Tensor, bias: T
     around_zero = _block_product(graph, f"{name}.around_zero", [x, codes, scales], weight, bits=4)
     sums = _block_sums(graph, x, weight.shape[1])
     offset = graph.node("FusedMatMul", [sums, offsets], f"{name}.offset", domain=CONTRIB, transB=1)
-    unbiased = name if bias is None else f"{name}.unbiased"
-    return _biased(graph, name, graph.node("Add", [around_zero, offset], unbiased), bias)
+    return graph.node("Add", [around_zero, offset], name)
 
 
 def _block_product(graph: GraphBuilder, name: str, inputs: list[str], weight: Tensor, bits: int) -> str:
@@ -84,12 +89,6 @@ def _block_sums(graph: GraphBuilder, x: str, columns: int) -> str:
         apart = graph.node("Reshape", [x, shape], f"{x}.blocks")
         graph.node("ReduceSum", [apart, last], name, keepdims=0)
     return name
-
-
-def _biased(graph: GraphBuilder, name: str, out: str, bias: Tensor | None) -> str:
-    if bias is None:
-        return out
-    return graph.node("Add", [out, graph.weight(f"{name}.bias", bias)], name)
 
 
 PRODUCTS: dict[Format, Product] = {

@@ -22,7 +22,7 @@ from ..lean_forward import MOST_FEW_ROWS, UnsupportedError
 from ..model_runner import SAME_LOGITS, ModelRunner
 from .cache import OnnxCache
 from .call import Call, Doubling
-from .families import Format
+from .families import Format, require_supported
 from .graph import ForwardGraph, build_forward, rope_names
 from .threads import choose_threads
 
@@ -52,6 +52,7 @@ class OnnxRunner(ModelRunner):
         super().__init__(model, vocab_size=vocab_size)
         if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in model.parameters()):
             raise UnsupportedError("the weights are not float32 on the CPU")
+        require_supported(model)  # before anything is computed
         self.keeps_modules = weights == "float32"
         wanted = self._modules_sample()  # before the model's own weights are freed
         self.graph: ForwardGraph = build_forward(model, self.vocab_size, weights)
@@ -161,7 +162,9 @@ class OnnxRunner(ModelRunner):
 
 
 def _on_one_thread(then: Then, logits: Tensor) -> Any:
-    """What `then` returns. torch's own threads would wait for cores on which ONNX Runtime's are spinning."""
+    """Return what `then` returns, on one thread: more of torch's would wait for cores on which ONNX Runtime's
+    are spinning.
+    """
     threads = torch.get_num_threads()
     if threads == 1:
         return then(logits)
