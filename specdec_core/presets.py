@@ -63,20 +63,23 @@ class _Table(BaseModel):
 
 
 class PresetModel(_Table):
-    """One model of a preset. `model` is a Hub id, or a folder: relative in the file, absolute once read."""
+    """One model of a preset. `model` is a Hub id, or a folder: relative in the file, absolute once read.
+
+    `quantization` applies on CUDA, `cpu_quantization` on a CPU whose runner has it.
+    """
 
     model: Text
     revision: Text | None = None
     quantization: Quantization = "none"
+    cpu_quantization: Quantization = "none"
 
 
 class Preset(_Table):
     """A pair (or a target alone) that is known to work, with its description and its settings.
 
-    `quantization` of each model applies on CUDA, `cpu_quantization` to both on a CPU. `download_gb` is
-    approximate, 0 where nothing is downloaded. With `drafter_vocabulary` the drafter computes logits for that
-    many tokens only, and for control tokens: the most frequent ones in the file `drafter_vocabulary_text`, or
-    those of lowest id.
+    `download_gb` is approximate, 0 where nothing is downloaded. With `drafter_vocabulary` the drafter
+    computes logits for that many tokens only, and for control tokens: the most frequent ones in the file
+    `drafter_vocabulary_text`, or those of lowest id.
     """
 
     name: Text
@@ -84,7 +87,6 @@ class Preset(_Table):
     description: Text
     target: PresetModel
     drafter: PresetModel | None = None
-    cpu_quantization: Quantization = "none"
     vocab_padding: VocabPadding = "refuse"
     drafter_vocabulary: int | None = Field(default=None, ge=1)
     drafter_vocabulary_text: Text | None = None

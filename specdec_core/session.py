@@ -163,12 +163,10 @@ class Session:
         first_token_s = 0.0
         try:
             for step in steps:
-                built = time.perf_counter()
                 position = len(context) - step.kept - len(prompt_ids)
                 rnd = build_round(step, position, text)
                 if step.index == 0:
                     first_token_s = time.perf_counter() - started
-                rnd = replace(rnd, overhead_s=rnd.overhead_s + time.perf_counter() - built)
                 rounds.append(rnd)
                 if rnd.finish_reason is not None:
                     stats = summarize(

@@ -163,7 +163,7 @@ def _prediction(
     v = [steps.v(rows) for rows in range(1, gamma + 2)]
     # A position that was never reached adds nothing to tau.
     known = [rate or 0.0 for rate in drafts.alpha_by_position]
-    predicted = predict(drafts.alpha, known + [0.0] * (gamma - len(known)), steps.c, v)
+    predicted = predict(drafts.alpha, known + [0.0] * (gamma - len(known)), steps.c_of(gamma), v)
     speedup = predicted.by_position[gamma]
     ratio = measured.median / speedup if measured is not None else None
     return PredictedSpeedup(v[gamma], speedup, predicted.one_alpha[gamma], ratio)
@@ -171,13 +171,15 @@ def _prediction(
 
 def _overhead_share(lane: Lane, steps: StepTimes) -> float | None:
     """1 − (time of bare forwards ÷ time of the rounds), the median over answers."""
-    draft_step_s = steps.drafter_s if lane.drafting == "model" else 0.0
+    drafts = lane.drafting == "model"
     shares = []
     for sample in lane.samples:
         rounds = counted_rounds(sample.rounds)
         drafted = [len(rnd.drafted) for rnd in rounds]
         if rounds and all(gamma + 1 in steps.target_s for gamma in drafted):
-            bare_s = sum(gamma * draft_step_s + steps.target_s[gamma + 1] for gamma in drafted)
+            bare_s = sum(
+                (steps.drafting_s(gamma) if drafts else 0.0) + steps.target_s[gamma + 1] for gamma in drafted
+            )
             shares.append(1 - bare_s / sum(rnd.seconds for rnd in rounds))
     return statistics.median(shares) if shares else None
 

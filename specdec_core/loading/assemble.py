@@ -30,6 +30,7 @@ from ..text.template_probe import probe_template
 from ..units import gigabytes
 from .answer_ends import answer_ends
 from .failures import raise_load_failure
+from .memory import weights_bytes
 from .placement import Placement, plan_placement
 from .plan import PairPlan
 from .quantization import CPU_FORMATS
@@ -37,6 +38,9 @@ from .weights import ModelSource, load_model, with_stored_quantization
 
 _CANCEL_POLL_S = 0.2
 """Seconds between two polls for cancellation while a load waits for another one."""
+
+_SMALL_BYTES = 64 * 2**20
+"""A drafter of so many bytes keeps its modules' weights beside the quantized ones."""
 
 # transformers sets process-wide state while it builds a model, and two loads would count on the same memory.
 _one_at_a_time = threading.Lock()
@@ -274,17 +278,32 @@ def _runners(
     if models.drafter is None:
         return target, None
     assert plan.drafter is not None
-    return target, _runner(plan.drafter, models.drafter, placement, vocab_size, eager)
+    # transformers' lanes need the modules, and their weights are not missed in a small drafter.
+    keeps = weights_bytes(models.drafter, "none") <= _SMALL_BYTES
+    return target, _runner(plan.drafter, models.drafter, placement, vocab_size, eager, keeps_modules=keeps)
 
 
 def _runner(
-    source: ModelSource, model: PreTrainedModel, placement: Placement, vocab_size: int, eager: str | None
+    source: ModelSource,
+    model: PreTrainedModel,
+    placement: Placement,
+    vocab_size: int,
+    eager: str | None,
+    *,
+    keeps_modules: bool = False,
 ) -> Runner:
     """Choose the runner of an undivided model. Raises LoadError if it cannot be quantized on the CPU."""
     on_cpu = placement.device.type == "cpu"
     weights = CPU_FORMATS[source.quantization] if on_cpu else "float32"
     try:
-        return runner_for(model, vocab_size=vocab_size, eager=eager, packs=placement.packs, weights=weights)
+        return runner_for(
+            model,
+            vocab_size=vocab_size,
+            eager=eager,
+            packs=placement.packs,
+            weights=weights,
+            keeps_modules=keeps_modules,
+        )
     except UnsupportedError as error:
         raise LoadError(
             f"{source.model} cannot be computed in {source.quantization} on a CPU: {error}. Use quantization "

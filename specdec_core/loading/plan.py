@@ -15,6 +15,7 @@ from ..presets import Preset, PresetModel, get_preset
 from ..settings import QUANTIZATIONS, Quantization, Settings, VocabPadding
 from .devices import resolve_device
 from .placement import MaxMemory, Spread
+from .quantization import quantizes_on_cpu
 from .weights import ModelSource
 
 
@@ -115,8 +116,7 @@ def _plan_preset(
     chosen = get_preset(preset) if isinstance(preset, str) else preset
 
     def source(model: PresetModel, override: Quantization | None) -> ModelSource:
-        by_preset = chosen.cpu_quantization if device.type == "cpu" else model.quantization
-        return _source(model.model, model.revision, override or by_preset)
+        return _source(model.model, model.revision, override or _by_preset(model, device))
 
     drafter = None
     if chosen.drafter is not None:
@@ -135,6 +135,13 @@ def _plan_preset(
         takes_system_message=chosen.takes_system_message,
         settings=chosen.settings,
     )
+
+
+def _by_preset(model: PresetModel, device: torch.device) -> Quantization:
+    """The preset's quantization for this device; none on a CPU where the packages for it are missing."""
+    if device.type != "cpu":
+        return model.quantization
+    return model.cpu_quantization if quantizes_on_cpu() else "none"
 
 
 def _source(model: str, revision: str | None, quantization: Quantization) -> ModelSource:

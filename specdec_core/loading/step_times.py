@@ -19,20 +19,39 @@ ANY_ID = 5
 """The token id that measurements feed; the time of a forward does not depend on it."""
 
 _FEWEST_REPETITIONS = 3
+_TYPICAL_DRAFTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
     """Median seconds of bare forwards in the middle of an answer, without sampling."""
 
-    drafter_s: float
+    draft_s: Sequence[float]
+    """Of the first, second, … drafter step after a forward of the target; empty without a drafter. On a CPU
+    the first ones find the target's weights in the cache instead of their own.
+    """
     target_s: dict[int, float]
     """By number of rows."""
+
+    @property
+    def drafter_s(self) -> float:
+        """A drafter step, the mean of the first four after a forward of the target; 0 without a drafter."""
+        return self.drafting_s(_TYPICAL_DRAFTS) / _TYPICAL_DRAFTS
+
+    def drafting_s(self, gamma: int) -> float:
+        """Return the time of `gamma` drafter steps in a row. Steps past the measured are like the last."""
+        if not self.draft_s:
+            return 0.0
+        return sum(self.draft_s[:gamma]) + self.draft_s[-1] * max(0, gamma - len(self.draft_s))
 
     @property
     def c(self) -> float:
         """Cost coefficient: a drafter step in one-row target steps."""
         return self.drafter_s / self.target_s[1]
+
+    def c_of(self, gamma: int) -> float:
+        """Return the cost coefficient in rounds of `gamma` drafts."""
+        return self.drafting_s(gamma) / gamma / self.target_s[1]
 
     def v(self, rows: int) -> float:
         """Return the verify cost: a target forward over `rows` in one-row target steps."""
@@ -78,16 +97,17 @@ class StepTimer:
         self._target = _CachedRunner.of(pair.target)
         self._drafter = None if pair.drafter is None else _CachedRunner.of(pair.drafter)
         self._target_s: dict[int, list[float]] = {count: [] for count in sorted({1, *rows})}
-        self._drafter_s: list[float] = []
+        self._draft_s: list[list[float]] = [[] for _ in range(max(self._target_s) - 1)]
 
     @torch.inference_mode()
     def measure(self, repetitions: int) -> None:
         """Time every kind of forward `repetitions` times.
 
         The kinds take turns within a repetition, so that all meet the same load on the machine. As in a
-        round, a target forward over gamma + 1 rows comes after gamma drafter steps: in a row, these find
-        their weights in the CPU cache. On a GPU a repetition is queued as a whole and its marks are read
-        afterwards: it computes without waiting for a launch, as it does in a round.
+        round, a target forward over gamma + 1 rows comes after gamma drafter steps, which are timed by their
+        place in the row: the later ones find their weights in the CPU cache. On a GPU a repetition is queued
+        as a whole and its marks are read afterwards: it computes without waiting for a launch, as it does in
+        a round.
         """
         self._prefill(self._target)
         if self._drafter is not None:
@@ -96,24 +116,25 @@ class StepTimer:
             self._measure_once()
 
     def _measure_once(self) -> None:
-        drafter: list[_Marks] = []
+        drafts: list[tuple[int, _Marks]] = []
         target: dict[int, _Marks] = {}
         for count in self._target_s:
             if self._drafter is not None:
-                drafter += [self._forward(self._drafter, 1) for _ in range(count - 1)]
+                drafts += [(at, self._forward(self._drafter, 1)) for at in range(count - 1)]
             if count == 1:
                 # Plain decoding runs no drafter between, which leaves the target's weights in the cache.
                 self._forward(self._target, 1)
             target[count] = self._forward(self._target, count)
         for count, marks in target.items():
             self._target_s[count].append(marks.seconds)
-        self._drafter_s += [marks.seconds for marks in drafter]
+        for at, marks in drafts:
+            self._draft_s[at].append(marks.seconds)
 
     @property
     def times(self) -> StepTimes:
         """Medians of all measurements so far."""
         medians = {count: statistics.median(seconds) for count, seconds in self._target_s.items()}
-        return StepTimes(statistics.median(self._drafter_s) if self._drafter_s else 0.0, medians)
+        return StepTimes([statistics.median(seconds) for seconds in self._draft_s if seconds], medians)
 
     def _prefill(self, lane: _CachedRunner) -> None:
         """Fill an empty cache with the context."""

@@ -46,17 +46,19 @@ def runner_for(
     device: torch.device | None = None,
     packs: bool = True,
     weights: Format = "float32",
+    keeps_modules: bool = False,
 ) -> Runner:
     """Return the fastest runner that supports this model; an eager one has the reason in `reason`.
 
     With `eager`, itself such a reason, the runner is eager and nothing is computed; `device` is then where a
     model over several devices puts out its logits. `packs` allows copies of all weights on a CPU. There the
-    weights are quantized to the format `weights`; raises UnsupportedError if they cannot be.
+    weights are quantized to the format `weights`; raises UnsupportedError if they cannot be. The modules
+    give theirs up then, unless the runner `keeps_modules`.
     """
     if weights != "float32":
         from .onnx.runner import OnnxRunner
 
-        return OnnxRunner(model, vocab_size=vocab_size, weights=weights)
+        return OnnxRunner(model, vocab_size=vocab_size, weights=weights, keeps_modules=keeps_modules)
     config = model.config
     verdict = serving(config)
     if verdict.level == "alone":

@@ -31,7 +31,7 @@ class AnswerText:
         self._detokenizer = Detokenizer(tokenizer, before)
         self._eos_ids = eos_ids
         self._text = StopStrings(tokenizer, stop)
-        self._before: list[Detokenizer] = []
+        self._before_last = self._detokenizer
         self.pieces: list[str] = []
         """The text of each id that the last `feed` took."""
 
@@ -40,9 +40,10 @@ class AnswerText:
 
         Sets `pieces`.
         """
-        self.pieces, self._before = [], []
+        self.pieces = []
         for count, token_id in enumerate(ids, start=1):
-            self._before.append(self._detokenizer.copy())
+            if count == len(ids):
+                self._before_last = self._detokenizer.copy()
             if token_id in self._eos_ids:
                 self.pieces.append("")
                 return count, "eos"
@@ -71,13 +72,13 @@ class AnswerText:
         """True once a stop string ended the text."""
         return self._text.reached
 
-    def dropped(self, count: int, ids: Sequence[int]) -> list[str]:
-        """Return the text of each of `ids`, drafts that are not in the answer, as if they had followed the
-        first `count` ids of the last `feed`.
+    def dropped(self, ids: Sequence[int]) -> list[str]:
+        """Return the text of each of `ids`, rejected and later drafts, as if they stood in place of the last
+        id of the last `feed`, the correction.
         """
         if not ids:
             return []
-        instead = self._before[count]
+        instead = self._before_last.copy()
         pieces: list[str] = []
         for token_id in ids:
             if token_id not in self._eos_ids:

@@ -48,7 +48,7 @@ def test_what_a_file_leaves_out_has_a_careful_default(tmp_path):
     preset = get_preset("mine", write(tmp_path))
     assert preset.settings == Settings(gamma="auto")
     assert preset.vocab_padding == "refuse"
-    assert preset.cpu_quantization == "none"
+    assert preset.target.cpu_quantization == "none"
     assert preset.target.quantization == "none"
     assert preset.target.revision is None
     assert preset.gated is False
@@ -74,7 +74,12 @@ def test_a_local_path_becomes_the_folder_beside_the_file(tmp_path):
 
 def test_a_preset_goes_through_json(tmp_path):
     values = json.loads(json.dumps(get_preset("mine", write(tmp_path)).to_dict()))
-    assert values["target"] == {"model": "owner/large", "revision": None, "quantization": "none"}
+    assert values["target"] == {
+        "model": "owner/large",
+        "revision": None,
+        "quantization": "none",
+        "cpu_quantization": "none",
+    }
     assert values["settings"]["gamma"] == "auto"
 
 
@@ -273,7 +278,7 @@ def test_the_large_presets_have_a_licence_page_and_are_held_in_nf4_on_a_gpu():
         preset = shipped()[name]
         assert preset.license_page == f"https://huggingface.co/{preset.target.model}"
         assert preset.target.quantization == preset.drafter.quantization == "nf4"
-        assert preset.cpu_quantization == "none"
+        assert preset.target.cpu_quantization == preset.drafter.cpu_quantization == "none"
 
 
 def test_gemma_takes_no_system_message():

@@ -5,8 +5,13 @@ Knows nothing of token ids: it stores positions 0 to length − 1.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:  # a call needs onnxruntime
+    from .call import Call
 
 _ROUND_UP = 128
 
@@ -14,17 +19,16 @@ _ROUND_UP = 128
 class OnnxCache:
     """Keys and values of one conversation: a RewindableCache.
 
-    `states` is float32 [layers, 2, kv_heads, capacity, head_dim]: keys and values of each layer.
+    `states` is float32 [layers, 2, kv_heads, capacity, head_dim]: keys and values of each layer. `calls` are
+    the forwards bound to these buffers, by number of rows and of rows whose logits are computed.
     """
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int) -> None:
         self.length = 0
-        self.states = torch.zeros(layers, 2, kv_heads, 0, head_dim)
-
-    @property
-    def capacity(self) -> int:
+        self.capacity = 0
         """Positions that the buffers have room for."""
-        return self.states.shape[3]
+        self.states = torch.zeros(layers, 2, kv_heads, 0, head_dim)
+        self.calls: dict[tuple[int, int], Call] = {}
 
     @property
     def size_bytes(self) -> int:
@@ -44,3 +48,5 @@ class OnnxCache:
         larger = torch.zeros(layers, two, kv_heads, capacity, head_dim)
         larger[:, :, :, : self.length] = self.states[:, :, :, : self.length]
         self.states: Tensor = larger
+        self.capacity = capacity
+        self.calls.clear()  # each of them keeps the smaller buffers

@@ -70,17 +70,19 @@ class ForwardGraph:
     rope_kinds: tuple[str, ...]
 
 
-def build_forward(model: PreTrainedModel, vocab_size: int, weights: Format = "float32") -> ForwardGraph:
+def build_forward(
+    model: PreTrainedModel, vocab_size: int, weights: Format = "float32", *, frees: bool = False
+) -> ForwardGraph:
     """Return the graph of a float32 model on the CPU, its logits cut to `vocab_size`, its products with
-    weights in that format. If that is a quantized one, the model's own weights are freed.
+    weights in that format. `frees` frees the model's own weights as soon as they are quantized.
 
     The model has passed `require_supported`. Raises UnsupportedError for modules of other kinds.
     """
-    return _Forward(model, vocab_size, weights).build()
+    return _Forward(model, vocab_size, weights, frees).build()
 
 
 class _Forward:
-    def __init__(self, model: PreTrainedModel, vocab_size: int, weights: Format) -> None:
+    def __init__(self, model: PreTrainedModel, vocab_size: int, weights: Format, frees: bool) -> None:
         # Attributes of transformers' modules are dynamic.
         config: Any = model.config
         self.config = config
@@ -97,6 +99,7 @@ class _Forward:
         rotary = self.body.rotary_emb
         self.rope_kinds = tuple(sorted(set(kinds))) if isinstance(rotary.rope_type, dict) else (FULL,)
         self.quantized = weights != "float32"
+        self.frees = frees
         self.product, self.head_product = PRODUCTS[weights], HEAD_PRODUCTS[weights]
         self.embedding: dict[str, Tensor] = {}
         self.graph = GraphBuilder()
@@ -118,7 +121,7 @@ class _Forward:
             x, added = self._layer(at, layer, x, added)
         _, normed = self._add_and_norm("norm", x, added, self.body.norm)
         self._logits(graph.node("Gather", [normed, KEPT_ROWS], "kept", axis=1))
-        if self.quantized:
+        if self.frees:
             _free(self.body.embed_tokens, self.head)
         return ForwardGraph(
             proto=graph.model(),
@@ -272,7 +275,7 @@ class _Forward:
                 raise UnsupportedError(f"its {name} is a {type(module).__name__}")
         weight, bias = joined(modules)
         out = linear(self.graph, self.product, name, x, weight, bias)
-        if self.quantized:
+        if self.frees:
             _free(*modules)
         return out
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import onnxruntime
 import torch
@@ -24,6 +23,7 @@ from .cache import OnnxCache
 from .call import Call, Doubling
 from .families import Format, require_supported
 from .graph import ForwardGraph, build_forward, rope_names
+from .huge_pages import on_huge_pages
 from .threads import choose_threads
 
 _TOLERANCE: dict[Format, float] = {"float32": SAME_LOGITS, "int8": 0.2, "int4": 0.5}
@@ -41,32 +41,38 @@ _ROUND_UP = 1024
 class OnnxRunner(ModelRunner):
     """A runner for the families that the graph builder supports. Raises UnsupportedError for other models.
 
-    `weights` is the format of the products' weights.
+    `weights` is the format of the products' weights. The model gives its own up once they are quantized,
+    unless it `keeps_modules`.
     """
 
     name = "onnx"
 
     def __init__(
-        self, model: PreTrainedModel, *, vocab_size: int | None = None, weights: Format = "float32"
+        self,
+        model: PreTrainedModel,
+        *,
+        vocab_size: int | None = None,
+        weights: Format = "float32",
+        keeps_modules: bool = False,
     ) -> None:
         super().__init__(model, vocab_size=vocab_size)
         if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in model.parameters()):
             raise UnsupportedError("the weights are not float32 on the CPU")
         require_supported(model)  # before anything is computed
-        self.keeps_modules = weights == "float32"
+        self.keeps_modules = keeps_modules or weights == "float32"
         wanted = self._modules_sample()  # before the model's own weights are freed
-        self.graph: ForwardGraph = build_forward(model, self.vocab_size, weights)
+        self.graph: ForwardGraph = build_forward(
+            model, self.vocab_size, weights, frees=not self.keeps_modules
+        )
         self.session: Any = _session(self.graph)
         body: Any = model.model
         self._rotary = body.rotary_emb
         self._constants: dict[str, Tensor] = {}
         self._rotations = 0
         self._logits: dict[int, Tensor] = {}
-        self._calls: WeakKeyDictionary[OnnxCache, dict[tuple[int, int], Call]] = WeakKeyDictionary()
-        copied = list(self.graph.weights.values())
-        if not self.keeps_modules:
-            copied += self.graph.embedding.values()
-        self._copied_bytes = sum(weight.nbytes for weight in copied)
+        own = {parameter.data_ptr() for parameter in model.parameters() if not parameter.is_meta}
+        embedding = [part for part in self.graph.embedding.values() if part.data_ptr() not in own]
+        self._copied_bytes = sum(part.nbytes for part in [*self.graph.weights.values(), *embedding])
         self._doubling = Doubling.NONE
         self.same_rows = self._find_doubling()
         self._require_like(wanted, _TOLERANCE[weights])
@@ -84,23 +90,21 @@ class OnnxRunner(ModelRunner):
         end = stored.length + rows
         if end >= stored.capacity:
             stored.reserve(end + 1)  # the second of a doubled row lies after the last
-        if stored.capacity > self._rotations:
-            self._compute_rotations(stored.capacity)
-        logits = self._call(stored, rows, last_rows or rows).run(ids, end)
+        call = stored.calls.get((rows, last_rows or rows))
+        if call is None or call.constants is not self._constants:
+            call = self._call(stored, rows, last_rows or rows)
+        logits = call.run(ids, end)
         stored.length = end
         return logits if then is None else _on_one_thread(then, logits)
 
     def _call(self, cache: OnnxCache, rows: int, kept: int) -> Call:
-        calls = self._calls.setdefault(cache, {})
-        call = calls.get((rows, kept))
-        if call is not None and (call.states is not cache.states or call.constants is not self._constants):
-            calls.clear()  # each of them keeps the buffers that the cache has grown out of
-            call = None
-        if call is None:
-            logits = self._logits_buffer(rows, kept)
-            call = Call(self.session, cache.states, self._constants, logits, rows, kept, self._doubling)
-            if rows <= MOST_FEW_ROWS:
-                calls[rows, kept] = call
+        """A forward bound to the cache's buffers. It is kept there if it has few rows."""
+        if cache.capacity > self._rotations:
+            self._compute_rotations(cache.capacity)
+        logits = self._logits_buffer(rows, kept)
+        call = Call(self.session, cache.states, self._constants, logits, rows, kept, self._doubling)
+        if rows <= MOST_FEW_ROWS:
+            cache.calls[rows, kept] = call
         return call
 
     def _logits_buffer(self, rows: int, kept: int) -> Tensor:
@@ -134,7 +138,6 @@ class OnnxRunner(ModelRunner):
         together = torch.cat([self.forward(cache, part).clone() for part in ids[2:].split(_PROBED_AT_ONCE)])
         for doubling in Doubling:
             self._doubling = doubling
-            self._calls.clear()
             if all(self._equal_rows(ids, split, together) for split in ([1] * _PROBED_ROWS, [2, 3, 5, 7])):
                 return True
         return False
@@ -182,6 +185,7 @@ def _session(graph: ForwardGraph) -> Any:
     names = list(graph.weights)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(graph.weights[name].numpy()) for name in names]
     options.add_external_initializers(names, values)
-    return onnxruntime.InferenceSession(
-        graph.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    with on_huge_pages():
+        return onnxruntime.InferenceSession(
+            graph.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )

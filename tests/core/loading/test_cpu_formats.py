@@ -9,6 +9,7 @@ import torch
 
 import specdec_core as sd
 from specdec_core.cli import main
+from specdec_core.loading import assemble
 from tests.support.tiny_models import tiny_model
 from tests.support.tiny_pair import byte_level_tokenizer, save_pair
 
@@ -74,6 +75,22 @@ def test_the_drafter_alone_can_be_quantized(folders, whole):
     mixed = sd.Engine.load(target=target, drafter=drafter, device="cpu", drafter_quantization="int8")
     assert (mixed.info.target_quantization, mixed.info.drafter_quantization) == ("none", "int8")
     assert mixed.generate(HI, _settings()).token_ids == whole.generate(HI, _settings()).token_ids
+
+
+def test_lanes_of_transformers_compute_a_small_quantized_drafter_with_its_own_weights(folders, whole):
+    target, drafter = folders
+    mixed = sd.Engine.load(target=target, drafter=drafter, device="cpu", drafter_quantization="int8")
+    rounds = list(mixed.peer_stream(HI, _settings(), assisted=True))
+    assert "".join(rnd.text for rnd in rounds) == whole.generate(HI, _settings()).text
+
+
+def test_a_large_quantized_drafter_gives_its_weights_up(folders, monkeypatch):
+    target, drafter = folders
+    monkeypatch.setattr(assemble, "_SMALL_BYTES", 1000)
+    mixed = sd.Engine.load(target=target, drafter=drafter, device="cpu", drafter_quantization="int8")
+    assert not mixed.pair.drafter.keeps_modules
+    with pytest.raises(sd.SettingsError, match="Load the pair with quantization none"):
+        list(mixed.peer_stream(HI, _settings(), assisted=True))
 
 
 def test_each_device_names_the_format_of_the_other(pair_folders):

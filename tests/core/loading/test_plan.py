@@ -1,5 +1,7 @@
 """Plans of loads from a preset or from two names: revisions, quantization and devices."""
 
+import sys
+
 import pytest
 import torch
 
@@ -52,8 +54,21 @@ def test_a_callers_quantization_overrides_the_presets(on_cuda, options, expected
     assert quantizations(plan_pair(LoadOptions("qwen3", **options))) == expected
 
 
-def test_on_a_cpu_a_preset_uses_its_quantization_for_cpus():
+def test_on_a_cpu_a_preset_uses_its_quantizations_for_cpus():
     assert quantizations(plan_pair(LoadOptions("qwen3", device="cpu"))) == ("none", "none")
+    assert quantizations(plan_pair(LoadOptions("stories", device="cpu"))) == ("none", "int8")
+
+
+def test_on_a_gpu_a_preset_s_quantizations_for_cpus_are_not_used(on_cuda):
+    assert quantizations(plan_pair(LoadOptions("stories"))) == ("none", "none")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_where_nothing_quantizes_on_a_cpu_a_preset_is_loaded_without(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert quantizations(plan_pair(LoadOptions("stories", device="cpu"))) == ("none", "none")
+    chosen = plan_pair(LoadOptions("stories", device="cpu", drafter_quantization="int8"))
+    assert chosen.drafter.quantization == "int8"  # which is refused, with the reason, when it is loaded
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,39 @@ def test_a_repetition_is_queued_as_a_whole_before_a_time_is_read(pair):
     assert clock.log == once * 2
 
 
+def test_drafter_steps_are_timed_by_their_place_after_a_forward_of_the_target():
+    times = StepTimes(draft_s=[4.0, 2.0, 1.0], target_s={1: 10.0, 2: 11.0})
+    assert [times.drafting_s(gamma) for gamma in (0, 1, 2, 3, 5)] == [0, 4, 6, 7, 9]
+    assert times.c_of(1) == 0.4
+    assert times.c_of(2) == pytest.approx(0.3)
+    assert times.drafter_s == pytest.approx(2.0)
+    assert times.c == pytest.approx(0.2)
+    assert StepTimes([], {1: 10.0}).c == 0
+
+
+def test_a_timer_tells_the_places_apart(pair):
+    class Growing(_Clock):
+        """The duration of a forward is its number since the last over more than one row."""
+
+        def seconds(self, start, end):
+            return float(start)
+
+    for runner in pair.runners:
+        runner.clock = _Clock()
+    pair.drafter.clock = Growing()
+    timer = StepTimer(pair, 16, (1, 2, 4))
+    timer.measure(1)
+    # Marks 1; then 3, 5 and 7 are starts of steps: one before 2 rows, three before 4.
+    assert timer.times.draft_s == [2.0, 5.0, 7.0]
+
+
 @pytest.mark.parametrize(("device", "rows"), [("cuda", list(range(1, 10))), ("cpu", [1, 2, 3, 5, 9])])
 def test_on_a_gpu_every_number_of_rows_is_measured(pair, monkeypatch, device, rows):
     measured = []
 
     def constant_times(pair, context, rows, *limits) -> StepTimes:
         measured.extend(rows)
-        return StepTimes(0.1, dict.fromkeys(rows, 1.0))
+        return StepTimes([0.1], dict.fromkeys(rows, 1.0))
 
     monkeypatch.setattr(warm_up, "step_times", constant_times)
     monkeypatch.setattr(warm_up, "prefill_s", lambda runner, tokens: 1.0)

@@ -87,7 +87,7 @@ def test_a_draft_that_does_not_stand_leaves_no_trace(tokenizer):
     answer = _answer(tokenizer)
     answer.feed(tokenizer.encode("Once"))
     answer.feed(tokenizer.encode(" upon"))
-    assert "".join(answer.dropped(0, tokenizer.encode(" there"))) == " there"
+    assert "".join(answer.dropped(tokenizer.encode(" there"))) == " there"
     assert answer.take() == "Once upon"
 
 
@@ -96,6 +96,6 @@ def test_dropped_drafts_continue_the_text_before_the_correction_and_never_show_h
     accepted, correction = tokenizer.encode("Once"), tokenizer.encode("🙂")[0]
     answer.feed([*accepted, correction])
     drafts = tokenizer.encode(" 漢dog")
-    pieces = answer.dropped(len(accepted), drafts)
+    pieces = answer.dropped(drafts)
     assert "".join(pieces) == " 漢dog"
     assert not any("\ufffd" in piece for piece in pieces)

@@ -138,7 +138,7 @@ def test_a_byte_token_has_its_character_as_its_piece_before_the_run_ends():
     answer = AnswerText(tokenizer, ids, (), [])
     answer.feed([*fox, *ids])
     assert answer.pieces[:5] == ["", "", "", "🦊", " the"]
-    assert answer.dropped(4, ids) == [" the"]
+    assert answer.dropped(ids) == [" the"]
 
 
 def test_a_tokenizer_in_python_that_drops_bytes_loses_no_character():
