@@ -31,6 +31,11 @@ class SamplingParams:
         return cls(float(settings.temperature), settings.top_k, float(settings.top_p), float(settings.min_p))
 
     @property
+    def unfiltered(self) -> bool:
+        """True if every token keeps a probability."""
+        return not self.greedy and self.top_k == 0 and self.top_p >= 1 and self.min_p == 0
+
+    @property
     def greedy(self) -> bool:
         """True if the distribution is one-hot at the argmax."""
         # At a lower temperature, float32 softmax gives the best logit a probability of 1 anyway.

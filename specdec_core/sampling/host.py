@@ -17,13 +17,17 @@ import torch
 from torch import Tensor
 
 from .base import Verdict, count_to_end
-from .filters import SamplingParams, filtered_logits, probabilities
-from .noise import KeyedNoise, Uniforms, draw_on_host
+from .filters import SamplingParams, filtered_logits
+from .host_rows import HostRow, HostRows
+from .noise import KeyedNoise, Uniforms
 from .verification import walk_match, walk_rejection
+
+_VERIFIED = -1
+"""The slot of the target's rows; that of a draft's is its number."""
 
 
 class _HostSampler(ABC):
-    """Base of the samplers on the host: a round's drafts and, unless one-hot, the q [vocab] of each."""
+    """Base of the samplers on the host: a round's drafts and, unless one-hot, the q of each."""
 
     def __init__(self, eos_ids: Collection[int] = ()) -> None:
         self._eos_ids = eos_ids
@@ -35,7 +39,7 @@ class _HostSampler(ABC):
         self._last = context[-1]
         self._drafts: list[int] = []
         self._drafter_probs: list[float] = []
-        self._q: list[np.ndarray] = []
+        self._q: list[HostRow] = []
 
     def draft(self, step: int) -> Callable[[Tensor], Tensor]:
         """See Sampler.draft."""
@@ -75,19 +79,19 @@ class _HostSampler(ABC):
         self._fed_on_host[0] = draft
         return self._fed
 
-    def _verdict(self, accepted: int, token: int, p: np.ndarray) -> Verdict:
-        """Build a Verdict from p [gamma + 1, vocab] and the stored drafts."""
+    def _verdict(self, accepted: int, token: int, p: Sequence[HostRow]) -> Verdict:
+        """Build a Verdict from p, gamma + 1 rows, and the stored drafts."""
         drafts, gamma = self._drafts, len(self._drafts)
         token_q = None
         if accepted < gamma:
-            token_q = float(self._q[accepted][token]) if self._q else 0.0
+            token_q = float(self._q[accepted].probs[token]) if self._q else 0.0
         return Verdict(
             drafts=drafts,
             accepted=accepted,
             token=token,
-            target_probs=[float(row[draft]) for row, draft in zip(p, drafts, strict=False)],
+            target_probs=[float(row.probs[draft]) for row, draft in zip(p, drafts, strict=False)],
             drafter_probs=self._drafter_probs,
-            token_target_prob=float(p[accepted, token]),
+            token_target_prob=float(p[accepted].probs[token]),
             token_drafter_prob=token_q,
         )
 
@@ -127,7 +131,7 @@ class RejectionSampler(_HostSampler):
 
     def __init__(self, params: SamplingParams, noise: KeyedNoise, eos_ids: Collection[int] = ()) -> None:
         super().__init__(eos_ids)
-        self.params = params
+        self.rows_of = HostRows(params)
         self.noise = noise
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
@@ -137,14 +141,15 @@ class RejectionSampler(_HostSampler):
         self.uniforms: Uniforms = self.noise.uniforms(range(position, position + gamma + 1))
 
     def _draft(self, logits: Tensor) -> Tensor:
-        q = probabilities(logits, self.params)
-        draft = draw_on_host(q, self.uniforms.draft[len(self._drafts)])
-        self._q.append(q.numpy()[0])
-        return self._keep(draft, float(self._q[-1][draft]))
+        step = len(self._drafts)
+        (q,) = self.rows_of(logits, step)
+        self._q.append(q)
+        draft = q.draw(self.uniforms.draft[step])
+        return self._keep(draft, float(q.probs[draft]))
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
-        p = probabilities(logits, self.params).numpy()
+        p = self.rows_of(logits, _VERIFIED)
         accepted, token = walk_rejection(
             p, self._q or None, self._drafts, self.uniforms.accept, self.uniforms.residual
         )
@@ -172,15 +177,16 @@ class CoupledSampler(_HostSampler):
     def _draft(self, logits: Tensor) -> Tensor:
         filtered = filtered_logits(logits, self.params)
         (choice,) = _argmax(filtered + self._noise(logits.shape[-1])[len(self._drafts)])
-        self._q.append(filtered.softmax(-1).numpy()[0])
-        return self._keep(choice, float(self._q[-1][choice]))
+        q = HostRow(filtered.softmax(-1).numpy()[0])
+        self._q.append(q)
+        return self._keep(choice, float(q.probs[choice]))
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
         filtered = filtered_logits(logits, self.params)
         choices = _argmax(filtered + self._noise(logits.shape[-1])[: logits.shape[0]])
         accepted, token = walk_match(choices, self._drafts)
-        return self._verdict(accepted, token, filtered.softmax(-1).numpy())
+        return self._verdict(accepted, token, [HostRow(row) for row in filtered.softmax(-1).numpy()])
 
     def _noise(self, vocab: int) -> Tensor:
         if self._gumbel is None:

@@ -30,12 +30,6 @@ def draw(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     return index.clamp_(max=weights.shape[-1] - 1), cdf[-1]
 
 
-def draw_on_host(weights: Tensor, uniform: float) -> int:
-    """`draw` on the host, for weights [vocab] or [1, vocab] and a uniform in (0, 1)."""
-    cdf = weights.cumsum(-1, dtype=torch.float64).numpy().reshape(-1)
-    return min(int(cdf.searchsorted(uniform * cdf[-1], side="right")), len(cdf) - 1)
-
-
 @dataclass(frozen=True, slots=True)
 class Uniforms:
     """Uniform numbers in (0, 1) for a range of positions, in three independent streams."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .noise import draw_on_host
+from .host_rows import HostRow
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:
@@ -28,30 +27,26 @@ def count_accepted(passes: Tensor) -> Tensor:
 
 
 def walk_rejection(
-    p: np.ndarray,
-    q: Sequence[np.ndarray] | None,
+    p: Sequence[HostRow],
+    q: Sequence[HostRow] | None,
     drafts: Sequence[int],
     accept_uniforms: Sequence[float],
     residual_uniforms: Sequence[float],
 ) -> tuple[int, int]:
     """Speculative sampling (Leviathan et al. 2023, algorithm 1; Chen et al. 2023, algorithm 2).
 
-    p [gamma + 1, vocab] and q, a row [vocab] for each draft or None if one-hot, are the distributions of
-    target and drafter. Draft x is accepted if u·q(x) < p(x) and all drafts before it are accepted. Returns
+    p, gamma + 1 rows, and q, a row for each draft or None if one-hot, are the distributions of target and
+    drafter. Draft x is accepted if u·q(x) < p(x) and all drafts before it are accepted. Returns
     the number accepted and the target's token after them: the correction, drawn from the residual, after a
     rejection; else the bonus, drawn from p.
     """
     for at, draft in enumerate(drafts):
-        drafter_prob = 1.0 if q is None else float(q[at][draft])
-        if not accept_uniforms[at] * drafter_prob < float(p[at, draft]):  # so that NaN is rejected
-            if q is None:
-                rest = p[at].copy()
-                rest[draft] = 0
-            else:
-                rest = np.maximum(p[at] - q[at], 0)
-            weights = torch.from_numpy(rest if rest.max() > 0 else p[at])
-            return at, draw_on_host(weights, residual_uniforms[at])
-    return len(drafts), draw_on_host(torch.from_numpy(p[len(drafts)]), residual_uniforms[len(drafts)])
+        drafter_prob = 1.0 if q is None else float(q[at].probs[draft])
+        if not accept_uniforms[at] * drafter_prob < float(p[at].probs[draft]):  # so that NaN is rejected
+            uniform = residual_uniforms[at]
+            token = p[at].draw_without(draft, uniform) if q is None else p[at].draw_residual(q[at], uniform)
+            return at, token
+    return len(drafts), p[len(drafts)].draw(residual_uniforms[len(drafts)])
 
 
 def walk_match(choices: Sequence[int], drafts: Sequence[int]) -> tuple[int, int]:

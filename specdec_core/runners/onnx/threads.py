@@ -35,10 +35,10 @@ def share_threads() -> None:
     _shared = True
 
 
-def choose_threads(options: Any) -> None:
-    """Set the threads in an onnxruntime.SessionOptions."""
+def choose_threads(options: Any, most: int | None = None) -> None:
+    """Set the threads in an onnxruntime.SessionOptions: torch's number, or `most` in a pool of its own."""
     if _shared:
         options.use_per_session_threads = False
         return
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = most or torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -1,5 +1,6 @@
 """Chi-squared test of the output's distribution against the target's, which two wrong samplers must fail."""
 
+import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -19,7 +20,8 @@ from specdec_core.sampling.device_filters import DEFAULT_WIDTH, FilterPath
 from specdec_core.sampling.device_rules import RejectionRule
 from specdec_core.sampling.filters import SamplingParams, probabilities
 from specdec_core.sampling.host import RejectionSampler
-from specdec_core.sampling.noise import KeyedNoise, draw_on_host
+from specdec_core.sampling.host_rows import HostRow
+from specdec_core.sampling.noise import KeyedNoise
 from specdec_core.sampling.verification import walk_rejection
 from specdec_core.settings import Settings
 from tests.support.tiny_models import TrigramModel
@@ -110,6 +112,7 @@ CASES = [
     # Every two of a verification, a filter and a gamma are in one case together.
     ("on the host", "rejection", "unfiltered", 1),
     ("on the host", "rejection", "unfiltered", 2),
+    ("on the host without ONNX Runtime", "rejection", "unfiltered", 2),
     ("on the host", "rejection", "top-k and top-p", 5),
     ("on the host", "coupled", "top-k and top-p", 1),
     ("on the host", "coupled", "top-k and top-p", 2),
@@ -129,7 +132,9 @@ def _buffers(where: str) -> DeviceSampling | None:
 
 
 @pytest.mark.parametrize(("where", "verification", "filters", "gamma"), CASES, ids=lambda value: str(value))
-def test_the_first_three_tokens_follow_the_target(where, verification, filters, gamma):
+def test_the_first_three_tokens_follow_the_target(where, verification, filters, gamma, monkeypatch):
+    if where == "on the host without ONNX Runtime":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
     sampling = _buffers(where)
     settings = Settings(
         max_new_tokens=8, temperature=1.0, gamma=gamma, verification=verification, **FILTERS[filters]
@@ -154,8 +159,8 @@ class _DrawsFromTheTarget(RejectionSampler):
         verdict = super().verify(logits)
         if verdict.accepted == len(verdict.drafts):
             return verdict
-        p = probabilities(logits, self.params)[verdict.accepted]
-        return replace(verdict, token=draw_on_host(p, self.uniforms.residual[verdict.accepted]))
+        p = self.rows_of(logits, 0)[verdict.accepted]
+        return replace(verdict, token=p.draw(self.uniforms.residual[verdict.accepted]))
 
 
 @pytest.mark.parametrize("wrong", [_AcceptsAlways, _DrawsFromTheTarget])
@@ -182,14 +187,24 @@ def test_a_sampler_that_ignores_overflow_fails_the_same_test():
 
 
 def test_where_p_and_q_agree_every_draft_is_accepted_and_the_bonus_follows_p():
-    p = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    p = _rows([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     assert walk_rejection(p, [p[0]], [0], [0.999], [0.3, 0.3]) == (1, 2)
 
 
 def test_a_draft_that_the_target_excludes_is_rejected_and_the_residual_is_drawn():
-    p = np.array([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
-    q = np.array([0.5, 0.5, 0.0])
-    assert walk_rejection(p, [q], [0], [1e-9], [0.5, 0.5]) == (0, 2)
+    p = _rows([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
+    q = _rows([[0.5, 0.5, 0.0]])
+    assert walk_rejection(p, q, [0], [1e-9], [0.5, 0.5]) == (0, 2)
+
+
+def test_a_rejected_one_hot_draft_is_never_the_correction():
+    p = _rows([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0]])
+    drawn = {walk_rejection(p, None, [1], [0.9], [uniform]) for uniform in np.linspace(0.001, 0.999, 99)}
+    assert drawn == {(0, 0), (0, 2)}
+
+
+def _rows(values) -> list[HostRow]:
+    return [HostRow(np.array(row, np.float32)) for row in values]
 
 
 @pytest.mark.parametrize("where", ["on the host", "in device buffers"])
