@@ -22,6 +22,7 @@ CORE_ORDER = [
     {"drafting"},
     {"sampling"},
     {"runners", "text", "hub"},
+    {"onnx_runtime"},
 ]
 """Packages and modules of specdec_core from the top down; whatever is not named here is a leaf."""
 TABS = {"chat", "compare", "pair_check", "traces"}

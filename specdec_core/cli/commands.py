@@ -82,7 +82,7 @@ def _load(arguments: argparse.Namespace, **changed: Any) -> Engine:
     """Load the pair that the arguments name; `changed` replaces fields of LoadOptions."""
     from ..engine import Engine
     from ..loading.plan import LoadOptions
-    from ..runners.onnx.threads import share_threads
+    from ..onnx_runtime.threads import share_threads
 
     share_threads()
 

@@ -11,11 +11,11 @@ import torch
 
 from ..errors import SettingsError
 from ..hub.adapters import read_adapter
+from ..onnx_runtime.packages import missing_package
 from ..presets import Preset, PresetModel, get_preset
 from ..settings import QUANTIZATIONS, Quantization, Settings, VocabPadding
 from .devices import resolve_device
 from .placement import MaxMemory, Spread
-from .quantization import quantizes_on_cpu
 from .weights import ModelSource
 
 
@@ -141,7 +141,7 @@ def _by_preset(model: PresetModel, device: torch.device) -> Quantization:
     """The preset's quantization for this device; none on a CPU where the packages for it are missing."""
     if device.type != "cpu":
         return model.quantization
-    return model.cpu_quantization if quantizes_on_cpu() else "none"
+    return model.cpu_quantization if missing_package() is None else "none"
 
 
 def _source(model: str, revision: str | None, quantization: Quantization) -> ModelSource:

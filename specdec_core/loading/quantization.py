@@ -56,15 +56,6 @@ def require_loadable(
     return stored
 
 
-def quantizes_on_cpu() -> bool:
-    """Return True if the packages that quantize on a CPU are installed."""
-    try:
-        require_packages()
-    except UnsupportedError:
-        return False
-    return True
-
-
 def require_onnx(model: str, config: PreTrainedConfig, quantization: Quantization) -> None:
     """Raise LoadError if no runner on a CPU computes this model with quantized weights."""
     try:

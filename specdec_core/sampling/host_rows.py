@@ -14,9 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..runners import UnsupportedError
-from ..runners.onnx.families import require_packages
-from ..runners.onnx.threads import choose_threads
+from ..onnx_runtime.packages import missing_package
 from .filters import SamplingParams, probabilities
 from .host_draw import block_size, block_sums, draw_on_host
 
@@ -63,7 +61,7 @@ class HostRows:
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
         self._session: Any = None
-        self._on_onnx = params.unfiltered and _installed()
+        self._on_onnx = params.unfiltered and missing_package() is None
         self._inverse = torch.tensor([1 / params.temperature if self._on_onnx else 1.0])
         self._bindings: dict[tuple[int, int, int], tuple[Any, list[HostRow]]] = {}
 
@@ -96,21 +94,13 @@ class HostRows:
         return bound
 
 
-def _installed() -> bool:
-    try:
-        require_packages()
-    except UnsupportedError:
-        return False
-    return True
-
-
 @lru_cache
 def _softmax_session(vocab: int) -> Any:
     """A session: logits [rows, vocab] and 1 / temperature [1] → probs [rows, vocab], sums [rows, blocks]."""
-    import onnxruntime
     from onnx import TensorProto
 
-    from ..runners.onnx.builder import GraphBuilder
+    from ..onnx_runtime.builder import GraphBuilder
+    from ..onnx_runtime.session import open_session
 
     size = block_size(vocab)
     blocks = -(-vocab // size)
@@ -127,9 +117,4 @@ def _softmax_session(vocab: int) -> Any:
     graph.node("ReduceSum", [graph.node("Reshape", [probs, shape], "blocks"), axis], "sums", keepdims=0)
     graph.output("probs", TensorProto.FLOAT, ["rows", vocab])
     graph.output("sums", TensorProto.FLOAT, ["rows", blocks])
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # failures are raised as exceptions
-    choose_threads(options, most=1)
-    return onnxruntime.InferenceSession(
-        graph.model().SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return open_session(graph.model(), threads=1)

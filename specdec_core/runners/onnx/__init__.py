@@ -1,4 +1,4 @@
 """The runner on ONNX Runtime, for CPUs.
 
-The packages onnxruntime and onnx are optional: only `families` can be imported without them.
+Only `families` can be imported without the packages onnxruntime and onnx.
 """

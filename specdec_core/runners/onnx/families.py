@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
+from ...onnx_runtime.packages import missing_package
 from ..lean_forward import UnsupportedError
 
 Format = Literal["float32", "int8", "int4"]
@@ -46,9 +46,8 @@ def require_supported(model: PreTrainedModel) -> None:
 
 def require_packages() -> None:
     """Raise UnsupportedError if onnx or onnxruntime is not installed."""
-    for package in ("onnx", "onnxruntime"):
-        if not _installed(package):
-            raise UnsupportedError(f"{package} is not installed")
+    if (package := missing_package()) is not None:
+        raise UnsupportedError(f"{package} is not installed")
 
 
 def supported(model: PreTrainedModel) -> bool:
@@ -59,10 +58,3 @@ def supported(model: PreTrainedModel) -> bool:
     except UnsupportedError:
         return False
     return True
-
-
-def _installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ValueError:  # it was made unavailable in this process
-        return False

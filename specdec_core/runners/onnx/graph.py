@@ -17,10 +17,10 @@ from onnx import ModelProto, TensorProto
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ...onnx_runtime.builder import CONTRIB, GraphBuilder
 from ..lean_forward import LayerNorms, UnsupportedError, joined, layer_norms
 from ..short_head import ShortHead
 from .blocks import BLOCK, int8_blocks
-from .builder import CONTRIB, GraphBuilder
 from .families import FULL, SLIDING, Format
 from .products import HEAD_PRODUCTS, PRODUCTS, linear
 

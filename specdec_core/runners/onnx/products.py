@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
+from ...onnx_runtime.builder import CONTRIB, GraphBuilder
 from .blocks import BLOCK, int4_blocks, int8_blocks
-from .builder import CONTRIB, GraphBuilder
 from .families import Format
 
 Product = Callable[[GraphBuilder, str, str, Tensor], str]

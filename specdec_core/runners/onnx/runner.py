@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-import onnxruntime
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ...onnx_runtime.session import open_session
 from ..base import RewindableCache, Then
 from ..lean_forward import MOST_FEW_ROWS, UnsupportedError
 from ..model_runner import SAME_LOGITS, ModelRunner
@@ -23,8 +23,6 @@ from .cache import OnnxCache
 from .call import Call, Doubling
 from .families import Format, require_supported
 from .graph import ForwardGraph, build_forward, rope_names
-from .huge_pages import on_huge_pages
-from .threads import choose_threads
 
 _TOLERANCE: dict[Format, float] = {"float32": SAME_LOGITS, "int8": 0.2, "int4": 0.5}
 """See `_require_like`. Logits of another model would be 1.4 apart."""
@@ -64,7 +62,7 @@ class OnnxRunner(ModelRunner):
         self.graph: ForwardGraph = build_forward(
             model, self.vocab_size, weights, frees=not self.keeps_modules
         )
-        self.session: Any = _session(self.graph)
+        self.session: Any = open_session(self.graph.proto, self.graph.weights)
         body: Any = model.model
         self._rotary = body.rotary_emb
         self._constants: dict[str, Tensor] = {}
@@ -176,16 +174,3 @@ def _on_one_thread(then: Then, logits: Tensor) -> Any:
         return then(logits)
     finally:
         torch.set_num_threads(threads)
-
-
-def _session(graph: ForwardGraph) -> Any:
-    options = onnxruntime.SessionOptions()
-    choose_threads(options)
-    options.log_severity_level = 4  # failures are raised as exceptions
-    names = list(graph.weights)
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(graph.weights[name].numpy()) for name in names]
-    options.add_external_initializers(names, values)
-    with on_huge_pages():
-        return onnxruntime.InferenceSession(
-            graph.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )

@@ -120,7 +120,7 @@ def test_functions_of_the_logits_run_on_one_of_torch_s_threads_and_the_others_ar
 _SHARING = """
 import torch
 torch.set_num_threads(2)
-from specdec_core.runners.onnx import threads
+from specdec_core.onnx_runtime import threads
 from specdec_core.runners.onnx.runner import OnnxRunner
 from tests.support.tiny_models import uneven_model
 ids = torch.arange(20)
@@ -233,7 +233,7 @@ def test_whatever_onnx_runtime_refuses_is_the_reason(monkeypatch):
     def refused(*_):
         raise InvalidArgument("no such operator")
 
-    monkeypatch.setattr(onnx_runner, "_session", refused)
+    monkeypatch.setattr(onnx_runner, "open_session", refused)
     runner = runner_for(tiny_model("llama"))
     assert type(runner) is LeanRunner
     assert "no such operator" in runner.reason

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from specdec_core.runners.onnx import huge_pages
-from specdec_core.runners.onnx.huge_pages import on_huge_pages
+from specdec_core.onnx_runtime import huge_pages
+from specdec_core.onnx_runtime.huge_pages import on_huge_pages
 
 _PAGE = 2 * 2**20
 

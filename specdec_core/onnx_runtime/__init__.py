@@ -1,0 +1,4 @@
+"""ONNX Runtime for the runners and the samplers: graphs, sessions, threads. Knows nothing of models.
+
+The packages onnxruntime and onnx are optional: `packages` and `threads` can be imported without them.
+"""

@@ -1,0 +1,32 @@
+"""Sessions of ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnxruntime
+from onnx import ModelProto
+from torch import Tensor
+
+from .huge_pages import on_huge_pages
+from .threads import choose_threads
+
+
+def open_session(
+    model: ModelProto, weights: Mapping[str, Tensor] | None = None, *, threads: int | None = None
+) -> Any:
+    """Return a session of the graph; `weights` are its constants that lie outside of it, by name.
+
+    `threads` bounds those of a pool of its own.
+    """
+    options = onnxruntime.SessionOptions()
+    choose_threads(options, threads)
+    options.log_severity_level = 4  # failures are raised as exceptions
+    if weights:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight.numpy()) for weight in weights.values()]
+        options.add_external_initializers(list(weights), values)
+    with on_huge_pages():
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
