@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .gate.report import Check as Check, PairReport as PairReport
     from .loading.assemble import EngineInfo as EngineInfo
     from .metrics import Prediction as Prediction, predict as predict, summarize as summarize
-    from .onnx_runtime.threads import share_threads as share_threads
     from .plain_text import find_surrogate as find_surrogate
     from .presets import Preset as Preset, list_presets as list_presets, load_presets as load_presets
     from .progress import Progress as Progress
@@ -92,7 +91,6 @@ _PUBLIC = {
     "presets": ("Preset", "list_presets", "load_presets"),
     "progress": ("Progress",),
     "ratio": ("Ratio", "median_ratio"),
-    "onnx_runtime.threads": ("share_threads",),
     "session": ("Session",),
     "settings": (
         "MAX_GAMMA",

@@ -243,6 +243,8 @@ class Engine:
         self, prompt: Prompt, settings: Settings, session: Session, cancel: threading.Event
     ) -> Generator[Round, None, None]:
         with self._answering(session):
+            with self._turn:
+                self.pair.settle()
             rounds = session.rounds(
                 prompt, settings, lambda: cancel.is_set() or self._abort.is_set(), self._make_room
             )
@@ -259,14 +261,16 @@ class Engine:
 
     @contextmanager
     def _answering(self, session: Session) -> Iterator[None]:
-        """Hold the session for one answer, then update `info` with the runners' reason."""
+        """Hold the session for one answer, then update `info` with what it changed in the runners."""
         with self.admission.answering(session):
             try:
                 yield
             finally:
                 pair = self._pair
-                if pair is not None and pair.runner_reason != self.info.runner_reason:
-                    self.info = replace(self.info, runner_reason=pair.runner_reason)
+                if pair is not None:
+                    changed = {"runner_reason": pair.runner_reason, "threads": pair.target.threads}
+                    if any(getattr(self.info, name) != value for name, value in changed.items()):
+                        self.info = replace(self.info, **changed)
 
     def warm_up(self, costs: Mapping[Drafting, StepCosts] | None = None) -> None:
         """Run the first forward of each kind, so that no answer waits for its set-up, and measure step costs

@@ -21,8 +21,11 @@ def summarize(
     cached_prompt_tokens: int = 0,
     dropped_messages: int = 0,
     seed: int | None = None,
+    same_rows: bool | None = None,
 ) -> Stats:
-    """Return the figures of an answer; its rates are those of its `counted_rounds`."""
+    """Return the figures of an answer; its rates are those of its `counted_rounds`. `same_rows` is the
+    target's.
+    """
     rounds = list(rounds)
     counted = counted_rounds(rounds)
     drafted = sum(len(rnd.drafted) for rnd in counted)
@@ -49,7 +52,15 @@ def summarize(
         cached_prompt_tokens=cached_prompt_tokens,
         dropped_messages=dropped_messages,
         seed=seed,
+        same_rows=_tokens_of_same_rows(rounds, same_rows),
     )
+
+
+def _tokens_of_same_rows(rounds: Iterable[Round], same_rows: bool | None) -> int | None:
+    """All tokens where rows do not depend on those beside them, else those of rounds without a draft."""
+    if same_rows is None:
+        return None
+    return sum(len(rnd.emitted) for rnd in rounds if same_rows or not rnd.drafted)
 
 
 def acceptance_by_position(rounds: Iterable[Round]) -> list[float | None]:

@@ -55,6 +55,11 @@ class LoadedPair:
             return self.drafter.reason
         return self.target.reason
 
+    def settle(self) -> None:
+        """Adapt to the machine's present load, if forwards have been slow for long. Between answers only."""
+        for runner in self.runners:
+            runner.settle()
+
     def feasible(self, settings: Settings) -> Settings:
         """Return settings that the pair can answer with: gamma 0 in place of "auto" for a target that takes
         no draft back. Raises SettingsError for drafts that no model is there to make or that cannot be

@@ -176,6 +176,7 @@ class Session:
                         cached_prompt_tokens=cached,
                         dropped_messages=dropped,
                         seed=noise.seed,
+                        same_rows=pair.target.same_rows,
                     )
                     rnd = replace(rnd, stats=stats)
                 yield rnd

@@ -73,6 +73,10 @@ class Stats:
     cached_prompt_tokens: int
     dropped_messages: int
     seed: int | None
+    same_rows: int | None = None
+    """Tokens of the answer whose logits the target computed bit for bit as in plain decoding, a row beside
+    others like one alone: its runner compared both when it was loaded. None where it did not.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,13 @@ def machine_name(device: torch.device) -> str:
     return f"{len(names)} × {names[0]}" if names else platform.machine()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python, torch and transformers, and torch's number of threads."""
+def versions(threads: int | None = None) -> dict[str, str]:
+    """Return the versions of Python, torch and transformers, and the number of threads (None for torch's)."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "threads": str(torch.get_num_threads()),
+        "threads": str(threads or torch.get_num_threads()),
     }
 
 

@@ -82,9 +82,6 @@ def _load(arguments: argparse.Namespace, **changed: Any) -> Engine:
     """Load the pair that the arguments name; `changed` replaces fields of LoadOptions."""
     from ..engine import Engine
     from ..loading.plan import LoadOptions
-    from ..onnx_runtime.threads import share_threads
-
-    share_threads()
 
     options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(LoadOptions)}
     options |= changed

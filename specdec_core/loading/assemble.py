@@ -21,6 +21,7 @@ from ..gate.logit_width import check_logit_width
 from ..gate.report import PairReport
 from ..hub.adapters import require_mergeable
 from ..hub.download import Download, downloaded_folder, fetch, plan_download, require_disk_space
+from ..onnx_runtime.thread_count import measured_threads
 from ..out_of_memory import release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
@@ -50,7 +51,8 @@ _one_at_a_time = threading.Lock()
 class EngineInfo:
     """Description of a loaded pair for people. `runner_reason` is why no faster runner took the target;
     `drafter_context_length` is None unless it is shorter than the target's, the `context_length`;
-    `template_notes` are sentences on what the chat template leaves out or refuses.
+    `template_notes` are sentences on what the chat template leaves out or refuses. `threads` are those of a
+    forward on a CPU, where the runner chose them.
     """
 
     preset: str | None
@@ -70,6 +72,7 @@ class EngineInfo:
     takes_system_message: bool
     drafter_context_length: int | None = None
     template_notes: tuple[str, ...] = ()
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +273,9 @@ def _runners(
     plan: PairPlan, models: _Models, placement: Placement, vocab_size: int, eager: str | None
 ) -> tuple[Runner, Runner | None]:
     """Choose the runners of target and drafter; a split target always has the eager one."""
+    threads = measured_threads() if placement.device.type == "cpu" else None
     if placement.split is None:
-        target = _runner(plan.target, models.target, placement, vocab_size, eager)
+        target = _runner(plan.target, models.target, placement, vocab_size, eager, threads)
     else:
         reason = f"the target's layers lie on {placement.split.device_names}"
         target = runner_for(models.target, vocab_size=vocab_size, eager=reason, device=placement.device)
@@ -280,7 +284,10 @@ def _runners(
     assert plan.drafter is not None
     # transformers' lanes need the modules, and their weights are not missed in a small drafter.
     keeps = weights_bytes(models.drafter, "none") <= _SMALL_BYTES
-    return target, _runner(plan.drafter, models.drafter, placement, vocab_size, eager, keeps_modules=keeps)
+    drafter = _runner(
+        plan.drafter, models.drafter, placement, vocab_size, eager, threads, keeps_modules=keeps
+    )
+    return target, drafter
 
 
 def _runner(
@@ -289,6 +296,7 @@ def _runner(
     placement: Placement,
     vocab_size: int,
     eager: str | None,
+    threads: int | None,
     *,
     keeps_modules: bool = False,
 ) -> Runner:
@@ -303,6 +311,7 @@ def _runner(
             packs=placement.packs,
             weights=weights,
             keeps_modules=keeps_modules,
+            threads=threads,
         )
     except UnsupportedError as error:
         raise LoadError(
@@ -338,4 +347,5 @@ def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Plac
         takes_system_message=system_message,
         drafter_context_length=pair.drafter_context_length,
         template_notes=template.notes,
+        threads=pair.target.threads,
     )

@@ -47,18 +47,22 @@ def runner_for(
     packs: bool = True,
     weights: Format = "float32",
     keeps_modules: bool = False,
+    threads: int | None = None,
 ) -> Runner:
     """Return the fastest runner that supports this model; an eager one has the reason in `reason`.
 
     With `eager`, itself such a reason, the runner is eager and nothing is computed; `device` is then where a
     model over several devices puts out its logits. `packs` allows copies of all weights on a CPU. There the
     weights are quantized to the format `weights`; raises UnsupportedError if they cannot be. The modules
-    give theirs up then, unless the runner `keeps_modules`.
+    give theirs up then, unless the runner `keeps_modules`. ONNX Runtime computes on `threads`, by default
+    torch's number.
     """
     if weights != "float32":
         from .onnx.runner import OnnxRunner
 
-        return OnnxRunner(model, vocab_size=vocab_size, weights=weights, keeps_modules=keeps_modules)
+        return OnnxRunner(
+            model, vocab_size=vocab_size, weights=weights, keeps_modules=keeps_modules, threads=threads
+        )
     config = model.config
     verdict = serving(config)
     if verdict.level == "alone":
@@ -78,17 +82,17 @@ def runner_for(
     embedding: Any = model.get_input_embeddings()
     if embedding.weight.is_cuda:
         return _graph_runner(model, vocab_size)
-    return _cpu_runner(model, vocab_size, packs)
+    return _cpu_runner(model, vocab_size, packs, threads)
 
 
-def _cpu_runner(model: PreTrainedModel, vocab_size: int | None, packs: bool) -> Runner:
+def _cpu_runner(model: PreTrainedModel, vocab_size: int | None, packs: bool, threads: int | None) -> Runner:
     """A runner on ONNX Runtime, else a lean one, else an eager one, with the first one's reason."""
     try:
         from .onnx.runner import OnnxRunner
 
         if not packs:
             raise UnsupportedError("its weights would be copied, for which there is not enough memory")
-        return OnnxRunner(model, vocab_size=vocab_size)
+        return OnnxRunner(model, vocab_size=vocab_size, threads=threads)
     except ImportError as error:
         reason = f"{error.name} is not installed"
     except UnsupportedError as error:

@@ -98,6 +98,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def threads(self) -> int | None:
+        """Threads that a forward computes on, where the runner chose them; None where torch's are used."""
+        ...
+
+    @property
     def captures(self) -> bool:
         """True if the first forward of a kind is captured as a graph, and so takes longer."""
         ...
@@ -144,6 +149,10 @@ class Runner(Protocol):
         """Do now what the first of these steps up to position `end` would pause for. Between rounds only: the
         steps are run, over any ids, after what the cache holds.
         """
+        ...
+
+    def settle(self) -> None:
+        """Adapt to the machine's present load, if forwards have been slow for long. Between answers only."""
         ...
 
     def drop_bare_graphs(self) -> None:

@@ -40,6 +40,7 @@ class ModelRunner(ABC):
     rewinds = True
     keeps_modules = True
     same_rows: bool | None = None
+    threads: int | None = None
     _copied_bytes = 0
     prefill_chunk = PREFILL_CHUNK
 
@@ -93,6 +94,9 @@ class ModelRunner(ABC):
 
     def prepare(self, cache: RewindableCache, steps: Collection[Step], end: int) -> None:  # noqa: B027
         """See Runner.prepare. There is nothing to do where nothing is captured."""
+
+    def settle(self) -> None:  # noqa: B027
+        """See Runner.settle. There is nothing to do where threads are torch's."""
 
     def drop_bare_graphs(self) -> None:  # noqa: B027
         """See Runner.drop_bare_graphs. There is nothing to do where nothing is captured."""

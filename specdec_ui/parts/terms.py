@@ -25,6 +25,10 @@ MEANINGS = dict(FIGURES) | {
         "How the target judges drafts. Rejection: a draft stands with the chance p ÷ q. Coupled: it stands "
         "if the target, drawing with the same noise, chose it too."
     ),
+    "same as plain": (
+        "Tokens whose probabilities the target computed bit for bit as in plain decoding, whatever drafts it "
+        "verified beside them. Compared when the pair was loaded."
+    ),
     "temperature": "How freely tokens are drawn: 0 always takes the likeliest one.",
     "seed": "What the chance draws begin with: the same seed and settings repeat them.",
     "p, target": "The probability that the target gives this token.",

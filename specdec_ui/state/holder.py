@@ -43,7 +43,6 @@ def _settle_threads() -> None:
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    sd.share_threads()
 
 
 def has_gpu() -> bool:

@@ -108,6 +108,8 @@ def facts_html(trace: Trace) -> str:
         values["tokens/s"] = number(stats.tokens_per_second)
         values["acceptance rate"] = number(None if alpha is None else 100 * alpha, 0, " %")
         values["block efficiency"] = number(stats.block_efficiency, 2)
+        if stats.same_rows is not None:
+            values["same as plain"] = f"{stats.same_rows} of {sd.counted(stats.new_tokens, 'token')}"
     items = "".join(
         f"<div><dt>{term(name)}</dt><dd>{escape(str(value)[:200])}</dd></div>"
         for name, value in values.items()

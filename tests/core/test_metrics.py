@@ -44,6 +44,13 @@ def test_a_round_without_tokens_counts_nowhere():
     assert (with_end.rounds, with_end.block_efficiency) == (1, 2.0)
 
 
+@pytest.mark.parametrize(("same_rows", "tokens"), [(True, 6), (False, 3), (None, None)])
+def test_tokens_of_rows_that_depend_on_no_other_are_counted(same_rows, tokens):
+    rounds = [_round(0, "p"), _round(1, "aruc"), _round(2, "p"), _round(3, "b"), _round(4, "rc")]
+    stats = summarize(rounds, time_to_first_token_s=0, prompt_tokens=1, same_rows=same_rows)
+    assert (stats.new_tokens, stats.same_rows) == (6, tokens)
+
+
 def test_rates_of_nothing_are_none():
     stats = _stats("p")
     assert stats.acceptance_rate is stats.block_efficiency is stats.tokens_per_second is None

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ...onnx_runtime.pace import Pace
 from ...onnx_runtime.session import open_session
+from ...onnx_runtime.thread_count import measured_threads
 from ..base import RewindableCache, Then
 from ..lean_forward import MOST_FEW_ROWS, UnsupportedError
 from ..model_runner import SAME_LOGITS, ModelRunner
@@ -32,6 +34,7 @@ _PROBED_ROWS = 32
 _FEWEST_PROBED = 8
 _PROBED_WITHIN_S = 1.0
 """Rows that are compared to see if one is computed like several; fewer if they take longer than that."""
+_TRIED_AGAIN_S = 60.0
 _ROUND_UP = 1024
 """Rotations are computed for so many positions at once."""
 
@@ -40,7 +43,7 @@ class OnnxRunner(ModelRunner):
     """A runner for the families that the graph builder supports. Raises UnsupportedError for other models.
 
     `weights` is the format of the products' weights. The model gives its own up once they are quantized,
-    unless it `keeps_modules`.
+    unless it `keeps_modules`. `threads` are those of a forward, by default torch's.
     """
 
     name = "onnx"
@@ -52,6 +55,7 @@ class OnnxRunner(ModelRunner):
         vocab_size: int | None = None,
         weights: Format = "float32",
         keeps_modules: bool = False,
+        threads: int | None = None,
     ) -> None:
         super().__init__(model, vocab_size=vocab_size)
         if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in model.parameters()):
@@ -62,7 +66,10 @@ class OnnxRunner(ModelRunner):
         self.graph: ForwardGraph = build_forward(
             model, self.vocab_size, weights, frees=not self.keeps_modules
         )
-        self.session: Any = open_session(self.graph.proto, self.graph.weights)
+        self.threads: int | None = threads or torch.get_num_threads()
+        self.session: Any = self._opened()
+        self._pace = Pace()
+        self._chosen_at = time.monotonic()
         body: Any = model.model
         self._rotary = body.rotary_emb
         self._constants: dict[str, Tensor] = {}
@@ -89,11 +96,32 @@ class OnnxRunner(ModelRunner):
         if end >= stored.capacity:
             stored.reserve(end + 1)  # the second of a doubled row lies after the last
         call = stored.calls.get((rows, last_rows or rows))
-        if call is None or call.constants is not self._constants:
+        if call is None or call.session is not self.session or call.constants is not self._constants:
             call = self._call(stored, rows, last_rows or rows)
+        started = time.perf_counter()
         logits = call.run(ids, end)
+        if rows <= MOST_FEW_ROWS:
+            self._pace.note(rows, time.perf_counter() - started)
         stored.length = end
         return logits if then is None else _on_one_thread(then, logits)
+
+    def settle(self) -> None:
+        """See Runner.settle. Fewer threads than there might be are tried again now and then."""
+        limited = cast(int, self.threads) < torch.get_num_threads()
+        if self._pace.slow or (limited and time.monotonic() - self._chosen_at > _TRIED_AGAIN_S):
+            self.use_threads(measured_threads())
+            self._pace = Pace()
+            self._chosen_at = time.monotonic()
+
+    def use_threads(self, threads: int) -> None:
+        """Compute on so many threads from the next forward on."""
+        if threads != self.threads:
+            self.threads = threads
+            self.session = self._opened()
+            self.same_rows = self._find_doubling()
+
+    def _opened(self) -> Any:
+        return open_session(self.graph.proto, self.graph.weights, threads=self.threads)
 
     def _call(self, cache: OnnxCache, rows: int, kept: int) -> Call:
         """A forward bound to the cache's buffers. It is kept there if it has few rows."""

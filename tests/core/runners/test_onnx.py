@@ -1,7 +1,5 @@
 """Graphs on ONNX Runtime compute the model's logits, and a row the same way whatever the rows beside it."""
 
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -117,34 +115,6 @@ def test_functions_of_the_logits_run_on_one_of_torch_s_threads_and_the_others_ar
         torch.set_num_threads(threads)
 
 
-_SHARING = """
-import torch
-torch.set_num_threads(2)
-from specdec_core.onnx_runtime import threads
-from specdec_core.runners.onnx.runner import OnnxRunner
-from tests.support.tiny_models import uneven_model
-ids = torch.arange(20)
-def logits():
-    runner = OnnxRunner(uneven_model("llama"))
-    return runner.forward(runner.new_cache(), ids).clone()
-alone = logits()
-if made_before:
-    import onnxruntime
-    onnxruntime.set_global_thread_pool_sizes(1, 1)
-threads.share_threads()
-threads.share_threads()
-assert torch.equal(logits(), alone)
-"""
-
-
-@pytest.mark.parametrize("made_before", [False, True])
-def test_sessions_compute_the_same_on_a_pool_that_they_share(made_before):
-    """In a process of its own: a pool is made once and for all."""
-    code = f"made_before = {made_before}\n{_SHARING}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 # The cache
 
 
@@ -230,7 +200,7 @@ def test_without_room_for_copies_the_lean_runner_serves():
 
 
 def test_whatever_onnx_runtime_refuses_is_the_reason(monkeypatch):
-    def refused(*_):
+    def refused(*_, **__):
         raise InvalidArgument("no such operator")
 
     monkeypatch.setattr(onnx_runner, "open_session", refused)
