@@ -22,10 +22,11 @@ from ..strict_json import to_json
 from ..text.prompting import Prompt
 from .chart import chart_svg
 from .exactness import exactness, exactness_lines
-from .figures import ASSISTED, BASELINE, PEER, Table, table
+from .figures import ASSISTED, BASELINE, LLAMA_CPP, PEER, Table, table
 from .formats import formats, formats_lines
 from .history import HISTORIES, history, history_lines
 from .lanes import Lane, measure, our_answer
+from .llama_cpp import LlamaCpp
 from .machine import machine_name, memory_in_use, versions
 from .noise import with_noisy_drafter
 from .options import BenchOptions, require_valid
@@ -79,9 +80,10 @@ def bench(engine: Engine, options: BenchOptions, romsto: Romsto | None = None) -
     prompts = _prompts(engine, options)
     if pair.target.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(pair.target.device)
+    llama_cpp = LlamaCpp(options.llama_cpp, pair) if options.llama_cpp else None
     tables, cache_bytes = [], 0
     for temperature in options.temperature:
-        lanes = _lanes(engine, options, temperature, romsto)
+        lanes = _lanes(engine, options, temperature, romsto, llama_cpp)
         tables.append(_table(pair, lanes, prompts, options.repetitions, temperature))
         cache_bytes = max(cache_bytes, *(sample.cache_bytes for lane in lanes for sample in lane.samples))
     return BenchReport(
@@ -136,7 +138,13 @@ def _text_name(options: BenchOptions) -> str:
     return options.text
 
 
-def _lanes(engine: Engine, options: BenchOptions, temperature: float, romsto: Romsto | None) -> list[Lane]:
+def _lanes(
+    engine: Engine,
+    options: BenchOptions,
+    temperature: float,
+    romsto: Romsto | None,
+    llama_cpp: LlamaCpp | None,
+) -> list[Lane]:
     pair = engine.pair
     settings = Settings(
         max_new_tokens=options.max_new_tokens,
@@ -171,6 +179,8 @@ def _lanes(engine: Engine, options: BenchOptions, temperature: float, romsto: Ro
             Lane(f"Romsto speculative, gamma {gamma}", romsto.answer(pair, settings, gamma), gamma, None)
             for gamma in peer_gammas
         ]
+    if llama_cpp is not None:
+        lanes.append(Lane(LLAMA_CPP, llama_cpp.answer(pair, settings), drafting=None))
     return lanes
 
 

@@ -16,6 +16,7 @@ from .lanes import Lane, Sample, paired_ratio
 BASELINE = "baseline"
 PEER = "transformers generate"
 ASSISTED = "transformers assisted"
+LLAMA_CPP = "llama.cpp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class LaneFigures:
     vs_baseline: Ratio | None
     vs_transformers: Ratio | None
     vs_assisted: Ratio | None
+    vs_llama_cpp: Ratio | None
+    """Of decoding alone, which llama.cpp times itself."""
     drafts: Drafts | None
     prediction: PredictedSpeedup | None
     overhead_share: float | None
@@ -119,6 +122,7 @@ def _lane_figures(lane: Lane, lanes: dict[str, Lane], steps: StepTimes) -> LaneF
         vs_baseline=vs_baseline,
         vs_transformers=_against(lane, lanes.get(PEER)),
         vs_assisted=_against(lane, lanes.get(f"{ASSISTED}, gamma {lane.gamma}")),
+        vs_llama_cpp=paired_ratio(lane, other, _decoding) if (other := lanes.get(LLAMA_CPP)) else None,
         drafts=drafts,
         prediction=_prediction(lane, drafts, steps, vs_baseline) if drafts is not None else None,
         overhead_share=_overhead_share(lane, steps),

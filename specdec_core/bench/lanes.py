@@ -27,7 +27,8 @@ Answer = Callable[[Prompt, int], "Sample"]
 class Sample:
     """One answer of one lane, with its number of `tokens`.
 
-    `answer_s` is the whole time in seconds, prefill included. A peer keeps no trace: its `stats` are None.
+    `answer_s` is the whole time in seconds, prefill included. A peer keeps no trace: its `stats` are None,
+    and `decode_s`, the time without the prefill, is what it says itself, if it does.
     """
 
     tokens: int
@@ -35,11 +36,14 @@ class Sample:
     stats: Stats | None = None
     rounds: Sequence[Round] = ()
     cache_bytes: int = 0
+    decode_s: float | None = None
 
     @property
     def decode_rate(self) -> float | None:
-        """Tokens per second of decoding, prefill excluded; None for a peer."""
-        return self.stats.tokens_per_second if self.stats is not None else None
+        """Tokens per second of decoding, prefill excluded; None for a peer that does not time it."""
+        if self.stats is not None:
+            return self.stats.tokens_per_second
+        return self.tokens / self.decode_s if self.decode_s else None
 
     @property
     def answer_rate(self) -> float:

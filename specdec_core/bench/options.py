@@ -56,6 +56,7 @@ class BenchOptions:
     no_ngram: bool
     peers: bool
     romsto: str | None
+    llama_cpp: str | None
     peer_gamma: Sequence[int]
     temperature: Sequence[float]
     verification: Verification

@@ -71,6 +71,7 @@ _COLUMNS: dict[str, _Cell] = {
     "overhead": _cell("{:.0%}", lambda lane: lane.overhead_share),
     "÷ transformers": _ratio(lambda lane: lane.vs_transformers),
     "÷ assisted": _ratio(lambda lane: lane.vs_assisted),
+    "÷ llama.cpp": _ratio(lambda lane: lane.vs_llama_cpp),
 }
 
 

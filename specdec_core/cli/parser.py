@@ -190,6 +190,9 @@ def _add_lane_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--peers", action="store_true", help="transformers' generate in the same run")
     group.add_argument("--romsto", metavar="PATH", help="a checkout of romsto/Speculative-Decoding as well")
     group.add_argument(
+        "--llama-cpp", metavar="GGUF", help="llama.cpp on the target's GGUF as well (pip install xllamacpp)"
+    )
+    group.add_argument(
         "--peer-gamma", type=int, nargs="+", metavar="G", default=[4], help="the peers' gammas (default 4)"
     )
     group.add_argument(

@@ -139,7 +139,7 @@ def _lane(gamma: int, measured: float) -> LaneFigures:
     ratio = Ratio(measured, measured - 0.1, measured + 0.1, 5)
     drafts = Drafts(0.8, 0.7, [0.8] * gamma, 2.0)
     prediction = PredictedSpeedup(1.1, measured + 0.05, measured + 0.2, 0.95)
-    return LaneFigures(f"speculative, gamma {gamma}", gamma, 100.0, 90.0, 0.01, ratio, None, None, drafts,
+    return LaneFigures(f"speculative, gamma {gamma}", gamma, 100.0, 90.0, 0.01, ratio, None, None, None, drafts,
                        prediction, 0.1)  # fmt: skip
 
 
@@ -204,6 +204,7 @@ def test_a_second_turn_prefills_its_new_message_only(pair, capsys):
         (["--text", "/no/such/file"], "/no/such/file"),
         (["--chart", "/no/such/folder/c.svg"], "/no/such/folder"),
         (["--romsto", "/no/such/checkout"], "/no/such/checkout"),
+        (["--llama-cpp", "/no/such.gguf"], "/no/such.gguf"),
     ],
 )
 def test_what_cannot_be_measured_ends_with_2_and_is_named(pair, capsys, wrong, words):

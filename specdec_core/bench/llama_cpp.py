@@ -1,0 +1,76 @@
+"""A lane of llama.cpp on the GGUF file of the pair's target, in this process, by the package xllamacpp."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import SettingsError, quote
+from ..pair import LoadedPair
+from ..settings import Settings
+from ..text.prompting import Prompt
+from .lanes import Answer, Sample
+
+_MOST_CONTEXT = 4096
+_SILENT = -1
+"""llama.cpp's verbosity for errors alone."""
+
+
+class LlamaCpp:
+    """llama.cpp with a GGUF loaded, on as many threads as the pair has.
+
+    Raises SettingsError if xllamacpp is not installed, or if there is no such file or it cannot be loaded.
+    """
+
+    def __init__(self, path: str, pair: LoadedPair) -> None:
+        if not Path(path).is_file():
+            raise SettingsError(f"--llama-cpp: there is no file {path}.")
+        try:
+            import xllamacpp  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise SettingsError(
+                f"--llama-cpp needs the package xllamacpp ({error}). Install it: pip install xllamacpp"
+            ) from error
+        if pair.target.device.type != "cpu":
+            raise SettingsError("--llama-cpp is for pairs on a CPU. Add --device cpu.")
+        params: Any = xllamacpp.CommonParams()
+        params.model.path = path
+        params.n_ctx = min(_MOST_CONTEXT, pair.context_length)
+        params.n_parallel = 1
+        params.verbosity = _SILENT
+        threads = pair.target.threads or torch.get_num_threads()
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        try:
+            self._server: Any = xllamacpp.Server(params)
+        except Exception as error:
+            raise SettingsError(f"--llama-cpp: llama.cpp cannot load {path}: {quote(error)}") from error
+
+    def answer(self, pair: LoadedPair, settings: Settings) -> Answer:
+        """Return a lane of plain decoding. It gets the ids of our prompt, so the GGUF must be of the pair's
+        target; `decode_s` is llama.cpp's own figure.
+        """
+
+        def answer(prompt: Prompt, seed: int) -> Sample:
+            request = {
+                "prompt": pair.prompter.encode(prompt),
+                "n_predict": settings.max_new_tokens,
+                "temperature": settings.temperature,
+                "top_k": 0 if settings.temperature > 0 else 1,
+                "top_p": 1.0,
+                "min_p": 0.0,
+                "samplers": ["top_k", "temperature"],
+                "seed": seed,
+                "cache_prompt": False,
+            }
+            started = time.perf_counter()
+            done = self._server.handle_completions(request)
+            answer_s = time.perf_counter() - started
+            if "timings" not in done:
+                raise SettingsError(f"--llama-cpp: llama.cpp does not answer: {str(done)[:300]}")
+            timings = done["timings"]
+            return Sample(timings["predicted_n"], answer_s, decode_s=timings["predicted_ms"] / 1000)
+
+        return answer
