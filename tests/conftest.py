@@ -31,6 +31,12 @@ def _quick_collections() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch) -> None:
+    """Nothing is read from a person's cache folder, or left there."""
+    monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path / "specdec-cache"))
+
+
+@pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
 

@@ -15,9 +15,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..cache_folder import cache_contents, clear_cache
 from ..errors import IncompatiblePairError, PairUncheckableError, SettingsError, SpecDecError
 from ..settings import SETTINGS, Settings
 from ..strict_json import to_json
+from ..units import counted
 from .parser import make_parser
 from .streams import CLOSED_PIPE, abandon_output, prepare_streams, report
 
@@ -215,6 +217,16 @@ def _gpu_check_options(arguments: argparse.Namespace) -> GpuCheckOptions | None:
     )
 
 
+def _cache(arguments: argparse.Namespace) -> int:
+    contents = clear_cache() if arguments.clear else cache_contents()
+    if arguments.json:
+        print(to_json(dataclasses.asdict(contents) | {"cleared": arguments.clear}))
+    else:
+        size = f"{counted(contents.files, 'file')} of {contents.size_bytes / 1e6:,.0f} MB"
+        print(f"{contents.folder}: {size}{' deleted' if arguments.clear else ''}")
+    return 0
+
+
 def _families(arguments: argparse.Namespace) -> int:
     from ..bench.families import run
 
@@ -227,5 +239,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "generate": _generate,
     "chat": _chat,
     "bench": _bench,
+    "cache": _cache,
     "families": _families,
 }

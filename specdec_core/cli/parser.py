@@ -63,6 +63,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_pair_arguments(bench)
     _add_bench_arguments(bench)
 
+    cache = commands.add_parser("cache", help="what is kept of quantized weights for the next load")
+    cache.add_argument("--clear", action="store_true", help="delete it")
+    cache.add_argument("--json", action="store_true")
+
     families = commands.add_parser(
         "families", help="which model types transformers has, and how each is served; takes minutes"
     )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 BLOCK = 32
+SEARCH_VERSION = 1
+"""To be raised with any change of what int4_blocks returns: blocks are kept between loads."""
 _FOUR_BITS = 15
 _CANDIDATES = 8
 _SPACING = 0.25
@@ -45,9 +47,20 @@ class Int4Blocks:
         """Return the weight [out, in]."""
         return (self.codes.float() * self.scales[..., None] + self.minima[..., None]).flatten(1)
 
-    def packed(self) -> Tensor:
-        """Return the codes uint8 [out, blocks, 16], the even ones in the lower four bits."""
-        return self.codes[..., 0::2] | (self.codes[..., 1::2] << 4)
+    def packed(self) -> PackedInt4Blocks:
+        """Return the same with two codes in a byte."""
+        return PackedInt4Blocks(
+            self.codes[..., 0::2] | (self.codes[..., 1::2] << 4), self.scales, self.minima
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PackedInt4Blocks:
+    """Int4Blocks with codes uint8 [out, blocks, 16], the even ones in the lower four bits."""
+
+    codes: Tensor
+    scales: Tensor
+    minima: Tensor
 
 
 def int8_blocks(weight: Tensor) -> Int8Blocks:

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from ...onnx_runtime.builder import CONTRIB, GraphBuilder
-from .blocks import BLOCK, int4_blocks, int8_blocks
+from .block_cache import cached_int4_blocks
+from .blocks import BLOCK, int8_blocks
 from .families import Format
 
 Product = Callable[[GraphBuilder, str, str, Tensor], str]
@@ -55,8 +56,8 @@ def int4_product(graph: GraphBuilder, name: str, x: str, weight: Tensor) -> str:
     """
     if weight.shape[1] % BLOCK:
         return float32_product(graph, name, x, weight)
-    blocks = int4_blocks(weight)
-    codes = graph.weight(f"{name}.codes", blocks.packed())
+    blocks = cached_int4_blocks(weight)
+    codes = graph.weight(f"{name}.codes", blocks.codes)
     scales = graph.weight(f"{name}.scales", blocks.scales)
     offsets = graph.weight(f"{name}.offsets", blocks.minima + 8 * blocks.scales)
     around_zero = _block_product(graph, f"{name}.around_zero", [x, codes, scales], weight, bits=4)

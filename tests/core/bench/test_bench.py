@@ -139,8 +139,8 @@ def _lane(gamma: int, measured: float) -> LaneFigures:
     ratio = Ratio(measured, measured - 0.1, measured + 0.1, 5)
     drafts = Drafts(0.8, 0.7, [0.8] * gamma, 2.0)
     prediction = PredictedSpeedup(1.1, measured + 0.05, measured + 0.2, 0.95)
-    return LaneFigures(f"speculative, gamma {gamma}", gamma, 100.0, 90.0, 0.01, ratio, None, None, None, drafts,
-                       prediction, 0.1)  # fmt: skip
+    name = f"speculative, gamma {gamma}"
+    return LaneFigures(name, gamma, 100.0, 90.0, 0.01, ratio, None, None, None, drafts, prediction, 0.1)
 
 
 def test_the_chart_is_well_formed_and_has_a_point_for_every_gamma():

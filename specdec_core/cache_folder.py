@@ -1,0 +1,49 @@
+"""The folder in which results of long computations are kept for the next load. Can be deleted at any time."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+CACHE_FOLDER = "SPECDEC_CACHE"
+"""Environment variable with another folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheContents:
+    """The folder with the number of its files, and their bytes."""
+
+    folder: str
+    files: int
+    size_bytes: int
+
+
+def cache_folder() -> Path:
+    """Return the folder, which need not exist: `specdec` beside the Hub's own cache."""
+    if own := os.environ.get(CACHE_FOLDER):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "specdec"
+
+
+def cache_contents() -> CacheContents:
+    """Return what the folder holds."""
+    sizes = []
+    for path in _files():
+        with suppress(OSError):  # another process cleared it meanwhile
+            sizes.append(path.stat().st_size)
+    return CacheContents(str(cache_folder()), len(sizes), sum(sizes))
+
+
+def clear_cache() -> CacheContents:
+    """Delete the files of the folder. Return what it held. Raises OSError for one that cannot be deleted."""
+    contents = cache_contents()
+    for path in _files():
+        path.unlink(missing_ok=True)
+    return contents
+
+
+def _files() -> list[Path]:
+    folder = cache_folder()
+    return [path for path in folder.glob("*/*") if path.is_file()] if folder.is_dir() else []
