@@ -22,7 +22,7 @@ from .blocks import BLOCK, SEARCH_VERSION, PackedInt4Blocks, int4_blocks
 
 _log = logging.getLogger(__name__)
 
-_FEWEST_WEIGHTS = 2**20
+_FEWEST_WEIGHTS = 2**17
 """Smaller ones are searched in less time than a file is worth."""
 _LEFT_FREE = 2**30
 """Bytes of the disk that stay free."""
