@@ -98,6 +98,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def step_bytes(self) -> int | None:
+        """Bytes of weights that a one-row step reads, where they are the runner's own; None for the model's."""
+        ...
+
+    @property
     def threads(self) -> int | None:
         """Threads that a forward computes on, where the runner chose them; None where torch's are used."""
         ...

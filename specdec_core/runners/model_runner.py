@@ -41,6 +41,7 @@ class ModelRunner(ABC):
     keeps_modules = True
     same_rows: bool | None = None
     threads: int | None = None
+    step_bytes: int | None = None
     _copied_bytes = 0
     prefill_chunk = PREFILL_CHUNK
 

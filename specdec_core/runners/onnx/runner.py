@@ -77,7 +77,8 @@ class OnnxRunner(ModelRunner):
         self._logits: dict[int, Tensor] = {}
         own = {parameter.data_ptr() for parameter in model.parameters() if not parameter.is_meta}
         embedding = [part for part in self.graph.embedding.values() if part.data_ptr() not in own]
-        self._copied_bytes = sum(part.nbytes for part in [*self.graph.weights.values(), *embedding])
+        self.step_bytes: int | None = sum(weight.nbytes for weight in self.graph.weights.values())
+        self._copied_bytes = self.step_bytes + sum(part.nbytes for part in embedding)
         self._doubling = Doubling.NONE
         self.same_rows = self._find_doubling()
         self._require_like(wanted, _TOLERANCE[weights])

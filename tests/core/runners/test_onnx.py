@@ -214,3 +214,14 @@ def test_an_answer_for_which_memory_runs_out_is_known_as_such():
     with pytest.raises(RuntimeError) as refusal:
         runner.new_cache().reserve(2**50)
     assert out_of_memory(refusal.value)
+
+
+@pytest.mark.parametrize(("weights", "bits"), [("float32", 32), ("int8", 8 + 1), ("int4", 4 + 2)])
+def test_a_step_reads_the_weights_of_its_products_in_their_format(weights, bits):
+    model = tiny_model("llama", hidden_size=64)
+    head = model.get_output_embeddings().weight
+    products = sum(p.numel() for n, p in model.named_parameters() if "proj" in n)
+    runner = OnnxRunner(model, weights=weights)
+    head_bits = 8 + 1 if weights == "int4" else bits
+    wanted = (products * bits + head.numel() * head_bits) / 8
+    assert 0.95 * wanted < runner.step_bytes < 1.15 * wanted
