@@ -10,6 +10,10 @@ from pathlib import Path
 CACHE_FOLDER = "SPECDEC_CACHE"
 """Environment variable with another folder."""
 
+INT4_WEIGHTS = "int4-weights"
+"""Folder of quantized weights."""
+ENTRY, UNFINISHED = ".safetensors", ".part"
+
 
 @dataclass(frozen=True, slots=True)
 class CacheContents:
@@ -23,8 +27,8 @@ class CacheContents:
 def cache_folder() -> Path:
     """Return the folder, which need not exist: `specdec` beside the Hub's own cache."""
     if own := os.environ.get(CACHE_FOLDER):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "specdec"
+        return Path(os.path.expanduser(own))
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "specdec"
 
 
 def cache_contents() -> CacheContents:
@@ -37,7 +41,7 @@ def cache_contents() -> CacheContents:
 
 
 def clear_cache() -> CacheContents:
-    """Delete the files of the folder. Return what it held. Raises OSError for one that cannot be deleted."""
+    """Delete our files in the folder. Return what it held. Raises OSError for one that cannot be deleted."""
     contents = cache_contents()
     for path in _files():
         path.unlink(missing_ok=True)
@@ -45,5 +49,6 @@ def clear_cache() -> CacheContents:
 
 
 def _files() -> list[Path]:
-    folder = cache_folder()
-    return [path for path in folder.glob("*/*") if path.is_file()] if folder.is_dir() else []
+    """Our own files: the folder that a person named may hold others."""
+    folder = cache_folder() / INT4_WEIGHTS
+    return [path for path in folder.glob("*") if path.suffix in (ENTRY, UNFINISHED)]

@@ -244,7 +244,8 @@ class Engine:
     ) -> Generator[Round, None, None]:
         with self._answering(session):
             with self._turn:
-                self.pair.settle()
+                if self.admission.active == 1:
+                    self.pair.settle()
             rounds = session.rounds(
                 prompt, settings, lambda: cancel.is_set() or self._abort.is_set(), self._make_room
             )

@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from .drafting.length import StepCosts
 from .errors import AnswerError, PromptError, SettingsError
+from .onnx_runtime.thread_count import measured_threads
+from .onnx_runtime.threads import most_threads
 from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .runners import Runner
 from .runners.float16 import float16_overflow
@@ -56,9 +58,13 @@ class LoadedPair:
         return self.target.reason
 
     def settle(self) -> None:
-        """Adapt to the machine's present load, if forwards have been slow for long. Between answers only."""
-        for runner in self.runners:
-            runner.settle()
+        """Measure the number of threads again, if forwards have been slow for long. For times when no answer
+        is in progress: see Runner.use_threads.
+        """
+        if any(runner.unsettled for runner in self.runners):
+            threads = measured_threads(most_threads())
+            for runner in self.runners:
+                runner.use_threads(threads)
 
     def feasible(self, settings: Settings) -> Settings:
         """Return settings that the pair can answer with: gamma 0 in place of "auto" for a target that takes

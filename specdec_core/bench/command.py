@@ -26,7 +26,7 @@ from .figures import ASSISTED, BASELINE, LLAMA_CPP, PEER, Table, table
 from .formats import formats, formats_lines
 from .history import HISTORIES, history, history_lines
 from .lanes import Lane, measure, our_answer
-from .llama_cpp import LlamaCpp
+from .llama_cpp import LlamaCpp, require_llama_cpp
 from .machine import machine_name, memory_in_use, versions
 from .noise import with_noisy_drafter
 from .options import BenchOptions, require_valid
@@ -54,6 +54,8 @@ def run(options: BenchOptions, load: Callable[..., Engine]) -> int:
 
         return run_gpu_checks(options.gpu_checks)
     romsto = Romsto(options.romsto) if options.romsto else None
+    if options.llama_cpp:
+        require_llama_cpp(options.llama_cpp)  # before a pair is loaded
     if options.shapes:
         target_config, drafter_config = options.shapes
         with bigram_pair(

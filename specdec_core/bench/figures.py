@@ -36,7 +36,7 @@ class PredictedSpeedup:
 
     v: float
     speedup: float
-    """With tau from the acceptance measured at each position."""
+    """With tau from the acceptance measured at each position, and c of as many drafts in a row."""
     speedup_iid: float
     """With one alpha for all positions (Leviathan et al. 2023, theorem 3.8)."""
     measured_over_predicted: float | None
@@ -83,7 +83,7 @@ class Table:
     verify_s: dict[int, float]
     """Target forwards by number of rows."""
     c: float
-    """One drafter step, in one-row target steps."""
+    """One drafter step, the mean of the first four in a row, in one-row target steps."""
     v: dict[int, float]
     """Target forwards by number of rows, in one-row target steps."""
     lanes: list[LaneFigures]

@@ -28,7 +28,7 @@ class Sample:
     """One answer of one lane, with its number of `tokens`.
 
     `answer_s` is the whole time in seconds, prefill included. A peer keeps no trace: its `stats` are None,
-    and `decode_s`, the time without the prefill, is what it says itself, if it does.
+    and `decoded` are tokens and seconds without the prefill, if it counts them itself.
     """
 
     tokens: int
@@ -36,14 +36,14 @@ class Sample:
     stats: Stats | None = None
     rounds: Sequence[Round] = ()
     cache_bytes: int = 0
-    decode_s: float | None = None
+    decoded: tuple[int, float] | None = None
 
     @property
     def decode_rate(self) -> float | None:
         """Tokens per second of decoding, prefill excluded; None for a peer that does not time it."""
         if self.stats is not None:
             return self.stats.tokens_per_second
-        return self.tokens / self.decode_s if self.decode_s else None
+        return None if self.decoded is None else self.decoded[0] / self.decoded[1]
 
     @property
     def answer_rate(self) -> float:

@@ -19,21 +19,29 @@ _SILENT = -1
 """llama.cpp's verbosity for errors alone."""
 
 
+def require_llama_cpp(path: str) -> Any:
+    """Return the package xllamacpp. Raises SettingsError if it is not installed, or if there is no such
+    file.
+    """
+    if not Path(path).is_file():
+        raise SettingsError(f"--llama-cpp: there is no file {path}.")
+    try:
+        import xllamacpp  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise SettingsError(
+            f"--llama-cpp needs the package xllamacpp ({error}). Install it: pip install xllamacpp"
+        ) from error
+    return xllamacpp
+
+
 class LlamaCpp:
     """llama.cpp with a GGUF loaded, on as many threads as the pair has.
 
-    Raises SettingsError if xllamacpp is not installed, or if there is no such file or it cannot be loaded.
+    Raises SettingsError if the file cannot be loaded, or as `require_llama_cpp` does.
     """
 
     def __init__(self, path: str, pair: LoadedPair) -> None:
-        if not Path(path).is_file():
-            raise SettingsError(f"--llama-cpp: there is no file {path}.")
-        try:
-            import xllamacpp  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise SettingsError(
-                f"--llama-cpp needs the package xllamacpp ({error}). Install it: pip install xllamacpp"
-            ) from error
+        xllamacpp = require_llama_cpp(path)
         if pair.target.device.type != "cpu":
             raise SettingsError("--llama-cpp is for pairs on a CPU. Add --device cpu.")
         params: Any = xllamacpp.CommonParams()
@@ -50,7 +58,7 @@ class LlamaCpp:
 
     def answer(self, pair: LoadedPair, settings: Settings) -> Answer:
         """Return a lane of plain decoding. It gets the ids of our prompt, so the GGUF must be of the pair's
-        target; `decode_s` is llama.cpp's own figure.
+        target; its time of decoding is llama.cpp's own figure.
         """
 
         def answer(prompt: Prompt, seed: int) -> Sample:
@@ -71,6 +79,8 @@ class LlamaCpp:
             if "timings" not in done:
                 raise SettingsError(f"--llama-cpp: llama.cpp does not answer: {str(done)[:300]}")
             timings = done["timings"]
-            return Sample(timings["predicted_n"], answer_s, decode_s=timings["predicted_ms"] / 1000)
+            tokens, decode_s = timings["predicted_n"], timings["predicted_ms"] / 1000
+            # Its clock starts with the first token, which the prefill gives, as ours does.
+            return Sample(tokens, answer_s, decoded=(tokens - 1, decode_s) if tokens > 1 else None)
 
         return answer

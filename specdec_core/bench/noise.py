@@ -37,7 +37,13 @@ def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
     if pair.drafter is None:
         raise SettingsError("--drafter-noise needs a pair with a drafter.")
     require_modules(pair)
-    drafter = runner_for(noisy_copy(pair.drafter.model, noise, seed), vocab_size=pair.drafter.vocab_size)
+    drafter = runner_for(
+        noisy_copy(pair.drafter.model, noise, seed),
+        vocab_size=pair.drafter.vocab_size,
+        weights=pair.drafter.weights,
+        keeps_modules=True,
+        threads=pair.drafter.threads,
+    )
     costs: dict[Drafting, StepCosts] = {
         drafting: copy.deepcopy(cost) for drafting, cost in pair.costs.items()
     }

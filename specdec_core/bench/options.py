@@ -91,6 +91,9 @@ def require_valid(options: BenchOptions) -> None:
         raise SettingsError("--drafter-noise is for loaded pairs; with --shapes choose a smaller --alpha.")
     if options.formats is not None and (options.quantization or options.shapes):
         raise SettingsError("--formats measures every quantization of a loaded pair; name none beside it.")
+    other = options.exactness is not None or options.history is not None or options.formats is not None
+    if options.llama_cpp and other:
+        raise SettingsError("--llama-cpp is a lane; --exactness, --history and --formats have none.")
     for gamma in options.gamma:
         Settings(gamma=gamma)
     for temperature in options.temperature:

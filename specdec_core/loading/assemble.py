@@ -15,17 +15,18 @@ import torch
 from huggingface_hub import constants
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import IncompatiblePairError, LoadError
+from ..errors import IncompatiblePairError, LoadError, quote
 from ..gate.check import check_pair
 from ..gate.logit_width import check_logit_width
 from ..gate.report import PairReport
 from ..hub.adapters import require_mergeable
 from ..hub.download import Download, downloaded_folder, fetch, plan_download, require_disk_space
 from ..onnx_runtime.thread_count import measured_threads
-from ..out_of_memory import release_memory
+from ..onnx_runtime.threads import most_threads
+from ..out_of_memory import out_of_memory, release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
-from ..runners import Runner, UnsupportedError, runner_for
+from ..runners import Runner, runner_for
 from ..runners.short_head import frequent_ids, shorten_head
 from ..text.template_probe import probe_template
 from ..units import gigabytes
@@ -129,6 +130,9 @@ def load_pair(
 
 
 def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedPair, EngineInfo, PairReport]:
+    if eager is not None:
+        drafter = None if plan.drafter is None else _without_optional(plan.drafter)
+        plan = replace(plan, target=_without_optional(plan.target), drafter=drafter)
     gate = _pass_gate(plan, watch)
     plan = _with_stored_quantizations(plan)
     placement = _find_room(plan, watch)
@@ -148,6 +152,11 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
         drafter_name=plan.drafter.model if plan.drafter else "",
     )
     return pair, _describe(plan, pair, models, placement), gate.report
+
+
+def _without_optional(source: ModelSource) -> ModelSource:
+    """The source without its quantization if that is optional."""
+    return replace(source, quantization="none", optional=False) if source.optional else source
 
 
 def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:
@@ -273,7 +282,8 @@ def _runners(
     plan: PairPlan, models: _Models, placement: Placement, vocab_size: int, eager: str | None
 ) -> tuple[Runner, Runner | None]:
     """Choose the runners of target and drafter; a split target always has the eager one."""
-    threads = measured_threads() if placement.device.type == "cpu" else None
+    on_cpu = placement.device.type == "cpu" and eager is None
+    threads = measured_threads(most_threads()) if on_cpu else None
     if placement.split is None:
         target = _runner(plan.target, models.target, placement, vocab_size, eager, threads)
     else:
@@ -302,22 +312,36 @@ def _runner(
 ) -> Runner:
     """Choose the runner of an undivided model. Raises LoadError if it cannot be quantized on the CPU."""
     on_cpu = placement.device.type == "cpu"
+    choose = partial(
+        runner_for,
+        model,
+        vocab_size=vocab_size,
+        eager=eager,
+        packs=placement.packs,
+        keeps_modules=keeps_modules,
+        threads=threads,
+    )
     weights = CPU_FORMATS[source.quantization] if on_cpu else "float32"
+    if weights == "float32":
+        return choose()
     try:
-        return runner_for(
-            model,
-            vocab_size=vocab_size,
-            eager=eager,
-            packs=placement.packs,
-            weights=weights,
-            keeps_modules=keeps_modules,
-            threads=threads,
-        )
-    except UnsupportedError as error:
-        raise LoadError(
-            f"{source.model} cannot be computed in {source.quantization} on a CPU: {error}. Use quantization "
-            "none for it."
-        ) from error
+        return choose(weights=weights)
+    except Exception as error:  # whatever ONNX Runtime does not allow on this CPU
+        if out_of_memory(error):
+            raise
+        if not (source.optional and keeps_modules):
+            raise LoadError(
+                f"{source.model} cannot be computed in {source.quantization} on this CPU: {quote(error)}. "
+                "Use quantization none for it."
+            ) from error
+    return choose()
+
+
+def _drafter_quantization(source: ModelSource | None, runner: Runner | None) -> str | None:
+    """The quantization for people; an optional one may have been left out."""
+    if source is None or runner is None:
+        return None
+    return "none" if source.optional and runner.weights == "float32" else source.quantization_name
 
 
 def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Placement) -> EngineInfo:
@@ -337,7 +361,7 @@ def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Plac
         device=device,
         dtype=str(models.target.dtype).removeprefix("torch."),
         target_quantization=plan.target.quantization_name,
-        drafter_quantization=plan.drafter.quantization_name if plan.drafter else None,
+        drafter_quantization=_drafter_quantization(plan.drafter, pair.drafter),
         runner=pair.target.name,
         runner_reason=pair.target.reason,
         context_length=pair.context_length,

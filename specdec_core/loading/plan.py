@@ -5,13 +5,13 @@ Reads no model files, except for the configuration of an adapter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..errors import SettingsError
 from ..hub.adapters import read_adapter
-from ..onnx_runtime.packages import missing_package
+from ..onnx_runtime.packages import obstacle
 from ..presets import Preset, PresetModel, get_preset
 from ..settings import QUANTIZATIONS, Quantization, Settings, VocabPadding
 from .devices import resolve_device
@@ -116,7 +116,7 @@ def _plan_preset(
     chosen = get_preset(preset) if isinstance(preset, str) else preset
 
     def source(model: PresetModel, override: Quantization | None) -> ModelSource:
-        return _source(model.model, model.revision, override or _by_preset(model, device))
+        return _source(model.model, model.revision, override) if override else _by_preset(model, device)
 
     drafter = None
     if chosen.drafter is not None:
@@ -137,11 +137,14 @@ def _plan_preset(
     )
 
 
-def _by_preset(model: PresetModel, device: torch.device) -> Quantization:
-    """The preset's quantization for this device; none on a CPU where the packages for it are missing."""
+def _by_preset(model: PresetModel, device: torch.device) -> ModelSource:
+    """The preset's quantization for this device; none on a CPU where nothing computes it."""
     if device.type != "cpu":
-        return model.quantization
-    return model.cpu_quantization if missing_package() is None else "none"
+        return _source(model.model, model.revision, model.quantization)
+    wanted = model.cpu_quantization
+    possible = wanted != "none" and obstacle() is None
+    source = _source(model.model, model.revision, wanted if possible else "none")
+    return replace(source, optional=possible)
 
 
 def _source(model: str, revision: str | None, quantization: Quantization) -> ModelSource:

@@ -13,8 +13,8 @@ from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from ..errors import LoadError
 from ..hub.stored_quantization import StoredQuantization, stored_quantization
-from ..runners import UnsupportedError
-from ..runners.onnx.families import Format, require_family, require_packages
+from ..runners import Format, UnsupportedError
+from ..runners.onnx.families import require_family, require_packages
 from ..settings import Quantization
 
 _STORED_ALIKE = {"nf4": "bitsandbytes_4bit", "int8": "bitsandbytes_8bit"}

@@ -44,7 +44,8 @@ class ModelSource:
     """A model's origin (Hub id or local folder) and the quantization to load it in.
 
     If `model` is the folder of an `adapter`, configuration and most weights come from the adapter's base.
-    `stored` is the quantization that the weights are stored in, once the configuration was read.
+    `stored` is the quantization that the weights are stored in, once the configuration was read. An
+    `optional` quantization is left out where it cannot be computed.
     """
 
     model: str
@@ -52,6 +53,7 @@ class ModelSource:
     quantization: Quantization = "none"
     adapter: Adapter | None = None
     stored: StoredQuantization | None = None
+    optional: bool = False
 
     @property
     def base(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,11 @@ _MAPS = Path("/proc/self/maps")
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _SIZE_FILE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 _ADVISE_HUGE = 14
+"""MADV_HUGEPAGE: the memory may lie on huge pages."""
 _ADVISE_COLLAPSE = 25
-"""MADV_HUGEPAGE, and MADV_COLLAPSE of Linux 6.1: move what is there already, now."""
+"""MADV_COLLAPSE, since Linux 6.1: what it holds moves there now."""
+_MOST_S = 2.0
+"""Moving a page takes up to 4 ms. The rest of many gigabytes is left to the system's own thread."""
 
 Range = tuple[int, int]
 """Addresses from the first up to the second."""
@@ -37,6 +41,7 @@ def on_huge_pages() -> Iterator[None]:
     yield
     if not size:
         return
+    deadline = time.monotonic() + _MOST_S
     try:
         advise = ctypes.CDLL(None).madvise
         advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -44,6 +49,8 @@ def on_huge_pages() -> Iterator[None]:
             first, last = -(-start // size) * size, end // size * size
             if first < last and advise(first, last - first, _ADVISE_HUGE) == 0:
                 for page in range(first, last, size):  # one by one: some may have no memory yet
+                    if time.monotonic() > deadline:
+                        return
                     advise(page, size, _ADVISE_COLLAPSE)
     except (OSError, AttributeError) as error:
         _log.warning("Weights stay on small pages: %s", error)

@@ -1,17 +1,19 @@
-"""Presence of the optional packages. Needs neither."""
+"""Whether the optional packages can be used. Needs neither."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib import import_module
+
+from ..errors import quote
 
 
-def missing_package() -> str | None:
-    """Return the name of the package that is not installed, None if both are."""
-    return next((name for name in ("onnx", "onnxruntime") if not _installed(name)), None)
-
-
-def _installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ValueError:  # it was made unavailable in this process
-        return False
+def obstacle() -> str | None:
+    """Return the reason why onnx or onnxruntime cannot be used, None if both can. Imports them."""
+    for name in ("onnx", "onnxruntime"):
+        try:
+            import_module(name)
+        except ModuleNotFoundError:
+            return f"{name} is not installed"
+        except Exception as error:  # a library of the system that is too old, or missing
+            return f"{name} cannot be imported: {quote(error)}"
+    return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +14,33 @@ products of a forward, shorter than a forward, so that a drafter's threads leave
 """
 
 
+_before: int | None = None
+
+
+def most_threads() -> int:
+    """Return torch's number of threads, the one outside of `on_one_thread` while that is in progress."""
+    return _before or torch.get_num_threads()
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Let torch compute on one thread within the context. More of them would wait for cores on which ONNX
+    Runtime's are waiting for work.
+    """
+    global _before
+    if _before is not None or torch.get_num_threads() == 1:
+        yield
+        return
+    _before = threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _before = None
+
+
 def choose_threads(options: Any, threads: int | None = None) -> None:
     """Set the threads in an onnxruntime.SessionOptions, by default torch's number."""
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = threads or most_threads()
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))

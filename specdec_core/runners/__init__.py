@@ -7,14 +7,13 @@ from transformers import PreTrainedModel
 
 from ..errors import quote
 from ..out_of_memory import out_of_memory, release_memory
-from .base import RewindableCache, Runner, Step, Then
+from .base import Format, RewindableCache, Runner, Step, Then
 from .cpu_copies import copied_bytes
 from .cuda_capture import capture_refusal
 from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
 from .lean import LeanRunner
 from .lean_forward import UnsupportedError
-from .onnx.families import Format
 from .positions import context_length, grows_with_length, rotation_switch
 from .rope_switch import RopeSwitchRunner
 from .serving import Serving, serving
@@ -23,6 +22,7 @@ from .stepwise import StepwiseRunner
 __all__ = [
     "CudaGraphRunner",
     "EagerRunner",
+    "Format",
     "LeanRunner",
     "RewindableCache",
     "RopeSwitchRunner",

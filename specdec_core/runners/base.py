@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+Format = Literal["float32", "int8", "int4"]
+"""Format of the weights of products on a CPU."""
 Then = Callable[[Tensor], Any]
 """A function of a forward's logits. On a device it may be captured with the forward: it keeps to buffers that
 never move, and a method belongs to an object that lives as long as the pair.
@@ -98,8 +100,15 @@ class Runner(Protocol):
         ...
 
     @property
+    def weights(self) -> Format:
+        """Format of the weights that the runner has of its own: "float32", "int8" or "int4"; "float32" for
+        those of the model, whatever they are.
+        """
+        ...
+
+    @property
     def step_bytes(self) -> int | None:
-        """Bytes of weights that a one-row step reads, where they are the runner's own; None for the model's."""
+        """Bytes of its own weights that a one-row step reads; None where it reads the model's."""
         ...
 
     @property
@@ -156,8 +165,15 @@ class Runner(Protocol):
         """
         ...
 
-    def settle(self) -> None:
-        """Adapt to the machine's present load, if forwards have been slow for long. Between answers only."""
+    @property
+    def unsettled(self) -> bool:
+        """True if another number of threads may suit the machine's present load better."""
+        ...
+
+    def use_threads(self, threads: int) -> None:
+        """Compute on so many threads from the next forward on, where the runner can choose. A row's logits
+        may change in their last bits, so this is for times when no answer is in progress.
+        """
         ...
 
     def drop_bare_graphs(self) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .base import Clock, RewindableCache, Step, Then
+from .base import Clock, Format, RewindableCache, Step, Then
 from .clock import clock_for
 from .few_rows import use_few_rows
 from .kv_cache import KVCache
@@ -42,6 +42,8 @@ class ModelRunner(ABC):
     same_rows: bool | None = None
     threads: int | None = None
     step_bytes: int | None = None
+    unsettled = False
+    weights: Format = "float32"
     _copied_bytes = 0
     prefill_chunk = PREFILL_CHUNK
 
@@ -96,8 +98,8 @@ class ModelRunner(ABC):
     def prepare(self, cache: RewindableCache, steps: Collection[Step], end: int) -> None:  # noqa: B027
         """See Runner.prepare. There is nothing to do where nothing is captured."""
 
-    def settle(self) -> None:  # noqa: B027
-        """See Runner.settle. There is nothing to do where threads are torch's."""
+    def use_threads(self, threads: int) -> None:  # noqa: B027
+        """See Runner.use_threads. There is nothing to do where threads are torch's."""
 
     def drop_bare_graphs(self) -> None:  # noqa: B027
         """See Runner.drop_bare_graphs. There is nothing to do where nothing is captured."""

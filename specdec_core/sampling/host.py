@@ -2,8 +2,8 @@
 
 Nothing has to be synchronized here, so a round verifies its drafts one by one and computes only the residual
 that it draws from. After a forward the CPU caches are cold, which makes an operation here five times slower
-than in a loop of its own: the number of operations matters more than their speed. The results must equal
-those of the tensor functions in `verification`.
+than in a loop of its own: the number of operations matters more than their speed. The results equal
+those of the tensor functions in `verification` up to rounding.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ model.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..onnx_runtime.packages import missing_package
+from ..onnx_runtime.packages import obstacle
 from .filters import SamplingParams, probabilities
 from .host_draw import block_size, block_sums, draw_on_host
 
@@ -52,6 +53,15 @@ class HostRow:
         return draw_on_host(rest, uniform, sums) if sums.any() else self.draw(uniform)
 
 
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A session bound to a buffer of logits, and the rows that it writes."""
+
+    session: Any
+    binding: Any
+    rows: list[HostRow]
+
+
 class HostRows:
     """The distributions of an answer's settings.
 
@@ -60,10 +70,9 @@ class HostRows:
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
-        self._session: Any = None
-        self._on_onnx = params.unfiltered and missing_package() is None
+        self._on_onnx = params.unfiltered and obstacle() is None
         self._inverse = torch.tensor([1 / params.temperature if self._on_onnx else 1.0])
-        self._bindings: dict[tuple[int, int, int], tuple[Any, list[HostRow]]] = {}
+        self._bindings: dict[tuple[int, int, int], _Bound] = {}
 
     def __call__(self, logits: Tensor, slot: int) -> list[HostRow]:
         """Return the distribution of each row of logits [rows, vocab]."""
@@ -74,23 +83,22 @@ class HostRows:
         bound = self._bindings.get(key)
         if bound is None:
             bound = self._bind(logits, key)
-        binding, result = bound
-        self._session.run_with_iobinding(binding)
-        return result
+        bound.session.run_with_iobinding(bound.binding)
+        return bound.rows
 
-    def _bind(self, logits: Tensor, key: tuple[int, int, int]) -> tuple[Any, list[HostRow]]:
+    def _bind(self, logits: Tensor, key: tuple[int, int, int]) -> _Bound:
         if len(self._bindings) >= _MOST_BINDINGS:
             self._bindings.clear()
         rows, vocab = logits.shape
-        self._session = _softmax_session(vocab)
+        session = _softmax_session(vocab)
         probs, sums = torch.empty(rows, vocab), torch.empty(rows, -(-vocab // block_size(vocab)))
-        binding = self._session.io_binding()
+        binding = session.io_binding()
         for name, tensor in (("logits", logits), ("inverse_temperature", self._inverse)):
             binding.bind_input(name, "cpu", 0, np.float32, list(tensor.shape), tensor.data_ptr())
         for name, tensor in (("probs", probs), ("sums", sums)):
             binding.bind_output(name, "cpu", 0, np.float32, list(tensor.shape), tensor.data_ptr())
         views = zip(probs.numpy(), sums.numpy(), strict=True)  # which keep the tensors
-        bound = self._bindings[key] = binding, [HostRow(*row) for row in views]
+        bound = self._bindings[key] = _Bound(session, binding, [HostRow(*row) for row in views])
         return bound
 
 

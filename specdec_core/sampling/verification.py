@@ -2,7 +2,7 @@
 
 Never sees a model. Shapes: gamma drafts, gamma + 1 rows of the target (one for each draft, and the one after
 the last), vocab entries a row. Functions of tensors run on any device without synchronizing; the `walk_`
-functions take arrays on the host and stop at the first rejection.
+functions take rows or choices on the host and stop at the first rejection.
 """
 
 from __future__ import annotations

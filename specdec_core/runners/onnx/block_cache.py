@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...cache_folder import cache_folder
+from ...cache_folder import ENTRY, INT4_WEIGHTS, UNFINISHED, cache_folder
 from .blocks import BLOCK, SEARCH_VERSION, PackedInt4Blocks, int4_blocks
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ _FEWEST_WEIGHTS = 2**17
 """Smaller ones are searched in less time than a file is worth."""
 _LEFT_FREE = 2**30
 """Bytes of the disk that stay free."""
-_FOLDER = "int4"
 
 
 def cached_int4_blocks(weight: Tensor) -> PackedInt4Blocks:
@@ -36,7 +35,7 @@ def cached_int4_blocks(weight: Tensor) -> PackedInt4Blocks:
     """
     if weight.numel() < _FEWEST_WEIGHTS:
         return int4_blocks(weight).packed()
-    path = cache_folder() / _FOLDER / f"{_key(weight)}.safetensors"
+    path = cache_folder() / INT4_WEIGHTS / f"{_key(weight)}{ENTRY}"
     stored = _read(path, weight)
     if stored is not None:
         return stored
@@ -52,12 +51,12 @@ def _key(weight: Tensor) -> str:
 
 
 def _read(path: Path, weight: Tensor) -> PackedInt4Blocks | None:
-    if not path.exists():
-        return None
     rows, blocks = weight.shape[0], weight.shape[1] // BLOCK
     try:
         stored = PackedInt4Blocks(**load_file(path))
         shapes = [list(part.shape) for part in (stored.codes, stored.scales, stored.minima)]
+    except FileNotFoundError:
+        return None
     except (OSError, SafetensorError, TypeError) as error:
         _log.warning("%s cannot be read and is made again: %s", path, error)
         return None
@@ -70,7 +69,7 @@ def _write(path: Path, blocks: PackedInt4Blocks) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(path.parent).free < _LEFT_FREE + sum(part.nbytes for part in parts.values()):
             return
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=UNFINISHED)
         os.close(handle)
         try:
             save_file({name: part.contiguous() for name, part in parts.items()}, unfinished)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedModel
 
-from ...onnx_runtime.packages import missing_package
+from ...onnx_runtime.packages import obstacle
 from ..lean_forward import UnsupportedError
 
-Format = Literal["float32", "int8", "int4"]
-"""Format of the weights of products."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 _FAMILIES = {"llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"}
@@ -45,9 +43,9 @@ def require_supported(model: PreTrainedModel) -> None:
 
 
 def require_packages() -> None:
-    """Raise UnsupportedError if onnx or onnxruntime is not installed."""
-    if (package := missing_package()) is not None:
-        raise UnsupportedError(f"{package} is not installed")
+    """Raise UnsupportedError if onnx or onnxruntime cannot be used."""
+    if (reason := obstacle()) is not None:
+        raise UnsupportedError(reason)
 
 
 def supported(model: PreTrainedModel) -> bool:

@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...onnx_runtime.builder import CONTRIB, GraphBuilder
+from ..base import Format
 from ..lean_forward import LayerNorms, UnsupportedError, joined, layer_norms
 from ..short_head import ShortHead
 from .blocks import BLOCK, int8_blocks
-from .families import FULL, SLIDING, Format
+from .families import FULL, SLIDING
 from .products import HEAD_PRODUCTS, PRODUCTS, linear
 
 IDS = "ids"

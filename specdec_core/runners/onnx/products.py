@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from ...onnx_runtime.builder import CONTRIB, GraphBuilder
+from ..base import Format
 from .block_cache import cached_int4_blocks
 from .blocks import BLOCK, int8_blocks
-from .families import Format
 
 Product = Callable[[GraphBuilder, str, str, Tensor], str]
 """(graph, name, x, weight [out, in]) → `name`, that of x @ weight.T [1, rows, out]."""

@@ -7,24 +7,30 @@ sampling or speculation.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, cast
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ...errors import quote
 from ...onnx_runtime.pace import Pace
 from ...onnx_runtime.session import open_session
-from ...onnx_runtime.thread_count import measured_threads
-from ..base import RewindableCache, Then
+from ...onnx_runtime.threads import most_threads, on_one_thread
+from ...out_of_memory import release_memory
+from ..base import Format, RewindableCache, Then
 from ..lean_forward import MOST_FEW_ROWS, UnsupportedError
 from ..model_runner import SAME_LOGITS, ModelRunner
 from .cache import OnnxCache
 from .call import Call, Doubling
-from .families import Format, require_supported
+from .families import require_supported
 from .graph import ForwardGraph, build_forward, rope_names
+
+_log = logging.getLogger(__name__)
 
 _TOLERANCE: dict[Format, float] = {"float32": SAME_LOGITS, "int8": 0.2, "int4": 0.5}
 """See `_require_like`. Logits of another model would be 1.4 apart."""
@@ -66,7 +72,9 @@ class OnnxRunner(ModelRunner):
         self.graph: ForwardGraph = build_forward(
             model, self.vocab_size, weights, frees=not self.keeps_modules
         )
-        self.threads: int | None = threads or torch.get_num_threads()
+        self.weights: Format = weights
+        self._caches: WeakSet[OnnxCache] = WeakSet()
+        self.threads: int | None = threads or most_threads()
         self.session: Any = self._opened()
         self._pace = Pace()
         self._chosen_at = time.monotonic()
@@ -85,7 +93,9 @@ class OnnxRunner(ModelRunner):
 
     def new_cache(self) -> OnnxCache:
         """See Runner.new_cache."""
-        return OnnxCache(self.graph.layers, self.graph.kv_heads, self.graph.head_dim)
+        cache = OnnxCache(self.graph.layers, self.graph.kv_heads, self.graph.head_dim)
+        self._caches.add(cache)
+        return cache
 
     def forward(
         self, cache: RewindableCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None
@@ -102,24 +112,39 @@ class OnnxRunner(ModelRunner):
         started = time.perf_counter()
         logits = call.run(ids, end)
         if rows <= MOST_FEW_ROWS:
-            self._pace.note(rows, time.perf_counter() - started)
+            self._pace.note(rows, end, time.perf_counter() - started)
         stored.length = end
-        return logits if then is None else _on_one_thread(then, logits)
+        if then is None:
+            return logits
+        with on_one_thread():
+            return then(logits)
 
-    def settle(self) -> None:
-        """See Runner.settle. Fewer threads than there might be are tried again now and then."""
-        limited = cast(int, self.threads) < torch.get_num_threads()
-        if self._pace.slow or (limited and time.monotonic() - self._chosen_at > _TRIED_AGAIN_S):
-            self.use_threads(measured_threads())
-            self._pace = Pace()
-            self._chosen_at = time.monotonic()
+    @property
+    def unsettled(self) -> bool:
+        """See Runner.unsettled. Fewer threads than there might be are to be tried again now and then."""
+        limited = cast(int, self.threads) < most_threads()
+        return self._pace.slow or (limited and time.monotonic() - self._chosen_at > _TRIED_AGAIN_S)
 
     def use_threads(self, threads: int) -> None:
-        """Compute on so many threads from the next forward on."""
-        if threads != self.threads:
+        """See Runner.use_threads."""
+        self._pace = Pace()
+        self._chosen_at = time.monotonic()
+        if threads == self.threads:
+            return
+        before = self.threads
+        # The old session first gives its packed weights back, which the caches' forwards hold too.
+        self.session = None
+        for cache in self._caches:
+            cache.calls.clear()
+        try:
             self.threads = threads
             self.session = self._opened()
-            self.same_rows = self._find_doubling()
+        except Exception as error:  # as many as before were possible
+            _log.warning("Forwards stay on %s threads: %s", before, quote(error))
+            release_memory(error)
+            self.threads = before
+            self.session = self._opened()
+        self.same_rows = self._find_doubling()
 
     def _opened(self) -> Any:
         return open_session(self.graph.proto, self.graph.weights, threads=self.threads)
@@ -189,17 +214,3 @@ class OnnxRunner(ModelRunner):
         cache = self.new_cache()
         self.forward(cache, ids[:2])
         return cache
-
-
-def _on_one_thread(then: Then, logits: Tensor) -> Any:
-    """Return what `then` returns, on one thread: more of torch's would wait for cores on which ONNX Runtime's
-    are spinning.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return then(logits)
-    torch.set_num_threads(1)
-    try:
-        return then(logits)
-    finally:
-        torch.set_num_threads(threads)

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import specdec_core as sd
+from specdec_core.bench.noise import with_noisy_drafter
 from specdec_core.cli import main
 from specdec_core.loading import assemble
+from specdec_core.runners.onnx.runner import OnnxRunner
 from tests.support.tiny_models import tiny_model
 from tests.support.tiny_pair import byte_level_tokenizer, save_pair
 
@@ -82,6 +84,48 @@ def test_lanes_of_transformers_compute_a_small_quantized_drafter_with_its_own_we
     mixed = sd.Engine.load(target=target, drafter=drafter, device="cpu", drafter_quantization="int8")
     rounds = list(mixed.peer_stream(HI, _settings(), assisted=True))
     assert "".join(rnd.text for rnd in rounds) == whole.generate(HI, _settings()).text
+
+
+@pytest.fixture
+def preset(folders) -> sd.Preset:
+    """A preset whose drafter is in 8 bits where that can be."""
+    text = {"name": "own", "title": "Own", "description": "Own", "license": "MIT"}
+    drafter = {"model": folders[1], "cpu_quantization": "int8"}
+    return sd.Preset(target={"model": folders[0]}, drafter=drafter, **text)
+
+
+def test_a_preset_s_quantization_is_used(preset, whole):
+    engine = sd.Engine.load(preset, device="cpu")
+    assert (engine.info.drafter_quantization, engine.pair.drafter.weights) == ("int8", "int8")
+    assert engine.generate(HI, _settings()).token_ids == whole.generate(HI, _settings()).token_ids
+
+
+def test_a_preset_s_quantization_that_this_cpu_does_not_compute_is_left_out(preset, whole, monkeypatch):
+    """A caller's own is an error there."""
+    init = OnnxRunner.__init__
+
+    def without_int8(runner, *arguments, weights="float32", **options):
+        if weights == "int8":
+            raise RuntimeError("no kernel for 8 bits")
+        init(runner, *arguments, weights=weights, **options)
+
+    monkeypatch.setattr(OnnxRunner, "__init__", without_int8)
+    engine = sd.Engine.load(preset, device="cpu")
+    assert (engine.info.drafter_quantization, engine.pair.drafter.weights) == ("none", "float32")
+    assert engine.generate(HI, _settings()).token_ids == whole.generate(HI, _settings()).token_ids
+    with pytest.raises(sd.LoadError, match=r"in int8 on this CPU: .*no kernel for 8 bits"):
+        sd.Engine.load(preset, device="cpu", drafter_quantization="int8")
+
+
+def test_a_preset_s_quantization_is_left_out_for_workers_of_a_process_that_computes_nothing(preset):
+    engine = sd.Engine.load(preset, device="cpu", for_workers=True)
+    assert (engine.info.drafter_quantization, engine.pair.drafter.name) == ("none", "eager")
+
+
+def test_noise_on_a_quantized_drafter_leaves_its_format(preset):
+    noisy = with_noisy_drafter(sd.Engine.load(preset, device="cpu"), 0.1)
+    assert noisy.pair.drafter.weights == "int8"
+    assert noisy.generate(HI, _settings()).token_ids
 
 
 def test_a_large_quantized_drafter_gives_its_weights_up(folders, monkeypatch):

@@ -67,7 +67,9 @@ def test_on_a_gpu_a_preset_s_quantizations_for_cpus_are_not_used(on_cuda):
 def test_where_nothing_quantizes_on_a_cpu_a_preset_is_loaded_without(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     assert quantizations(plan_pair(LoadOptions("stories", device="cpu"))) == ("none", "none")
+    assert not plan_pair(LoadOptions("stories", device="cpu")).drafter.optional
     chosen = plan_pair(LoadOptions("stories", device="cpu", drafter_quantization="int8"))
+    assert not chosen.drafter.optional
     assert chosen.drafter.quantization == "int8"  # which is refused, with the reason, when it is loaded
 
 

@@ -68,3 +68,12 @@ def test_the_parts_of_ranges_that_are_in_no_other():
     got = list(huge_pages._without([(0, 10), (20, 30), (40, 50)], [(2, 4), (6, 7), (8, 22), (28, 60)]))
     assert got == [(0, 2), (4, 6), (7, 8), (22, 28)]
     assert list(huge_pages._without([(0, 10)], [])) == [(0, 10)]
+
+
+@pytest.mark.skipif(not huge_pages._page_size(), reason="this system has no huge pages")
+def test_moving_ends_in_time_for_many_gigabytes(monkeypatch):
+    monkeypatch.setattr(huge_pages, "_MOST_S", -1.0)
+    with on_huge_pages():
+        within = _filled(4)
+    assert _huge_bytes(within) == 0
+    assert within[:] == b"x" * len(within)

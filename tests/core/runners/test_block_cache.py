@@ -134,6 +134,25 @@ def test_loads_at_the_same_time_write_one_whole_entry():
     assert cache_contents().files == 1
 
 
+def test_a_folder_that_may_not_be_read_is_none(tmp_path, monkeypatch, searches):
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(block_cache, "load_file", forbidden)
+    assert _equal(cached_int4_blocks(_weight()), _weight())
+
+
+def test_files_of_others_are_neither_counted_nor_deleted(capsys):
+    cached_int4_blocks(_weight())
+    for place in ("notes.txt", "other/letter.txt", f"{_entry().parent.name}/picture.png"):
+        (cache_folder() / place).parent.mkdir(exist_ok=True)
+        (cache_folder() / place).write_text("mine")
+    assert main(["cache", "--clear"]) == 0
+    assert "1 file of" in capsys.readouterr().out
+    assert sum(path.read_text() == "mine" for path in cache_folder().rglob("*.*")) == 3
+    assert cache_contents().files == 0
+
+
 def test_small_weights_are_not_kept(monkeypatch):
     monkeypatch.setattr(block_cache, "_FEWEST_WEIGHTS", 24 * 96 + 1)
     assert _equal(cached_int4_blocks(_weight()), _weight())
@@ -162,4 +181,3 @@ def test_the_folder_lies_beside_the_hub_s(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "specdec"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "specdec"
-    assert cache_contents().files == 0 or cache_folder().is_dir()
