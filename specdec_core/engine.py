@@ -244,7 +244,7 @@ class Engine:
     ) -> Generator[Round, None, None]:
         with self._answering(session):
             with self._turn:
-                if self.admission.active == 1:
+                if self.admission.active == 1:  # this answer alone
                     self.pair.settle()
             rounds = session.rounds(
                 prompt, settings, lambda: cancel.is_set() or self._abort.is_set(), self._make_room

@@ -138,7 +138,7 @@ def _plan_preset(
 
 
 def _by_preset(model: PresetModel, device: torch.device) -> ModelSource:
-    """The preset's quantization for this device; none on a CPU where nothing computes it."""
+    """The preset's model in its quantization for this device; in none on a CPU where nothing computes it."""
     if device.type != "cpu":
         return _source(model.model, model.revision, model.quantization)
     wanted = model.cpu_quantization

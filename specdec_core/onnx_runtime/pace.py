@@ -5,6 +5,7 @@ from __future__ import annotations
 _SLOW = 2.0
 """A forward takes so many times as long as the fastest of its kind."""
 _CONTEXT = 256
+"""Positions within which contexts count as equally long."""
 _PERSISTS = 100
 """So many more slow forwards than others."""
 

@@ -1,4 +1,4 @@
-"""Whether the optional packages can be used. Needs neither."""
+"""Check for the optional packages. Needs neither."""
 
 from __future__ import annotations
 

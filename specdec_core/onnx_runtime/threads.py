@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _SPIN_US = 100
 """Microseconds that a session's threads wait for more work without sleeping: longer than between the
 products of a forward, shorter than a forward, so that a drafter's threads leave the cores to the target's.
 """
 
-
 _before: int | None = None
+"""Torch's number of threads while it computes on one."""
 
 
 def most_threads() -> int:
@@ -22,19 +22,17 @@ def most_threads() -> int:
     return _before or torch.get_num_threads()
 
 
-@contextmanager
-def on_one_thread() -> Iterator[None]:
-    """Let torch compute on one thread within the context. More of them would wait for cores on which ONNX
-    Runtime's are waiting for work.
+def on_one_thread(function: Callable[[Tensor], Any], argument: Tensor) -> Any:
+    """Return function(argument), for which torch computes on one thread. More of them would wait for cores on
+    which ONNX Runtime's are waiting for work.
     """
     global _before
-    if _before is not None or torch.get_num_threads() == 1:
-        yield
-        return
-    _before = threads = torch.get_num_threads()
+    if _before is not None or (threads := torch.get_num_threads()) == 1:
+        return function(argument)
+    _before = threads
     torch.set_num_threads(1)
     try:
-        yield
+        return function(argument)
     finally:
         torch.set_num_threads(threads)
         _before = None

@@ -114,10 +114,7 @@ class OnnxRunner(ModelRunner):
         if rows <= MOST_FEW_ROWS:
             self._pace.note(rows, end, time.perf_counter() - started)
         stored.length = end
-        if then is None:
-            return logits
-        with on_one_thread():
-            return then(logits)
+        return logits if then is None else on_one_thread(then, logits)
 
     @property
     def unsettled(self) -> bool:

@@ -66,12 +66,17 @@ def test_products_of_the_probe_are_large_enough_for_all_threads(most):
 
 def test_the_number_outside_is_known_while_torch_computes_on_one_thread(most):
     most(3)
-    with on_one_thread():
+
+    def within(depth):
         assert most_threads() == 3
-        with on_one_thread():
-            assert most_threads() == 3
-        assert most_threads() == 3
+        return on_one_thread(within, depth - 1) if depth else "done"
+
+    assert on_one_thread(within, 2) == "done"
     assert most_threads() == 3
+    with pytest.raises(ZeroDivisionError):
+        on_one_thread(lambda _: 1 / 0, None)
+    most(5)
+    assert most_threads() == 5
 
 
 def test_the_probe_runs_on_as_many_threads_as_it_is_asked_for():
