@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from .gate.check import check_pair as check_pair
     from .gate.report import Check as Check, PairReport as PairReport
-    from .loading.assemble import EngineInfo as EngineInfo
+    from .loading.engine_info import EngineInfo as EngineInfo
     from .metrics import Prediction as Prediction, predict as predict, summarize as summarize
     from .plain_text import find_surrogate as find_surrogate
     from .presets import Preset as Preset, list_presets as list_presets, load_presets as load_presets
@@ -85,7 +85,7 @@ _PUBLIC = {
     ),
     "gate.check": ("check_pair",),
     "gate.report": ("Check", "PairReport"),
-    "loading.assemble": ("EngineInfo",),
+    "loading.engine_info": ("EngineInfo",),
     "metrics": ("Prediction", "predict", "summarize"),
     "plain_text": ("find_surrogate",),
     "presets": ("Preset", "list_presets", "load_presets"),

@@ -14,7 +14,7 @@ from .trace import Round
 
 if TYPE_CHECKING:
     from .gate.report import PairReport
-    from .loading.assemble import EngineInfo
+    from .loading.engine_info import EngineInfo
     from .text.prompting import Prompt
 
 

@@ -13,7 +13,8 @@ from .drafting.length import StepCosts
 from .errors import LoadError, SpecDecError
 from .fair_lock import FairLock
 from .gate.report import PairReport
-from .loading.assemble import EngineInfo, load_pair
+from .loading.assemble import load_pair
+from .loading.engine_info import EngineInfo
 from .loading.failures import raise_load_failure
 from .loading.placement import MaxMemory
 from .loading.plan import LoadOptions, plan_pair
@@ -269,9 +270,9 @@ class Engine:
             finally:
                 pair = self._pair
                 if pair is not None:
-                    changed = {"runner_reason": pair.runner_reason, "threads": pair.target.threads}
-                    if any(getattr(self.info, name) != value for name, value in changed.items()):
-                        self.info = replace(self.info, **changed)
+                    self.info = replace(
+                        self.info, runner_reason=pair.runner_reason, threads=pair.target.threads
+                    )
 
     def warm_up(self, costs: Mapping[Drafting, StepCosts] | None = None) -> None:
         """Run the first forward of each kind, so that no answer waits for its set-up, and measure step costs

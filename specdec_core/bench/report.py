@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..loading.assemble import EngineInfo
+from ..loading.engine_info import EngineInfo
 from ..ratio import Ratio
 from .figures import Drafts, LaneFigures, PredictedSpeedup, Table
 from .machine import Memory

@@ -31,9 +31,7 @@ def chat(engine: ChatEngine, settings: Settings) -> int:
     session = engine.session()
     messages: list[Message] = []
     show_drafts = sys.stdout.isatty()
-    threads = engine.info.threads
-    device = engine.info.device if threads is None else f"{engine.info.device}, {counted(threads, 'thread')}"
-    print(f"{engine.info.title} on {device}. {_HELP}", file=sys.stderr)
+    print(f"{engine.info.title} on {engine.info.device_and_threads}. {_HELP}", file=sys.stderr)
     while True:
         try:
             typed = input("> ")

@@ -1,4 +1,4 @@
-"""Assembly of a loaded pair from a plan: gate, memory, download, weights, output layers, runners.
+"""Assembly of a loaded pair from a plan: gate, memory, download, weights, output layers.
 
 The gate comes first, so that a pair it refuses costs nothing: neither a download nor the pair loaded before.
 """
@@ -11,69 +11,34 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from huggingface_hub import constants
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import IncompatiblePairError, LoadError, quote
+from ..errors import IncompatiblePairError, LoadError
 from ..gate.check import check_pair
 from ..gate.logit_width import check_logit_width
 from ..gate.report import PairReport
 from ..hub.adapters import require_mergeable
 from ..hub.download import Download, downloaded_folder, fetch, plan_download, require_disk_space
-from ..onnx_runtime.thread_count import measured_threads
-from ..onnx_runtime.threads import most_threads
-from ..out_of_memory import out_of_memory, release_memory
+from ..out_of_memory import release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
-from ..runners import Runner, runner_for
 from ..runners.short_head import frequent_ids, shorten_head
 from ..text.template_probe import probe_template
 from ..units import gigabytes
 from .answer_ends import answer_ends
+from .engine_info import EngineInfo, describe
 from .failures import raise_load_failure
-from .memory import weights_bytes
+from .pair_runners import choose_runners, without_optional_quantizations
 from .placement import Placement, plan_placement
 from .plan import PairPlan
-from .quantization import CPU_FORMATS
 from .weights import ModelSource, load_model, with_stored_quantization
 
 _CANCEL_POLL_S = 0.2
 """Seconds between two polls for cancellation while a load waits for another one."""
 
-_SMALL_BYTES = 64 * 2**20
-"""A drafter of so many bytes keeps its modules' weights beside the quantized ones."""
-
 # transformers sets process-wide state while it builds a model, and two loads would count on the same memory.
 _one_at_a_time = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """Description of a loaded pair for people. `runner_reason` is why no faster runner took the target;
-    `drafter_context_length` is None unless it is shorter than the target's, the `context_length`;
-    `template_notes` are sentences on what the chat template leaves out or refuses. `threads` are those of a
-    forward on a CPU, where the runner chose them.
-    """
-
-    preset: str | None
-    title: str
-    target: str
-    drafter: str | None
-    device: str
-    dtype: str
-    target_quantization: str
-    drafter_quantization: str | None
-    runner: str
-    runner_reason: str | None
-    context_length: int
-    target_parameters: int
-    drafter_parameters: int | None
-    memory_bytes: int
-    takes_system_message: bool
-    drafter_context_length: int | None = None
-    template_notes: tuple[str, ...] = ()
-    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +96,7 @@ def load_pair(
 
 def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedPair, EngineInfo, PairReport]:
     if eager is not None:
-        drafter = None if plan.drafter is None else _without_optional(plan.drafter)
-        plan = replace(plan, target=_without_optional(plan.target), drafter=drafter)
+        plan = without_optional_quantizations(plan)
     gate = _pass_gate(plan, watch)
     plan = _with_stored_quantizations(plan)
     placement = _find_room(plan, watch)
@@ -142,7 +106,7 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
     folder = files.folders[plan.target] or plan.target.base
     eos_ids = answer_ends(folder, gate.tokenizer, probe_template(gate.tokenizer))
     _shorten_drafter_head(plan, gate, models, vocab_size, eos_ids)
-    target, drafter = _runners(plan, models, placement, vocab_size, eager)
+    target, drafter = choose_runners(plan, models.target, models.drafter, placement, vocab_size, eager)
     pair = LoadedPair(
         target=target,
         drafter=drafter,
@@ -151,12 +115,7 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
         target_name=plan.target.model,
         drafter_name=plan.drafter.model if plan.drafter else "",
     )
-    return pair, _describe(plan, pair, models, placement), gate.report
-
-
-def _without_optional(source: ModelSource) -> ModelSource:
-    """The source without its quantization if that is optional."""
-    return replace(source, quantization="none", optional=False) if source.optional else source
+    return pair, describe(plan, pair, placement), gate.report
 
 
 def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:
@@ -276,100 +235,3 @@ def _shorten_drafter_head(
     # Templates and answers have control tokens that text has not: ends of turns, of thoughts, of tool calls.
     always = eos_ids | set(gate.tokenizer.added_tokens_decoder)
     shorten_head(models.drafter, frequent_ids(plan.drafter_vocabulary, vocab_size, always, sample_ids))
-
-
-def _runners(
-    plan: PairPlan, models: _Models, placement: Placement, vocab_size: int, eager: str | None
-) -> tuple[Runner, Runner | None]:
-    """Choose the runners of target and drafter; a split target always has the eager one."""
-    on_cpu = placement.device.type == "cpu" and eager is None
-    threads = measured_threads(most_threads()) if on_cpu else None
-    if placement.split is None:
-        target = _runner(plan.target, models.target, placement, vocab_size, eager, threads)
-    else:
-        reason = f"the target's layers lie on {placement.split.device_names}"
-        target = runner_for(models.target, vocab_size=vocab_size, eager=reason, device=placement.device)
-    if models.drafter is None:
-        return target, None
-    assert plan.drafter is not None
-    # transformers' lanes need the modules, and their weights are not missed in a small drafter.
-    keeps = weights_bytes(models.drafter, "none") <= _SMALL_BYTES
-    drafter = _runner(
-        plan.drafter, models.drafter, placement, vocab_size, eager, threads, keeps_modules=keeps
-    )
-    return target, drafter
-
-
-def _runner(
-    source: ModelSource,
-    model: PreTrainedModel,
-    placement: Placement,
-    vocab_size: int,
-    eager: str | None,
-    threads: int | None,
-    *,
-    keeps_modules: bool = False,
-) -> Runner:
-    """Choose the runner of an undivided model. Raises LoadError if it cannot be quantized on the CPU."""
-    on_cpu = placement.device.type == "cpu"
-    choose = partial(
-        runner_for,
-        model,
-        vocab_size=vocab_size,
-        eager=eager,
-        packs=placement.packs,
-        keeps_modules=keeps_modules,
-        threads=threads,
-    )
-    weights = CPU_FORMATS[source.quantization] if on_cpu else "float32"
-    if weights == "float32":
-        return choose()
-    try:
-        return choose(weights=weights)
-    except Exception as error:  # whatever ONNX Runtime does not allow on this CPU
-        if out_of_memory(error):
-            raise
-        if not (source.optional and keeps_modules):
-            raise LoadError(
-                f"{source.model} cannot be computed in {source.quantization} on this CPU: {quote(error)}. "
-                "Use quantization none for it."
-            ) from error
-    return choose()
-
-
-def _drafter_quantization(source: ModelSource | None, runner: Runner | None) -> str | None:
-    """The quantization for people; an optional one may have been left out."""
-    if source is None or runner is None:
-        return None
-    return "none" if source.optional and runner.weights == "float32" else source.quantization_name
-
-
-def _describe(plan: PairPlan, pair: LoadedPair, models: _Models, placement: Placement) -> EngineInfo:
-    on_cuda = pair.target.device.type == "cuda"
-    device = torch.cuda.get_device_name(pair.target.device) if on_cuda else "CPU"
-    if placement.split is not None:
-        device = f"{device} (target on {placement.split.device_names})"
-    template = pair.prompter.template
-    system_message = plan.takes_system_message
-    if system_message is None:
-        system_message = template.takes_system_message
-    return EngineInfo(
-        preset=plan.preset,
-        title=plan.title,
-        target=plan.target.model,
-        drafter=plan.drafter.model if plan.drafter else None,
-        device=device,
-        dtype=str(models.target.dtype).removeprefix("torch."),
-        target_quantization=plan.target.quantization_name,
-        drafter_quantization=_drafter_quantization(plan.drafter, pair.drafter),
-        runner=pair.target.name,
-        runner_reason=pair.target.reason,
-        context_length=pair.context_length,
-        target_parameters=models.target.num_parameters(),
-        drafter_parameters=models.drafter.num_parameters() if models.drafter is not None else None,
-        memory_bytes=sum(runner.weights_bytes for runner in pair.runners),
-        takes_system_message=system_message,
-        drafter_context_length=pair.drafter_context_length,
-        template_notes=template.notes,
-        threads=pair.target.threads,
-    )

@@ -9,7 +9,6 @@ import onnxruntime
 from onnx import ModelProto
 from torch import Tensor
 
-from .huge_pages import on_huge_pages
 from .threads import choose_threads
 
 
@@ -26,7 +25,6 @@ def open_session(
     if weights:
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight.numpy()) for weight in weights.values()]
         options.add_external_initializers(list(weights), values)
-    with on_huge_pages():
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

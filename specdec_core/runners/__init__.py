@@ -14,6 +14,7 @@ from .cuda_graph import CudaGraphRunner
 from .eager import EagerRunner
 from .lean import LeanRunner
 from .lean_forward import UnsupportedError
+from .onnx.families import require_packages
 from .positions import context_length, grows_with_length, rotation_switch
 from .rope_switch import RopeSwitchRunner
 from .serving import Serving, serving
@@ -88,13 +89,12 @@ def runner_for(
 def _cpu_runner(model: PreTrainedModel, vocab_size: int | None, packs: bool, threads: int | None) -> Runner:
     """A runner on ONNX Runtime, else a lean one, else an eager one, with the first one's reason."""
     try:
+        require_packages()
         from .onnx.runner import OnnxRunner
 
         if not packs:
             raise UnsupportedError("its weights would be copied, for which there is not enough memory")
         return OnnxRunner(model, vocab_size=vocab_size, threads=threads)
-    except ImportError as error:
-        reason = f"{error.name} is not installed"
     except UnsupportedError as error:
         reason = str(error)
     except Exception as error:  # whatever ONNX Runtime does not allow, torch computes it

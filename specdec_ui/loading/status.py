@@ -106,14 +106,10 @@ def _pair_line(loaded: Loaded) -> str:
     return f"<strong>{escape(_name(loaded))}</strong> is loaded: target {target}, drafter {drafter}."
 
 
-def _device(info: sd.EngineInfo) -> str:
-    return info.device if info.threads is None else f"{info.device}, {sd.counted(info.threads, 'thread')}"
-
-
 def _facts(info: sd.EngineInfo) -> str:
     facts = {
         "precision": _precision(info),
-        "device": _device(info),
+        "device": info.device_and_threads,
         "runner": f"{info.runner} ({info.runner_reason})" if info.runner_reason else info.runner,
         "context": sd.counted(info.context_length, "token"),
         "memory": _size(info.memory_bytes),

@@ -61,12 +61,11 @@ class Call:
         kept: int,
         doubling: Doubling,
     ) -> None:
-        self.states = states
-        self.constants = constants
+        self.states = states  # bindings hold addresses only
         self.fed = fed = 2 if rows == 1 and doubling >= Doubling.LAYERS else rows
         self._attended = 2 if fed == 1 and doubling >= Doubling.ATTENTION else fed
         self._beyond = self._attended - rows
-        self.session = session
+        self._session = session
         self._options = _frees_memory() if rows > MOST_FEW_ROWS else None
         self._binding = session.io_binding()
         self._logits = logits[:kept]
@@ -97,7 +96,7 @@ class Call:
         self._fed_ids[:] = ids.numpy()  # a single one fills both places where it is doubled
         self._counts[0] = end + self._beyond - 1
         self._counts[1] = end + self._beyond
-        self.session.run_with_iobinding(self._binding, self._options)
+        self._session.run_with_iobinding(self._binding, self._options)
         return self._logits
 
     @staticmethod

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...errors import quote
+from ...onnx_runtime.huge_pages import on_huge_pages
 from ...onnx_runtime.pace import Pace
 from ...onnx_runtime.session import open_session
 from ...onnx_runtime.threads import most_threads, on_one_thread
@@ -107,7 +108,7 @@ class OnnxRunner(ModelRunner):
         if end >= stored.capacity:
             stored.reserve(end + 1)  # the second of a doubled row lies after the last
         call = stored.calls.get((rows, last_rows or rows))
-        if call is None or call.session is not self.session or call.constants is not self._constants:
+        if call is None:
             call = self._call(stored, rows, last_rows or rows)
         started = time.perf_counter()
         logits = call.run(ids, end)
@@ -144,7 +145,8 @@ class OnnxRunner(ModelRunner):
         self.same_rows = self._find_doubling()
 
     def _opened(self) -> Any:
-        return open_session(self.graph.proto, self.graph.weights, threads=self.threads)
+        with on_huge_pages():
+            return open_session(self.graph.proto, self.graph.weights, threads=self.threads)
 
     def _call(self, cache: OnnxCache, rows: int, kept: int) -> Call:
         """A forward bound to the cache's buffers. It is kept there if it has few rows."""

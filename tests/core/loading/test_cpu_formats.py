@@ -10,7 +10,7 @@ import torch
 import specdec_core as sd
 from specdec_core.bench.noise import with_noisy_drafter
 from specdec_core.cli import main
-from specdec_core.loading import assemble
+from specdec_core.loading import pair_runners
 from specdec_core.runners.onnx.runner import OnnxRunner
 from tests.support.tiny_models import tiny_model
 from tests.support.tiny_pair import byte_level_tokenizer, save_pair
@@ -130,7 +130,7 @@ def test_noise_on_a_quantized_drafter_leaves_its_format(preset):
 
 def test_a_large_quantized_drafter_gives_its_weights_up(folders, monkeypatch):
     target, drafter = folders
-    monkeypatch.setattr(assemble, "_SMALL_BYTES", 1000)
+    monkeypatch.setattr(pair_runners, "_SMALL_BYTES", 1000)
     mixed = sd.Engine.load(target=target, drafter=drafter, device="cpu", drafter_quantization="int8")
     assert not mixed.pair.drafter.keeps_modules
     with pytest.raises(sd.SettingsError, match="Load the pair with quantization none"):

@@ -9,7 +9,7 @@ from onnxruntime import SessionOptions
 
 import specdec_core as sd
 from specdec_core import pair as pair_module
-from specdec_core.loading import assemble
+from specdec_core.loading import pair_runners
 from specdec_core.onnx_runtime import thread_count
 from specdec_core.onnx_runtime.pace import Pace
 from specdec_core.onnx_runtime.thread_count import measured_threads
@@ -88,7 +88,7 @@ def test_the_probe_runs_on_as_many_threads_as_it_is_asked_for():
 
 def test_a_loaded_pair_says_what_was_chosen(pair_folders, monkeypatch, most):
     most(2)
-    monkeypatch.setattr(assemble, "measured_threads", lambda most: 1)
+    monkeypatch.setattr(pair_runners, "measured_threads", lambda most: 1)
     engine = sd.Engine.load(target=pair_folders[0], drafter=pair_folders[1], device="cpu")
     assert engine.info.threads == engine.pair.target.threads == engine.pair.drafter.threads == 1
 
@@ -164,7 +164,7 @@ def test_a_switch_that_fails_leaves_the_runner_as_it_was(most, monkeypatch):
 def settled(pair_folders, monkeypatch, most) -> sd.Engine:
     """A pair on one of two threads; the next measurement says two."""
     most(2)
-    monkeypatch.setattr(assemble, "measured_threads", lambda most: 1)
+    monkeypatch.setattr(pair_runners, "measured_threads", lambda most: 1)
     monkeypatch.setattr(pair_module, "measured_threads", lambda most: 2)
     return sd.Engine.load(target=pair_folders[0], drafter=pair_folders[1], device="cpu")
 
