@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from ..runners import RewindableCache, Runner
+from ..runners import RewindableCache, Runner, Then
 from ..sampling import Sampler
 
 
@@ -32,12 +32,19 @@ class ModelDrafter:
 
     def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> None:
         """See Drafter.propose."""
-        ids = self.runner.ids(context[self.cache.length :])
-        for step in range(gamma):
-            ids = self.runner.forward(self.cache, ids, last_rows=1, then=sampler.draft(step))
-            if sampler.complete:
-                break
+        # The sampler has the last of the context, before there are drafts, in a tensor that runners know.
+        one = self.missing(context) == 1
+        ids = sampler.rows if one else self.runner.ids(context[self.cache.length :])
+        self.runner.chain(self.cache, ids, _drawing(gamma, sampler))
 
     def rewind(self, length: int) -> None:
         """See Drafter.rewind."""
         self.cache.rewind(length)
+
+
+def _drawing(gamma: int, sampler: Sampler) -> Iterator[Then]:
+    """The functions that draw at most gamma drafts, up to one that ends the answer."""
+    for step in range(gamma):
+        yield sampler.draft(step)
+        if sampler.complete:
+            return

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..pair import LoadedPair
-from ..runners import RewindableCache, Runner
+from ..runners import RewindableCache, Runner, Then
 from ..runners.base import Clock
 
 ANY_ID = 5
@@ -120,7 +120,7 @@ class StepTimer:
         target: dict[int, _Marks] = {}
         for count in self._target_s:
             if self._drafter is not None:
-                drafts += [(at, self._forward(self._drafter, 1)) for at in range(count - 1)]
+                drafts += enumerate(self._draft(self._drafter, count - 1))
             if count == 1:
                 # Plain decoding runs no drafter between, which leaves the target's weights in the cache.
                 self._forward(self._target, 1)
@@ -140,6 +140,24 @@ class StepTimer:
         """Fill an empty cache with the context."""
         if lane.cache.length == 0:
             lane.runner.prefill(lane.cache, [ANY_ID] * self.context)
+
+    def _draft(self, lane: _CachedRunner, steps: int) -> list[_Marks]:
+        """Run steps over one row, one after another as in a round, each between two marks."""
+        runner = lane.runner
+        if runner.captures:  # with a function of the logits it would capture graphs of its own
+            return [self._forward(lane, 1) for _ in range(steps)]
+        ids = torch.full((1,), ANY_ID, device=runner.device)
+        marks: list[_Marks] = []
+
+        def timed() -> Iterator[Then]:
+            for _ in range(steps):
+                start = runner.clock.mark()
+                yield lambda _: ids
+                marks.append(_Marks(runner.clock, start, runner.clock.mark()))
+
+        runner.chain(lane.cache, ids, timed())
+        lane.cache.rewind(self.context)
+        return marks
 
     def _forward(self, lane: _CachedRunner, rows: int) -> _Marks:
         """Run one forward between two marks, and rewind the cache to the context."""

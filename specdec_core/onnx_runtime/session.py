@@ -23,8 +23,13 @@ def open_session(
     choose_threads(options, threads)
     options.log_severity_level = 4  # failures are raised as exceptions
     if weights:
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight.numpy()) for weight in weights.values()]
+        values = [value_of(weight) for weight in weights.values()]
         options.add_external_initializers(list(weights), values)
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+def value_of(tensor: Tensor) -> Any:
+    """Return an OrtValue over the memory of a contiguous tensor on the CPU, which it keeps."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy())

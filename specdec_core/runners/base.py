@@ -5,7 +5,7 @@ Knows nothing of text, sampling or speculation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -190,6 +190,12 @@ class Runner(Protocol):
         """Feed ids [rows] after what the cache holds. Return logits [rows, vocab] in the model's dtype, or
         what `then` returns for them. With `last_rows`, only that many last rows' logits are computed. The
         next forward of as many rows may overwrite the result.
+        """
+        ...
+
+    def chain(self, cache: RewindableCache, ids: Tensor, thens: Iterable[Then]) -> None:
+        """Feed ids [rows], then what the first function returns for the last row's logits [1, vocab], ids
+        [1], and so on: a forward for each function, which are asked for one by one.
         """
         ...
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -91,6 +91,11 @@ class ModelRunner(ABC):
         self, cache: RewindableCache, ids: Tensor, *, last_rows: int = 0, then: Then | None = None
     ) -> Any:
         """See Runner.forward."""
+
+    def chain(self, cache: RewindableCache, ids: Tensor, thens: Iterable[Then]) -> None:
+        """See Runner.chain."""
+        for then in thens:
+            ids = self.forward(cache, ids, last_rows=1, then=then)
 
     def discard(self, cache: RewindableCache) -> None:  # noqa: B027 (right for most subclasses)
         """See Runner.discard. There is nothing to do where caches share no buffers."""

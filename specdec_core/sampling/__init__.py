@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ..onnx_runtime.packages import obstacle
 from ..settings import Settings
 from .base import Sampler, Verdict
 from .device import DeviceSampler, DeviceSampling
 from .filters import SamplingParams
 from .host import CoupledSampler, GreedySampler, RejectionSampler
 from .noise import KeyedNoise
+from .onnx_rejection import OnnxRejectionSampler
 
 __all__ = ["DeviceSampling", "Sampler", "Verdict", "sampler_for"]
 
@@ -34,4 +36,6 @@ def sampler_for(
         return GreedySampler(eos_ids)
     if settings.verification == "coupled":
         return CoupledSampler(params, noise, eos_ids)
+    if params.unfiltered and obstacle() is None:
+        return OnnxRejectionSampler(params, noise, eos_ids)
     return RejectionSampler(params, noise, eos_ids)

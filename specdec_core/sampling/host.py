@@ -18,12 +18,9 @@ from torch import Tensor
 
 from .base import Verdict, count_to_end
 from .filters import SamplingParams, filtered_logits
-from .host_rows import HostRow, HostRows
+from .host_rows import HostRow, host_rows
 from .noise import KeyedNoise, Uniforms
 from .verification import walk_match, walk_rejection
-
-_VERIFIED = -1
-"""The slot of the target's rows; that of a draft's is its number."""
 
 
 class _HostSampler(ABC):
@@ -131,7 +128,7 @@ class RejectionSampler(_HostSampler):
 
     def __init__(self, params: SamplingParams, noise: KeyedNoise, eos_ids: Collection[int] = ()) -> None:
         super().__init__(eos_ids)
-        self.rows_of = HostRows(params)
+        self.params = params
         self.noise = noise
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
@@ -142,14 +139,14 @@ class RejectionSampler(_HostSampler):
 
     def _draft(self, logits: Tensor) -> Tensor:
         step = len(self._drafts)
-        (q,) = self.rows_of(logits, step)
+        (q,) = host_rows(logits, self.params)
         self._q.append(q)
         draft = q.draw(self.uniforms.draft[step])
         return self._keep(draft, float(q.probs[draft]))
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
-        p = self.rows_of(logits, _VERIFIED)
+        p = host_rows(logits, self.params)
         accepted, token = walk_rejection(
             p, self._q or None, self._drafts, self.uniforms.accept, self.uniforms.residual
         )

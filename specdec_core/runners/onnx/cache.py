@@ -5,13 +5,13 @@ Knows nothing of token ids: it stores positions 0 to length − 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # a call needs onnxruntime
-    from .call import Call
+    from .call import Call, Chain
 
 _ROUND_UP = 128
 
@@ -20,7 +20,8 @@ class OnnxCache:
     """Keys and values of one conversation: a RewindableCache.
 
     `states` is float32 [layers, 2, kv_heads, capacity, head_dim]: keys and values of each layer. `calls` are
-    the forwards bound to these buffers, by number of rows and of rows whose logits are computed.
+    the forwards bound to these buffers, by number of rows and of rows whose logits are computed; `chain` are
+    those of drafts in a row, and `values` the buffers as ONNX Runtime takes them.
     """
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int) -> None:
@@ -29,6 +30,8 @@ class OnnxCache:
         """Positions that the buffers have room for."""
         self.states = torch.zeros(layers, 2, kv_heads, 0, head_dim)
         self.calls: dict[tuple[int, int], Call] = {}
+        self.chain: Chain | None = None
+        self.values: list[Any] = []
 
     @property
     def size_bytes(self) -> int:
@@ -49,4 +52,10 @@ class OnnxCache:
         larger[:, :, :, : self.length] = self.states[:, :, :, : self.length]
         self.states: Tensor = larger
         self.capacity = capacity
-        self.calls.clear()  # each of them keeps the smaller buffers
+        self.unbind()  # from the smaller buffers
+
+    def unbind(self) -> None:
+        """Forget the forwards, which hold their session and the buffers."""
+        self.calls.clear()
+        self.chain = None
+        self.values.clear()

@@ -7,17 +7,22 @@ row is computed twice, beside itself, in as small a part of the forward as is en
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from functools import lru_cache
+from itertools import count
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor
 
+from ...onnx_runtime.session import value_of
 from ..lean_forward import MOST_FEW_ROWS
 from .graph import (
     ATTENTION_ROWS,
+    FED_ROWS,
     IDS,
     KEPT_ROWS,
     LAST_POSITION,
@@ -44,62 +49,116 @@ def _frees_memory() -> onnxruntime.RunOptions:
     return options
 
 
-class Call:
-    """The inputs and outputs of a forward over `rows`, bound to a cache's buffers `states`.
+@lru_cache
+def _rows_values(rows: int, fed: int, attended: int, kept: int, computed: int) -> dict[str, Any]:
+    """The inputs that say which rows are computed, and whose logits."""
+    inputs = {
+        FED_ROWS: torch.arange(fed).clamp(max=rows - 1),
+        OWN_ROWS: torch.tensor([fed]),
+        ATTENTION_ROWS: torch.arange(attended).clamp(max=fed - 1),
+        KEPT_ROWS: torch.arange(rows - computed, rows).clamp(min=rows - kept),
+    }
+    return {name: value_of(tensor) for name, tensor in inputs.items()}
 
-    `constants` are the inputs that do not change, by name; `logits` [kept, or 2 for a doubled single row,
-    vocab] is written by each run.
+
+class Call:
+    """The inputs and outputs of a forward over `rows`, bound to a cache's buffers.
+
+    `states` are keys and values of each layer as OrtValues, in the order of `state_names`, `constants` the
+    inputs that do not change, by name. Each run writes `buffer` [kept, or 2 for a doubled single row, vocab],
+    of which `logits` is the part [kept, vocab]. `positions` int32 [2] is where the call reads the number of
+    positions after it, by default a tensor of its own.
     """
 
     def __init__(
         self,
         session: Any,
-        states: Tensor,
-        constants: Mapping[str, Tensor],
+        states: Sequence[Any],
+        constants: Mapping[str, Any],
+        buffer: Tensor,
         logits: Tensor,
         rows: int,
-        kept: int,
         doubling: Doubling,
+        positions: Tensor | None = None,
     ) -> None:
-        self.states = states  # bindings hold addresses only
         self.fed = fed = 2 if rows == 1 and doubling >= Doubling.LAYERS else rows
-        self._attended = 2 if fed == 1 and doubling >= Doubling.ATTENTION else fed
-        self._beyond = self._attended - rows
+        """Rows that are computed."""
+        attended = 2 if fed == 1 and doubling >= Doubling.ATTENTION else fed
+        self.beyond = attended - rows
+        """Positions past the last that are written, whose keys and values the next forward overwrites."""
+        self.logits = logits
         self._session = session
         self._options = _frees_memory() if rows > MOST_FEW_ROWS else None
         self._binding = session.io_binding()
-        self._logits = logits[:kept]
-        self._ids = torch.zeros(1, fed, dtype=torch.int64)
-        self._present = torch.zeros(2, dtype=torch.int32)  # last position, positions
-        # Views for the writes of each run: indexing a tensor takes ten times longer.
-        self._fed_ids, self._counts = self._ids.numpy()[0], self._present.numpy()
-        first = torch.zeros(1, dtype=torch.int64)
-        self._inputs = {
-            IDS: self._ids,
-            LAST_POSITION: self._present[:1],
-            POSITIONS: self._present[1],
-            OWN_ROWS: torch.tensor([fed]),
-            ATTENTION_ROWS: torch.arange(fed) if self._attended == fed else first.repeat(2),
-            KEPT_ROWS: torch.arange(rows - logits.shape[0], rows).clamp(min=rows - kept),
+        if positions is None:
+            positions = torch.zeros(2, dtype=torch.int32)
+        self._counts = positions.numpy()  # a tensor is indexed in ten times as long
+        self._fed_ids = np.zeros(rows, np.int64)
+        self._own_ids = value_of(torch.from_numpy(self._fed_ids)[None])
+        self._copied_ids: Tensor | None = None
+        self._bound_ids: Tensor | None = None
+        inputs = {
+            IDS: self._own_ids,
+            **_rows_values(rows, fed, attended, logits.shape[0], buffer.shape[0]),
+            LAST_POSITION: value_of(positions[:1]),
+            POSITIONS: value_of(positions[1]),
             **constants,
         }
-        for name, tensor in self._inputs.items():
-            self._bind(self._binding.bind_input, name, tensor)
-        for at, layer in enumerate(states):
-            for (past, present), buffer in zip(state_names(at), layer, strict=True):
-                self._bind(self._binding.bind_input, past, buffer[None])
-                self._bind(self._binding.bind_output, present, buffer[None])
-        self._bind(self._binding.bind_output, LOGITS, logits[None])
+        for name, value in inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        names = (pair for at in count() for pair in state_names(at))
+        for value, (past, present) in zip(states, names, strict=False):
+            self._binding.bind_ortvalue_input(past, value)
+            self._binding.bind_ortvalue_output(present, value)
+        self._binding.bind_ortvalue_output(LOGITS, value_of(buffer[None]))
 
     def run(self, ids: Tensor, end: int) -> Tensor:
         """Feed ids [rows], after which the cache holds `end` positions. Return the logits [kept, vocab]."""
-        self._fed_ids[:] = ids.numpy()  # a single one fills both places where it is doubled
-        self._counts[0] = end + self._beyond - 1
-        self._counts[1] = end + self._beyond
-        self._session.run_with_iobinding(self._binding, self._options)
-        return self._logits
+        end += self.beyond
+        self._counts[:] = end - 1, end
+        return self.run_in_place(ids)
 
-    @staticmethod
-    def _bind(bind: Any, name: str, tensor: Tensor) -> None:
-        kind = tensor.numpy().dtype.type
-        bind(name, "cpu", 0, kind, list(tensor.shape), tensor.data_ptr())
+    def run_in_place(self, ids: Tensor) -> Tensor:
+        """Feed ids [rows] at the positions that `positions` tells. Return the logits [kept, vocab]."""
+        if ids is not self._bound_ids:
+            self._take(ids)
+        self._session.run_with_iobinding(self._binding, self._options)
+        return self.logits
+
+    def _take(self, ids: Tensor) -> None:
+        """Copy ids, or, if the same tensor came before, read them where they are from now on: a binding costs
+        more than a copy.
+        """
+        if ids is self._copied_ids and ids.dtype == torch.int64 and ids.is_contiguous():
+            self._binding.bind_ortvalue_input(IDS, value_of(ids[None]))
+            self._bound_ids = ids
+            return
+        if self._bound_ids is not None:
+            self._binding.bind_ortvalue_input(IDS, self._own_ids)
+            self._bound_ids = None
+        self._fed_ids[:] = ids.numpy()
+        self._copied_ids = ids
+
+
+class Chain:
+    """Forwards over a row each, in turn, whose positions are written all at once."""
+
+    LENGTH = 16
+
+    def __init__(self) -> None:
+        self._positions = torch.zeros(self.LENGTH, 2, dtype=torch.int32)
+        self._counts = self._positions.numpy()
+        self._ahead = np.arange(self.LENGTH)[:, None] + [0, 1]
+        self._calls: list[Call] = []
+
+    def start(self, length: int, make: Callable[[Tensor], Call]) -> Iterator[Call]:
+        """Yield the forwards after `length` positions. `make` returns one that reads its positions from a
+        tensor; each is made when it is first needed.
+        """
+        if not self._calls:
+            self._calls.append(make(self._positions[0]))
+        np.add(self._ahead, length + self._calls[0].beyond, out=self._counts, casting="same_kind")
+        yield from self._calls
+        for positions in self._positions[len(self._calls) :]:
+            self._calls.append(make(positions))
+            yield self._calls[-1]

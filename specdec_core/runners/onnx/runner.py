@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -19,15 +19,16 @@ from transformers import PreTrainedModel
 
 from ...errors import quote
 from ...onnx_runtime.huge_pages import on_huge_pages
+from ...onnx_runtime.logits_function import LogitsFunction
 from ...onnx_runtime.pace import Pace
-from ...onnx_runtime.session import open_session
+from ...onnx_runtime.session import open_session, value_of
 from ...onnx_runtime.threads import most_threads, on_one_thread
 from ...out_of_memory import release_memory
 from ..base import Format, RewindableCache, Then
 from ..lean_forward import MOST_FEW_ROWS, UnsupportedError
 from ..model_runner import SAME_LOGITS, ModelRunner
 from .cache import OnnxCache
-from .call import Call, Doubling
+from .call import Call, Chain, Doubling
 from .families import require_supported
 from .graph import ForwardGraph, build_forward, rope_names
 
@@ -81,9 +82,9 @@ class OnnxRunner(ModelRunner):
         self._chosen_at = time.monotonic()
         body: Any = model.model
         self._rotary = body.rotary_emb
-        self._constants: dict[str, Tensor] = {}
+        self._constants: dict[str, Any] = {}
         self._rotations = 0
-        self._logits: dict[int, Tensor] = {}
+        self._logits: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         own = {parameter.data_ptr() for parameter in model.parameters() if not parameter.is_meta}
         embedding = [part for part in self.graph.embedding.values() if part.data_ptr() not in own]
         self.step_bytes: int | None = sum(weight.nbytes for weight in self.graph.weights.values())
@@ -115,7 +116,23 @@ class OnnxRunner(ModelRunner):
         if rows <= MOST_FEW_ROWS:
             self._pace.note(rows, end, time.perf_counter() - started)
         stored.length = end
-        return logits if then is None else on_one_thread(then, logits)
+        return logits if then is None else _applied(then, logits)
+
+    def chain(self, cache: RewindableCache, ids: Tensor, thens: Iterable[Then]) -> None:
+        """See Runner.chain. What a forward from Python costs beside its computation, later ones do not."""
+        stored = cast(OnnxCache, cache)
+        calls: Iterator[Call] = iter(())
+        for at, then in enumerate(thens):
+            if at == 0:
+                ids = self.forward(stored, ids, last_rows=1, then=then)
+                continue
+            call = next(calls, None)
+            if call is None:
+                calls = self._chain(stored)
+                call = next(calls)
+            logits = call.run_in_place(ids)
+            stored.length += 1
+            ids = _applied(then, logits)
 
     @property
     def unsettled(self) -> bool:
@@ -133,7 +150,7 @@ class OnnxRunner(ModelRunner):
         # The old session first gives its packed weights back, which the caches' forwards hold too.
         self.session = None
         for cache in self._caches:
-            cache.calls.clear()
+            cache.unbind()
         try:
             self.threads = threads
             self.session = self._opened()
@@ -150,22 +167,45 @@ class OnnxRunner(ModelRunner):
 
     def _call(self, cache: OnnxCache, rows: int, kept: int) -> Call:
         """A forward bound to the cache's buffers. It is kept there if it has few rows."""
-        if cache.capacity > self._rotations:
-            self._compute_rotations(cache.capacity)
-        logits = self._logits_buffer(rows, kept)
-        call = Call(self.session, cache.states, self._constants, logits, rows, kept, self._doubling)
+        call = self._bound(cache, rows, kept)
         if rows <= MOST_FEW_ROWS:
             cache.calls[rows, kept] = call
         return call
 
-    def _logits_buffer(self, rows: int, kept: int) -> Tensor:
-        """A buffer [kept, vocab] for the logits; of few rows the same in each call."""
-        needed = 2 if kept == 1 and self._doubling == Doubling.ALL else kept
+    def _chain(self, cache: OnnxCache) -> Iterator[Call]:
+        """Forwards over a row, bound to the cache's buffers, with room for all of them."""
+        cache.reserve(cache.length + Chain.LENGTH + 1)  # the second of a doubled row lies after the last
+        if cache.chain is None:
+            cache.chain = Chain()
+        return cache.chain.start(cache.length, lambda positions: self._bound(cache, 1, 1, positions))
+
+    def _bound(self, cache: OnnxCache, rows: int, kept: int, positions: Tensor | None = None) -> Call:
+        if cache.capacity > self._rotations:
+            self._compute_rotations(cache.capacity)
+        if not cache.values:
+            cache.values = [value_of(buffer[None]) for layer in cache.states for buffer in layer]
+        return Call(
+            self.session,
+            cache.values,
+            self._constants,
+            *self._logits_buffer(rows, kept),
+            rows,
+            self._doubling,
+            positions,
+        )
+
+    def _logits_buffer(self, rows: int, kept: int) -> tuple[Tensor, Tensor]:
+        """A buffer for the logits, and the part of it [kept, vocab] that counts; of few rows the same in each
+        call.
+        """
         if rows > MOST_FEW_ROWS:
-            return torch.empty(needed, self.vocab_size)
-        if rows not in self._logits or self._logits[rows].shape[0] < needed:
-            self._logits[rows] = torch.empty(max(rows, needed), self.vocab_size)
-        return self._logits[rows][:needed]
+            buffer = torch.empty(kept, self.vocab_size)
+            return buffer, buffer
+        needed = 2 if kept == 1 and self._doubling == Doubling.ALL else kept
+        if (needed, kept) not in self._logits:
+            buffer = torch.empty(needed, self.vocab_size)
+            self._logits[needed, kept] = buffer, buffer[:kept]
+        return self._logits[needed, kept]
 
     @torch.inference_mode()
     def _compute_rotations(self, positions: int) -> None:
@@ -178,7 +218,7 @@ class OnnxRunner(ModelRunner):
             tables = self._rotary(torch.empty(1), where, *([kind] if by_kind else []))
             for name, table in zip(rope_names(kind), tables, strict=True):
                 constants[name] = table[0, :, : self.graph.head_dim // 2].contiguous()
-        self._constants = constants
+        self._constants = {name: value_of(tensor) for name, tensor in constants.items()}
 
     def _find_doubling(self) -> bool:
         """Find the smallest part of the forward that must compute a single row twice, so that its logits are
@@ -213,3 +253,8 @@ class OnnxRunner(ModelRunner):
         cache = self.new_cache()
         self.forward(cache, ids[:2])
         return cache
+
+
+def _applied(then: Then, logits: Tensor) -> Any:
+    """Return then(logits). What torch computes, it computes on one thread."""
+    return then(logits) if isinstance(then, LogitsFunction) else on_one_thread(then, logits)

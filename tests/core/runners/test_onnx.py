@@ -8,7 +8,7 @@ import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from specdec_core.out_of_memory import out_of_memory
-from specdec_core.runners import LeanRunner, runner_for
+from specdec_core.runners import LeanRunner, RewindableCache, Runner, runner_for
 from specdec_core.runners.onnx import runner as onnx_runner
 from specdec_core.runners.onnx.call import Doubling
 from specdec_core.runners.onnx.runner import OnnxRunner
@@ -154,10 +154,61 @@ def test_the_buffers_of_a_conversation_that_is_gone_are_freed():
     runner = OnnxRunner(uneven_model("llama"))
     cache = runner.new_cache()
     runner.forward(cache, _ids()[:1])
-    (call,) = cache.calls.values()
-    buffers = weakref.ref(call.states)
-    del cache, call
+    runner.chain(cache, _ids()[:1], [lambda _: _ids()[:1]] * 3)
+    buffers = weakref.ref(cache.states)
+    del cache
     assert buffers() is None
+
+
+# Forwards in a row
+
+
+def _chained(runner: Runner, cache: RewindableCache, first: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Logits of forwards in a row: over `first`, then over each of `ids`."""
+    rows: list[torch.Tensor] = []
+
+    def thens():
+        for at in range(len(ids) + 1):
+            yield lambda logits, at=at: (rows.append(logits.clone()), ids[at : at + 1])[1]
+
+    runner.chain(cache, first, thens())
+    assert cache.length == PROMPT + len(first) + len(ids)
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("doubling", Doubling)
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("steps", [1, 4, 40])
+def test_forwards_in_a_row_are_like_single_ones(doubling, first, steps):
+    runner = OnnxRunner(uneven_model("llama"))
+    runner._doubling = doubling
+    ids = _ids(PROMPT + first + steps)
+    wanted = _logits_by(runner, ids, 1)[first - 1 :]
+    cache = runner.new_cache()
+    for _ in range(3):  # the forwards are bound to the ids' memory in the second round
+        runner.forward(cache, ids[:PROMPT])
+        got = _chained(runner, cache, ids[PROMPT : PROMPT + first], ids[PROMPT + first :])
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+        cache.rewind(0)
+
+
+def test_ids_that_are_passed_again_are_read_again():
+    runner, ids = OnnxRunner(uneven_model("llama")), _ids()
+    wanted = _logits_by(runner, ids[: PROMPT + 8], 1)
+    cache, fed = runner.new_cache(), torch.zeros(1, dtype=torch.int64)
+    runner.forward(cache, ids[:PROMPT])
+    for at in range(8):
+        fed[0] = ids[PROMPT + at]
+        # Another tensor in between, and ids of a type and in places that are copied.
+        given = {3: fed.clone(), 5: fed.to(torch.int32), 6: fed.repeat(2)[::2]}.get(at, fed)
+        torch.testing.assert_close(runner.forward(cache, given)[0], wanted[at], atol=1e-4, rtol=0)
+
+
+def test_a_chain_of_no_forwards_leaves_the_cache():
+    runner = OnnxRunner(uneven_model("llama"))
+    cache = runner.new_cache()
+    runner.chain(cache, _ids()[:1], [])
+    assert cache.length == 0
 
 
 # Output layers

@@ -20,7 +20,7 @@ from specdec_core.sampling.device_filters import DEFAULT_WIDTH, FilterPath
 from specdec_core.sampling.device_rules import RejectionRule
 from specdec_core.sampling.filters import SamplingParams, probabilities
 from specdec_core.sampling.host import RejectionSampler
-from specdec_core.sampling.host_rows import HostRow
+from specdec_core.sampling.host_rows import HostRow, host_rows
 from specdec_core.sampling.noise import KeyedNoise
 from specdec_core.sampling.verification import walk_rejection
 from specdec_core.settings import Settings
@@ -159,7 +159,7 @@ class _DrawsFromTheTarget(RejectionSampler):
         verdict = super().verify(logits)
         if verdict.accepted == len(verdict.drafts):
             return verdict
-        p = self.rows_of(logits, 0)[verdict.accepted]
+        p = host_rows(logits, self.params)[verdict.accepted]
         return replace(verdict, token=p.draw(self.uniforms.residual[verdict.accepted]))
 
 

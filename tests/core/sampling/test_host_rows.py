@@ -1,6 +1,4 @@
-"""Distributions and draws on the host: equal to torch's, with ONNX Runtime and without."""
-
-import sys
+"""Distributions and draws on the host: equal to torch's."""
 
 import numpy as np
 import pytest
@@ -8,17 +6,10 @@ import torch
 
 from specdec_core.sampling.filters import SamplingParams, probabilities
 from specdec_core.sampling.host_draw import block_size, block_sums, draw_on_host
-from specdec_core.sampling.host_rows import HostRow, HostRows
+from specdec_core.sampling.host_rows import HostRow, host_rows
 from specdec_core.sampling.noise import draw
 
 VOCABS = [1, 2, 5, 64, 1000, 3072, 50_257]
-
-
-@pytest.fixture(params=["onnxruntime", "torch"])
-def computed_by(request, monkeypatch) -> str:
-    if request.param == "torch":
-        monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    return request.param
 
 
 def _params(**changed) -> SamplingParams:
@@ -29,63 +20,31 @@ def _logits(rows: int, vocab: int, seed: int = 0) -> torch.Tensor:
     return 3 * torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("vocab", VOCABS)
-@pytest.mark.parametrize("rows", [1, 4])
-def test_rows_are_the_softmax_of_logits_over_temperature(computed_by, rows, vocab):
-    rows_of, logits = HostRows(_params()), _logits(rows, vocab)
-    got = rows_of(logits, 0)
-    assert (got[0].sums is not None) == (computed_by == "onnxruntime")
-    wanted = probabilities(logits, _params())
-    torch.testing.assert_close(torch.from_numpy(np.stack([row.probs for row in got])), wanted)
-    for row in got:
-        if row.sums is not None:
-            np.testing.assert_allclose(row.sums, block_sums(row.probs), rtol=1e-5, atol=1e-12)
-
-
 @pytest.mark.parametrize("filters", [{"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2}, {"temperature": 0.0}])
-def test_filters_are_applied(computed_by, filters):
+def test_filters_are_applied(filters):
     logits = _logits(2, 100)
-    got = np.stack([row.probs for row in HostRows(_params(**filters))(logits, 0)])
+    got = np.stack([row.probs for row in host_rows(logits, _params(**filters))])
     torch.testing.assert_close(torch.from_numpy(got), probabilities(logits, _params(**filters)))
 
 
-def test_rows_of_different_slots_stay_and_new_logits_in_the_same_memory_are_read(computed_by):
-    rows_of, logits = HostRows(_params()), _logits(1, 100)
-    (first,) = rows_of(logits, 0)
-    kept = first.probs.copy()
-    logits.copy_(_logits(1, 100, seed=1))
-    (second,) = rows_of(logits, 1)
-    np.testing.assert_array_equal(first.probs, kept)
-    torch.testing.assert_close(torch.from_numpy(second.probs), probabilities(logits, _params())[0])
-
-
-def test_many_different_buffers_of_logits_leave_few_bindings():
-    rows_of = HostRows(_params())
-    kept = [_logits(1, 50, seed) for seed in range(300)]
-    for logits in kept:
-        (row,) = rows_of(logits, 0)
-        torch.testing.assert_close(torch.from_numpy(row.probs), probabilities(logits, _params())[0])
-    assert len(rows_of._bindings) <= 64
-
-
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-def test_logits_of_another_kind_are_computed_in_float32(computed_by, kind):
+def test_logits_of_another_kind_are_computed_in_float32(kind):
     logits = _logits(2, 100).to(kind)
-    got = np.stack([row.probs for row in HostRows(_params())(logits, 0)])
+    got = np.stack([row.probs for row in host_rows(logits, _params())])
     torch.testing.assert_close(torch.from_numpy(got), probabilities(logits, _params()))
 
 
-def test_columns_of_wider_logits_are_read_in_their_places(computed_by):
+def test_columns_of_wider_logits_are_read_in_their_places():
     logits = _logits(3, 120)[:, :100]
-    got = np.stack([row.probs for row in HostRows(_params())(logits, 0)])
+    got = np.stack([row.probs for row in host_rows(logits, _params())])
     torch.testing.assert_close(torch.from_numpy(got), probabilities(logits, _params()))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_row_that_is_not_finite_shows_in_what_is_drawn(computed_by, bad):
+def test_a_row_that_is_not_finite_shows_in_what_is_drawn(bad):
     logits = _logits(1, 100)
     logits[0, 7] = bad
-    (row,) = HostRows(_params())(logits, 0)
+    (row,) = host_rows(logits, _params())
     assert np.isnan(row.probs[row.draw(0.5)])
     assert np.isnan(row.probs[row.draw_residual(row, 0.5)])
 
