@@ -22,7 +22,6 @@ from ...onnx_runtime.session import value_of
 from ..lean_forward import MOST_FEW_ROWS
 from .graph import (
     ATTENTION_ROWS,
-    FED_ROWS,
     IDS,
     KEPT_ROWS,
     LAST_POSITION,
@@ -51,9 +50,8 @@ def _frees_memory() -> onnxruntime.RunOptions:
 
 @lru_cache
 def _rows_values(rows: int, fed: int, attended: int, kept: int, computed: int) -> dict[str, Any]:
-    """The inputs that say which rows are computed, and whose logits."""
+    """The inputs that say which rows attention computes, and whose logits are computed."""
     inputs = {
-        FED_ROWS: torch.arange(fed).clamp(max=rows - 1),
         OWN_ROWS: torch.tensor([fed]),
         ATTENTION_ROWS: torch.arange(attended).clamp(max=fed - 1),
         KEPT_ROWS: torch.arange(rows - computed, rows).clamp(min=rows - kept),
@@ -82,7 +80,7 @@ class Call:
         positions: Tensor | None = None,
     ) -> None:
         self.fed = fed = 2 if rows == 1 and doubling >= Doubling.LAYERS else rows
-        """Rows that are computed."""
+        """Rows that are computed: a single one may be fed twice."""
         attended = 2 if fed == 1 and doubling >= Doubling.ATTENTION else fed
         self.beyond = attended - rows
         """Positions past the last that are written, whose keys and values the next forward overwrites."""
@@ -93,7 +91,8 @@ class Call:
         if positions is None:
             positions = torch.zeros(2, dtype=torch.int32)
         self._counts = positions.numpy()  # a tensor is indexed in ten times as long
-        self._fed_ids = np.zeros(rows, np.int64)
+        self._rows = rows
+        self._fed_ids = np.zeros(fed, np.int64)
         self._own_ids = value_of(torch.from_numpy(self._fed_ids)[None])
         self._copied_ids: Tensor | None = None
         self._bound_ids: Tensor | None = None
@@ -115,7 +114,8 @@ class Call:
     def run(self, ids: Tensor, end: int) -> Tensor:
         """Feed ids [rows], after which the cache holds `end` positions. Return the logits [kept, vocab]."""
         end += self.beyond
-        self._counts[:] = end - 1, end
+        self._counts[0] = end - 1
+        self._counts[1] = end
         return self.run_in_place(ids)
 
     def run_in_place(self, ids: Tensor) -> Tensor:
@@ -129,15 +129,18 @@ class Call:
         """Copy ids, or, if the same tensor came before, read them where they are from now on: a binding costs
         more than a copy.
         """
-        if ids is self._copied_ids and ids.dtype == torch.int64 and ids.is_contiguous():
+        if ids is self._copied_ids and self._can_be_read(ids):
             self._binding.bind_ortvalue_input(IDS, value_of(ids[None]))
             self._bound_ids = ids
             return
         if self._bound_ids is not None:
             self._binding.bind_ortvalue_input(IDS, self._own_ids)
             self._bound_ids = None
-        self._fed_ids[:] = ids.numpy()
+        self._fed_ids[:] = ids.numpy()  # a single one fills both places where it is fed twice
         self._copied_ids = ids
+
+    def _can_be_read(self, ids: Tensor) -> bool:
+        return self.fed == self._rows and ids.dtype == torch.int64 and ids.is_contiguous()
 
 
 class Chain:

@@ -27,8 +27,6 @@ from .products import HEAD_PRODUCTS, PRODUCTS, linear
 
 IDS = "ids"
 """int64 [1, rows]."""
-FED_ROWS = "fed_rows"
-"""int64 [fed]: the rows that are computed: all, or a single one twice."""
 LAST_POSITION = "last_position"
 """int32 [1]: the last position after the forward."""
 POSITIONS = "positions"
@@ -36,12 +34,12 @@ POSITIONS = "positions"
 KEPT_ROWS = "kept_rows"
 """int64 [kept]: the rows whose logits are computed."""
 ATTENTION_ROWS = "attention_rows"
-"""int64 [fed or more]: the fed rows that attention computes: all, or a single one twice.
+"""int64 [rows or more]: the rows that attention computes: all, or a single one twice.
 
 The second key and value of that one are stored after the first, and the next forward overwrites them.
 """
 OWN_ROWS = "own_rows"
-"""int64 [1]: the number of fed rows."""
+"""int64 [1]: the number of rows."""
 LOGITS = "logits"
 """float32 [1, kept, vocab]."""
 
@@ -110,7 +108,6 @@ class _Forward:
     def build(self) -> ForwardGraph:
         graph = self.graph
         graph.input(IDS, TensorProto.INT64, [1, "rows"])
-        graph.input(FED_ROWS, TensorProto.INT64, ["fed"])
         graph.input(LAST_POSITION, TensorProto.INT32, [1])
         graph.input(POSITIONS, TensorProto.INT32, [])
         graph.input(KEPT_ROWS, TensorProto.INT64, ["kept"])
@@ -138,21 +135,20 @@ class _Forward:
         )
 
     def _embedded(self) -> str:
-        """The rows of the embedding [1, fed, hidden]."""
+        """The rows of the embedding [1, rows, hidden]."""
         weight = self.body.embed_tokens.weight.data
-        ids = self.graph.node("Gather", [IDS, FED_ROWS], "fed_ids", axis=1)
         if self.quantized and weight.shape[1] % BLOCK == 0:
-            x = self._embedded_blocks(weight, ids)
+            x = self._embedded_blocks(weight)
         else:
             self.embedding["embedding"] = weight
             self.graph.input("embedding", TensorProto.FLOAT, list(weight.shape))
-            x = self.graph.node("Gather", ["embedding", ids], "embedded", axis=0)
+            x = self.graph.node("Gather", ["embedding", IDS], "embedded", axis=0)
         if not self.gemma:
             return x
         scale = self.graph.constant("embedding_scale", self.config.hidden_size**0.5, np.float32)
         return self.graph.node("Mul", [x, scale], "embedded_scaled")
 
-    def _embedded_blocks(self, weight: Tensor, ids: str) -> str:
+    def _embedded_blocks(self, weight: Tensor) -> str:
         graph = self.graph
         blocks = int8_blocks(weight)
         for name, tensor, kind in (
@@ -161,7 +157,7 @@ class _Forward:
         ):
             self.embedding[f"embedding.{name}"] = tensor
             graph.input(f"embedding.{name}", kind, list(tensor.shape))
-            graph.node("Gather", [f"embedding.{name}", ids], f"embedded.{name}", axis=0)
+            graph.node("Gather", [f"embedding.{name}", IDS], f"embedded.{name}", axis=0)
         codes = graph.node("Cast", ["embedded.codes"], "embedded.numbers", to=TensorProto.FLOAT)
         zero = graph.constant("zero_point", 128, np.float32)
         centred = graph.node("Sub", [codes, zero], "embedded.centred")
