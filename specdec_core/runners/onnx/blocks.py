@@ -34,6 +34,10 @@ class Int8Blocks:
         """Return the weight [out, in]."""
         return ((self.codes.float() - 128) * self.scales[..., None]).flatten(1)
 
+    def first(self, rows: int) -> Int8Blocks:
+        """Return the first rows, in the same memory."""
+        return Int8Blocks(self.codes[:rows], self.scales[:rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Int4Blocks:

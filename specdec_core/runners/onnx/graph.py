@@ -21,9 +21,9 @@ from ...onnx_runtime.builder import CONTRIB, GraphBuilder
 from ..base import Format
 from ..lean_forward import LayerNorms, UnsupportedError, joined, layer_norms
 from ..short_head import ShortHead
-from .blocks import BLOCK, int8_blocks
+from .blocks import BLOCK, Int8Blocks, int8_blocks
 from .families import FULL, SLIDING
-from .products import HEAD_PRODUCTS, PRODUCTS, linear
+from .products import HEAD_PRODUCTS, PRODUCTS, int8_block_product, linear
 
 IDS = "ids"
 """int64 [1, rows]."""
@@ -103,6 +103,7 @@ class _Forward:
         self.frees = frees
         self.product, self.head_product = PRODUCTS[weights], HEAD_PRODUCTS[weights]
         self.embedding: dict[str, Tensor] = {}
+        self.embedding_blocks: Int8Blocks | None = None
         self.graph = GraphBuilder()
 
     def build(self) -> ForwardGraph:
@@ -150,7 +151,7 @@ class _Forward:
 
     def _embedded_blocks(self, weight: Tensor) -> str:
         graph = self.graph
-        blocks = int8_blocks(weight)
+        self.embedding_blocks = blocks = int8_blocks(weight)
         for name, tensor, kind in (
             ("codes", blocks.codes, TensorProto.UINT8),
             ("scales", blocks.scales[..., None], TensorProto.FLOAT),
@@ -289,13 +290,20 @@ class _Forward:
             self._short_logits(x, head, last)
         else:
             bias = None if head.bias is None else head.bias.data[: self.vocab_size]
-            linear(graph, self.head_product, last, x, head.weight.data[: self.vocab_size], bias)
+            linear(graph, self._whole_head, last, x, head.weight.data[: self.vocab_size], bias)
         if softcap is not None:
             cap = graph.constant("final_cap", softcap, np.float32)
             scaled = graph.node("Div", [last, cap], "logits_scaled")
             bounded = graph.node("Tanh", [scaled], "logits_bounded")
             graph.node("Mul", [bounded, cap], LOGITS)
         graph.output(LOGITS, TensorProto.FLOAT, shape)
+
+    def _whole_head(self, graph: GraphBuilder, name: str, x: str, weight: Tensor) -> str:
+        """See Product. A head in 8 bits that is tied to the embedding has its blocks."""
+        tied = weight.data_ptr() == self.body.embed_tokens.weight.data_ptr()
+        if tied and self.embedding_blocks is not None:
+            return int8_block_product(graph, name, x, self.embedding_blocks.first(weight.shape[0]))
+        return self.head_product(graph, name, x, weight)
 
     def _short_logits(self, x: str, head: ShortHead, name: str) -> None:
         """Logits of the rows that a short head keeps, -inf elsewhere."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...onnx_runtime.builder import CONTRIB, GraphBuilder
 from ..base import Format
 from .block_cache import cached_int4_blocks
-from .blocks import BLOCK, int8_blocks
+from .blocks import BLOCK, Int8Blocks, int8_blocks
 
 Product = Callable[[GraphBuilder, str, str, Tensor], str]
 """(graph, name, x, weight [out, in]) → `name`, that of x @ weight.T [1, rows, out]."""
@@ -42,10 +42,15 @@ def int8_product(graph: GraphBuilder, name: str, x: str, weight: Tensor) -> str:
     """See Product. The weight is in blocks of 8 bits, in float32 if they do not divide it."""
     if weight.shape[1] % BLOCK:
         return float32_product(graph, name, x, weight)
-    blocks = int8_blocks(weight)
+    return int8_block_product(graph, name, x, int8_blocks(weight))
+
+
+def int8_block_product(graph: GraphBuilder, name: str, x: str, blocks: Int8Blocks) -> str:
+    """See Product, with a weight that is in blocks already."""
     codes = graph.weight(f"{name}.codes", blocks.codes)
     scales = graph.weight(f"{name}.scales", blocks.scales)
-    return _block_product(graph, name, [x, codes, scales], weight, bits=8)
+    columns = blocks.codes.shape[1] * BLOCK
+    return _block_product(graph, name, [x, codes, scales], columns, blocks.codes.shape[0], bits=8)
 
 
 def int4_product(graph: GraphBuilder, name: str, x: str, weight: Tensor) -> str:
@@ -60,14 +65,17 @@ def int4_product(graph: GraphBuilder, name: str, x: str, weight: Tensor) -> str:
     codes = graph.weight(f"{name}.codes", blocks.codes)
     scales = graph.weight(f"{name}.scales", blocks.scales)
     offsets = graph.weight(f"{name}.offsets", blocks.minima + 8 * blocks.scales)
-    around_zero = _block_product(graph, f"{name}.around_zero", [x, codes, scales], weight, bits=4)
+    around_zero = _block_product(
+        graph, f"{name}.around_zero", [x, codes, scales], *weight.shape[::-1], bits=4
+    )
     sums = _block_sums(graph, x, weight.shape[1])
     offset = graph.node("FusedMatMul", [sums, offsets], f"{name}.offset", domain=CONTRIB, transB=1)
     return graph.node("Add", [around_zero, offset], name)
 
 
-def _block_product(graph: GraphBuilder, name: str, inputs: list[str], weight: Tensor, bits: int) -> str:
-    rows, columns = weight.shape
+def _block_product(
+    graph: GraphBuilder, name: str, inputs: list[str], columns: int, rows: int, bits: int
+) -> str:
     return graph.node(
         "MatMulNBits",
         inputs,

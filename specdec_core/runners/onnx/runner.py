@@ -85,9 +85,10 @@ class OnnxRunner(ModelRunner):
         self._constants: dict[str, Any] = {}
         self._rotations = 0
         self._logits: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        own = {parameter.data_ptr() for parameter in model.parameters() if not parameter.is_meta}
-        embedding = [part for part in self.graph.embedding.values() if part.data_ptr() not in own]
-        self.step_bytes: int | None = sum(weight.nbytes for weight in self.graph.weights.values())
+        weights_of_steps = self.graph.weights.values()
+        counted = {part.data_ptr() for part in (*model.parameters(), *weights_of_steps) if not part.is_meta}
+        embedding = [part for part in self.graph.embedding.values() if part.data_ptr() not in counted]
+        self.step_bytes: int | None = sum(weight.nbytes for weight in weights_of_steps)
         self._copied_bytes = self.step_bytes + sum(part.nbytes for part in embedding)
         self._doubling = Doubling.NONE
         self.same_rows = self._find_doubling()

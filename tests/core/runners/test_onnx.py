@@ -1,5 +1,6 @@
 """Graphs on ONNX Runtime compute the model's logits, and a row the same way whatever the rows beside it."""
 
+import copy
 import weakref
 from pathlib import Path
 
@@ -158,6 +159,25 @@ def test_the_buffers_of_a_conversation_that_is_gone_are_freed():
     buffers = weakref.ref(cache.states)
     del cache
     assert buffers() is None
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("cut", [0, 7])
+def test_a_head_that_is_tied_to_the_embedding_has_its_blocks(weights, cut):
+    tied, apart = uneven_model("llama"), uneven_model("llama")
+    for model in (tied, apart):
+        model.set_input_embeddings(copy.deepcopy(model.get_input_embeddings()))
+        model.get_output_embeddings().weight.data = model.get_input_embeddings().weight.data
+    apart.get_output_embeddings().weight.data = apart.get_input_embeddings().weight.data.clone()
+    runner = OnnxRunner(tied, weights=weights, vocab_size=VOCAB - cut)
+    other = OnnxRunner(apart, weights=weights, vocab_size=VOCAB - cut)
+    assert torch.equal(_logits_by(runner, _ids() % 50, 1), _logits_by(other, _ids() % 50, 1))
+    assert runner.step_bytes == other.step_bytes
+    shared = runner.graph.embedding["embedding.codes"]
+    assert shared.data_ptr() in {part.data_ptr() for part in runner.graph.weights.values()}
+    assert other.weights_bytes - runner.weights_bytes == sum(
+        part.nbytes for part in runner.graph.embedding.values()
+    )
 
 
 # Forwards in a row
