@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         ChatEngine as ChatEngine,
         ChatSession as ChatSession,
         MeasuredCosts as MeasuredCosts,
+        Peer as Peer,
+        available_peers as available_peers,
     )
     from .engine import Engine as Engine, Result as Result
     from .errors import (
@@ -70,7 +72,7 @@ if TYPE_CHECKING:
     from .units import counted as counted
 
 _PUBLIC = {
-    "chat_engine": ("ChatEngine", "ChatSession", "MeasuredCosts"),
+    "chat_engine": ("ChatEngine", "ChatSession", "MeasuredCosts", "Peer", "available_peers"),
     "engine": ("Engine", "Result"),
     "errors": (
         "AnswerError",

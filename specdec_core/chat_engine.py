@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from .settings import Drafting, Settings
 from .trace import Round
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from .gate.report import PairReport
     from .loading.engine_info import EngineInfo
     from .text.prompting import Prompt
+
+
+Peer = Literal["generate", "assisted", "llama_cpp"]
+"""Other code that answers with the target: transformers' generate, alone and assisted by the drafter, and
+llama.cpp.
+"""
+
+
+def available_peers() -> tuple[Peer, ...]:
+    """Return the peers whose packages are installed."""
+    missing = {"llama_cpp"} if find_spec("xllamacpp") is None else set()
+    return tuple(peer for peer in get_args(Peer) if peer not in missing)
 
 
 class MeasuredCosts(Protocol):
@@ -85,11 +98,11 @@ class ChatEngine(Protocol):
         prompt: Prompt,
         settings: Settings | None = None,
         *,
-        assisted: bool,
+        peer: Peer,
         cancel: threading.Event | None = None,
     ) -> Generator[Round, None, None]:
-        """Yield what transformers' own generate answers, a round of plain tokens a step; with the drafter as
-        its assistant where `assisted`. Raises SettingsError, PromptError and other SpecDecErrors.
+        """Yield what other code answers with the target's weights, a round of plain tokens a step. Raises
+        SettingsError, PromptError and other SpecDecErrors.
         """
         ...
 

@@ -8,11 +8,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from .admission import UNLOADED, Admission
-from .chat_engine import ChatSession
+from .chat_engine import ChatSession, Peer
 from .drafting.length import StepCosts
-from .errors import LoadError, SpecDecError
+from .errors import LoadError, SettingsError, SpecDecError
 from .fair_lock import FairLock
 from .gate.report import PairReport
+from .llama_cpp import LlamaCpp, llama_cpp_rounds
 from .loading.assemble import load_pair
 from .loading.engine_info import EngineInfo
 from .loading.failures import raise_load_failure
@@ -67,6 +68,7 @@ class Engine:
         self._pair: LoadedPair | None = pair
         self._turn = FairLock()
         self._abort = threading.Event()
+        self._llama_cpp: LlamaCpp | None = None
 
     @classmethod
     def load(
@@ -195,26 +197,28 @@ class Engine:
         prompt: Prompt,
         settings: Settings | None = None,
         *,
-        assisted: bool,
+        peer: Peer,
         cancel: threading.Event | None = None,
     ) -> Generator[Round, None, None]:
-        """Yield the answer of transformers' own generate, `assisted` by the drafter or alone: a round of
-        plain tokens a step, as it does not report drafts. Other answers wait for its end.
+        """Yield the answer of other code with the target's weights: a round of plain tokens a step, as drafts
+        are not reported. Other answers wait for its end.
 
-        Raises SettingsError, PromptError, and SpecDecError if transformers does not support it.
+        llama.cpp answers from the GGUF file in the target's folder, which it loads the first time. Raises
+        SettingsError, PromptError, and SpecDecError for what the other code does not support.
         """
         pair, settings = self.pair, self._settings(settings)
         cancel = cancel or threading.Event()
+
+        def cancelled() -> bool:
+            return cancel.is_set() or self._abort.is_set()
+
         with self._answering(self.session()):
-            rounds = peer_rounds(
-                pair,
-                prompt,
-                settings,
-                assisted,
-                self._turn,
-                lambda: cancel.is_set() or self._abort.is_set(),
-                self._make_room,
-            )
+            if peer == "llama_cpp":
+                server = self._llama_cpp_server()
+                rounds = llama_cpp_rounds(server, pair, prompt, settings, self._turn, cancelled)
+            else:
+                assisted = peer == "assisted"
+                rounds = peer_rounds(pair, prompt, settings, assisted, self._turn, cancelled, self._make_room)
             with closing(rounds):
                 yield from rounds
 
@@ -237,7 +241,7 @@ class Engine:
             self._abort.set()
             self.admission.wait_until_idle(timeout_s)
         self.admission.close_sessions()
-        self._pair = None
+        self._pair = self._llama_cpp = None
         release_memory()
 
     def _stream(
@@ -252,6 +256,17 @@ class Engine:
             )
             with closing(_taking_turns(rounds, self._turn)) as in_turn:
                 yield from in_turn
+
+    def _llama_cpp_server(self) -> LlamaCpp:
+        """llama.cpp with the target's GGUF file. Raises SettingsError."""
+        if self.pair.gguf is None:
+            raise SettingsError(
+                "llama.cpp needs the target as a GGUF file, the only one in the folder of its weights."
+            )
+        with self._turn:
+            if self._llama_cpp is None:
+                self._llama_cpp = LlamaCpp(self.pair.gguf, self.pair)
+            return self._llama_cpp
 
     def _settings(self, settings: Settings | None) -> Settings:
         return self.default_settings if settings is None else require_settings(settings)

@@ -38,6 +38,8 @@ class LoadedPair:
     target_name: str = ""
     drafter_name: str = ""
     """The models' names for error messages: Hub ids or folders."""
+    gguf: str | None = None
+    """The target as a file for llama.cpp, if its folder has one."""
 
     @cached_property
     def prompter(self) -> Prompter:

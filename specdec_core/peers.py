@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers.generation.streamers import BaseStreamer
@@ -116,15 +116,9 @@ def peer_rounds(
     require_modules(pair)
     if assisted:
         _require_drafter(pair)
-    prompt_ids = pair.prompter.encode(prompt)
     # transformers' generate does not go on without its assistant past the end of the assistant's context.
     context_length = pair.shared_context_length if assisted else pair.context_length
-    room = context_length - len(prompt_ids)
-    if room < 1:
-        raise PromptError(
-            f"The prompt has {len(prompt_ids)} tokens; the context holds {context_length}, the answer "
-            "included."
-        )
+    prompt_ids, room = prompt_ids_with_room(pair, prompt, context_length)
     finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
     settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
     text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)
@@ -138,7 +132,7 @@ def peer_rounds(
     try:
         for ids, seconds in steps.read(cancelled):
             kept, reason = text.feed(ids)
-            rounds.append(_round(len(rounds), position, ids[:kept], seconds, text))
+            rounds.append(plain_round("transformers", len(rounds), position, ids[:kept], seconds, text))
             position += kept
             yield rounds[-1]
             if reason is not None:
@@ -157,11 +151,26 @@ def peer_rounds(
         prompt_tokens=len(prompt_ids),
         seed=settings.seed,
     )
-    last = _round(len(rounds), position, [], 0.0, text, final=True)
+    last = plain_round("transformers", len(rounds), position, [], 0.0, text, final=True)
     yield replace(last, finish_reason=finish, stats=stats)
 
 
-def _round(
+def prompt_ids_with_room(pair: LoadedPair, prompt: Prompt, context_length: int) -> tuple[list[int], int]:
+    """Return the prompt's ids and the number of tokens that may follow. Raises PromptError if there is no
+    room for one.
+    """
+    prompt_ids = pair.prompter.encode(prompt)
+    room = context_length - len(prompt_ids)
+    if room < 1:
+        raise PromptError(
+            f"The prompt has {len(prompt_ids)} tokens; the context holds {context_length}, the answer "
+            "included."
+        )
+    return prompt_ids, room
+
+
+def plain_round(
+    code: Literal["transformers", "llama.cpp"],
     index: int,
     position: int,
     ids: Sequence[int],
@@ -169,13 +178,15 @@ def _round(
     text: AnswerText,
     final: bool = False,
 ) -> Round:
-    """The round of plain tokens `ids`, of which the first is the answer's token `position`."""
+    """Return the round of plain tokens `ids` of other code, of which the first is the answer's token
+    `position`.
+    """
     tokens = [Token(token_id, piece, "plain") for token_id, piece in zip(ids, text.pieces, strict=False)]
     return Round(
         index=index,
         position=position,
         gamma=0,
-        gamma_reason="transformers",
+        gamma_reason=code,
         tokens=tokens,
         text=text.take(final=final),
         draft_s=0.0,

@@ -21,11 +21,12 @@ GammaReason = Literal[
     "unprofitable",
     "drafter_context",
     "transformers",
+    "llama.cpp",
     "cancelled",
 ]
 """Reason for a round's gamma. "auto": the largest expected rate; "probe": a draft to measure whether drafting
 pays again; "unprofitable": no draft is expected to pay; "drafter_context": the drafter's context is full;
-"transformers": a step of its own generate.
+"transformers" and "llama.cpp": a step of their own code.
 """
 
 DRAFTED_KINDS: frozenset[str] = frozenset({"accepted", "rejected", "untested"})

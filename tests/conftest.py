@@ -12,6 +12,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from tests.support import llama_cpp_standin
 from tests.support.hub_server import HubServer, running_hub
 from tests.support.tiny_pair import save_pair
 
@@ -84,6 +85,12 @@ def on_the_hub(hub: HubServer, pair_folders, tmp_path):
     for name, folder in zip(("owner/target", "owner/drafter"), pair_folders, strict=True):
         hub.repositories[name] = Path(shutil.copytree(folder, tmp_path / "served" / name))
     return hub
+
+
+@pytest.fixture
+def llama_cpp(monkeypatch) -> type[llama_cpp_standin.StandIn]:
+    """The stand-in for the package xllamacpp, in its place."""
+    return llama_cpp_standin.install(monkeypatch)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ CORE_ORDER = [
     {"cli"},
     {"bench"},
     {"engine"},
+    {"llama_cpp"},
     {"session", "peers"},
     {"loading"},
     {"pair", "rounds"},

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 
 from ..engine import Engine
+from ..llama_cpp import LlamaCpp
 from ..loading.step_times import StepTimer
 from ..pair import LoadedPair
 from ..settings import Drafting, Settings
@@ -26,7 +27,7 @@ from .figures import ASSISTED, BASELINE, LLAMA_CPP, PEER, Table, table
 from .formats import formats, formats_lines
 from .history import HISTORIES, history, history_lines
 from .lanes import Lane, measure, our_answer
-from .llama_cpp import LlamaCpp, require_llama_cpp
+from .llama_cpp import llama_cpp_answer, require_llama_cpp
 from .machine import machine_name, memory_in_use, versions
 from .noise import with_noisy_drafter
 from .options import BenchOptions, require_valid
@@ -182,7 +183,7 @@ def _lanes(
             for gamma in peer_gammas
         ]
     if llama_cpp is not None:
-        lanes.append(Lane(LLAMA_CPP, llama_cpp.answer(pair, settings), drafting=None))
+        lanes.append(Lane(LLAMA_CPP, llama_cpp_answer(llama_cpp, pair, settings), drafting=None))
     return lanes
 
 

@@ -20,6 +20,7 @@ from ..gate.logit_width import check_logit_width
 from ..gate.report import PairReport
 from ..hub.adapters import require_mergeable
 from ..hub.download import Download, downloaded_folder, fetch, plan_download, require_disk_space
+from ..hub.file_names import gguf_of
 from ..out_of_memory import release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
@@ -114,6 +115,7 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
         eos_ids=eos_ids,
         target_name=plan.target.model,
         drafter_name=plan.drafter.model if plan.drafter else "",
+        gguf=gguf_of(folder) if plan.target.adapter is None else None,
     )
     return pair, describe(plan, pair, placement), gate.report
 

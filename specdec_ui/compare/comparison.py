@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import specdec_core as sd
 
@@ -19,10 +19,11 @@ TITLES = {
     "ngram": "N-gram drafting",
     "generate": "transformers' generate",
     "assisted": "transformers' assisted generation",
+    "llama_cpp": "llama.cpp",
 }
 """Titles of the lanes by name."""
-PEERS = ("generate", "assisted")
-"""Lanes of transformers' own code, of which only the tokens and their times are known."""
+PEERS: tuple[sd.Peer, ...] = get_args(sd.Peer)
+"""Lanes of other code, of which only the tokens and their times are known."""
 EQUAL = 0.02
 """Speedups this close to 1 are called equal."""
 
@@ -53,7 +54,7 @@ class LaneAnswer:
 
     @property
     def is_peer(self) -> bool:
-        """True for a lane of transformers' own code."""
+        """True for a lane of other code."""
         return self.name in PEERS
 
     @property
@@ -174,8 +175,12 @@ class Comparison:
         return tau / speedup if speedup and tau is not None else None
 
     def same_text_promised(self, lane: LaneAnswer) -> bool:
-        """Return True if the settings guarantee the baseline's tokens in that lane, up to rounding."""
+        """Return True if the settings guarantee the baseline's tokens in that lane, up to rounding. llama.cpp
+        rounds activations in its own way.
+        """
         settings = lane.settings
+        if lane.name == "llama_cpp":
+            return False
         return settings.temperature == 0 or (settings.verification == "coupled" and not lane.is_peer)
 
     def divergence(self, lane: LaneAnswer) -> int | None:

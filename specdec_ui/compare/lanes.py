@@ -31,13 +31,13 @@ class LaneChoice:
     """
 
     ngram: bool = False
-    peers: tuple[str, ...] = ()
+    peers: tuple[sd.Peer, ...] = ()
     alternate: bool = True
     repeat_s: float = REPEAT_S
 
 
 def plan(settings: sd.Settings, choice: LaneChoice, has_drafter: bool) -> list[LaneSettings]:
-    """Return the lanes with the settings of each: one seed for all, plain decoding first, transformers' lanes
+    """Return the lanes with the settings of each: one seed for all, plain decoding first, other code's lanes
     last. Raises SettingsError.
     """
     if settings.gamma == 0:
@@ -80,8 +80,7 @@ class Asker:
         """Yield the rounds of a lane's answer, in a session of its own. Closing it ends the answer."""
         name, settings = lane
         if name in PEERS:
-            assisted = name == "assisted"
-            yield from self.engine.peer_stream(self.messages, settings, assisted=assisted, cancel=self.cancel)
+            yield from self.engine.peer_stream(self.messages, settings, peer=name, cancel=self.cancel)
             return
         with self.session() as session:
             yield from self.answer_in(session, settings)

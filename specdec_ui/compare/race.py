@@ -19,7 +19,7 @@ from .comparison import TITLES, Comparison, LaneAnswer
 MOST_LANES = len(TITLES)
 """Lanes that the view has room for."""
 
-_PEER_NOTE = "transformers does not say which tokens were drafts, so none is marked."
+_NOTES = {"assisted": "transformers does not say which tokens were drafts, so none is marked."}
 
 _CONTROLS = """
 <div class="race-controls" hidden>
@@ -119,7 +119,7 @@ def _facts(comparison: Comparison) -> list[dict[str, Any]]:
             "seconds": lane.decoding_s * _scale(comparison, lane),
             "scale": _scale(comparison, lane),
             "most": most,
-            "note": _PEER_NOTE if lane.is_peer else "",
+            "note": _NOTES.get(lane.name, ""),
         }
         for lane in comparison.lanes
     ]
@@ -138,7 +138,7 @@ def title(lane: LaneAnswer) -> str:
 
 def title_of(name: str, settings: sd.Settings) -> str:
     """Return the title of a lane that has not started."""
-    if name in ("plain", "generate"):
+    if name in ("plain", "generate", "llama_cpp"):
         return TITLES[name]
     gamma = "automatic gamma" if settings.gamma == "auto" else f"gamma {settings.gamma}"
     return f"{TITLES[name]}, {gamma}"

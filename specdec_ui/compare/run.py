@@ -58,7 +58,7 @@ def compare(
 ) -> Generator[Step]:
     """Answer `prompt` in each lane, each in a session of its own after a warm-up that is not counted.
 
-    transformers' lanes cannot pause: they run whole, in turn with whole plain answers. Yields as rounds are
+    Other code's lanes cannot pause: they run whole, in turn with whole plain answers. Yields as rounds are
     decoded, and the comparison at the end. Setting `cancel` ends it, without a comparison if a lane has not
     answered by then. `turn` rotates the order of the lanes. Raises what the engine raises.
     """

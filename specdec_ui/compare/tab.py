@@ -113,11 +113,12 @@ def _prompt_view(example: str) -> _PromptView:
     with gr.Accordion("Settings", open=False, elem_id="compare-settings"):
         controls = PANEL.controls(comparable(sd.Settings()))
         lanes = gr.CheckboxGroup(
-            [("drafts by repetition (n-gram)", "ngram")] + [(TITLES[name], name) for name in PEERS],
+            [("drafts by repetition (n-gram)", "ngram"), *((TITLES[name], name) for name in _peers())],
             label="More lanes",
             info="N-gram drafts what followed the same words earlier; it needs no drafter. transformers' "
-            "lanes run its own code on the same models, with random draws of its own. They cannot pause, so "
-            "they answer whole, after the others; nobody else's answer goes on meanwhile.",
+            "lanes run its own code on the same models, with random draws of its own; llama.cpp's runs the "
+            "GGUF file in the target's folder, where its package is installed. They cannot pause, so they "
+            "answer whole, after the others; nobody else's answer goes on meanwhile.",
             elem_id="compare-lanes",
         )
     return _PromptView(
@@ -132,6 +133,11 @@ def _prompt_view(example: str) -> _PromptView:
         race=race_view(),
         charts=gr.HTML("", elem_id="compare-charts", apply_default_css=False),
     )
+
+
+def _peers() -> list[sd.Peer]:
+    """Lanes of other code that may run here. A GPU of ZeroGPU is no place for llama.cpp."""
+    return [name for name in sd.available_peers() if name != "llama_cpp" or not space.on_zero_gpu()]
 
 
 def _list_view() -> _ListView:

@@ -22,6 +22,8 @@ _PEER = {
     "reads the prompt.",
     "assisted": "transformers' own speculative decoding with the same two models, timed after its first "
     "step, which reads the prompt. How many drafts stood it does not say.",
+    "llama_cpp": "llama.cpp's plain decoding of the target's GGUF file, timed after its first token, which "
+    "the prompt gives.",
 }
 
 
@@ -132,6 +134,11 @@ def sameness(comparison: Comparison, lane: LaneAnswer) -> str:
         if promised:
             return f"Both texts are the same, token for token ({count}): {why}."
         return f"Both texts happen to be the same ({count})."
+    if lane.name == "llama_cpp":
+        return (
+            f"The texts differ from token {divergence + 1} on, and may: llama.cpp rounds in its own way, and "
+            "draws with random numbers of its own."
+        )
     if lane.is_peer and not promised:
         return (
             f"The texts differ from token {divergence + 1} on, and may: transformers makes random "
@@ -206,6 +213,6 @@ def _of_intervals(comparison: Comparison) -> list[str]:
     if peers := [comparison.interval(lane) for lane in comparison.lanes if lane.is_peer]:
         few = ", too few for an interval" if None in peers else ""
         sentences.append(
-            f"transformers' lanes cannot pause, so they answered whole, in turn with plain answers{few}."
+            f"Lanes of other code cannot pause, so they answered whole, in turn with plain answers{few}."
         )
     return sentences

@@ -46,6 +46,7 @@ GAMMA_REASONS: Mapping[sd.GammaReason, str] = {
     "unprofitable": "chosen for this round: no draft is expected to pay",
     "drafter_context": "no drafts: the drafter's context is full",
     "transformers": "transformers",
+    "llama.cpp": "llama.cpp",
     "cancelled": "cancelled",
 }
 """Every reason for a round's gamma; `{gain}` stands for the expected rate over the plain one."""

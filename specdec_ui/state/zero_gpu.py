@@ -12,7 +12,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 # transformers reads weights in threads, where ZeroGPU's emulation of CUDA is not active.
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
@@ -39,7 +39,6 @@ SECONDS_A_TOKEN = 0.05
 LONGEST_S = 120
 """Daily quota of a visitor without an account."""
 
-Peer = Literal["assisted", "unassisted"]
 Sampled = Mapping[str, Sequence[int]]
 """Sampled ids of a conversation's answers, by text."""
 
@@ -47,14 +46,14 @@ Sampled = Mapping[str, Sequence[int]]
 @dataclass(frozen=True)
 class Question:
     """Input of a worker. `sampled` are the ids of the answers so far; `costs` are None until measured; `peer`
-    is set if transformers' own generate answers.
+    is set if other code answers.
     """
 
     prompt: sd.Prompt
     settings: sd.Settings
     sampled: Sampled
     costs: Mapping[Any, Any] | None
-    peer: Peer | None = None
+    peer: sd.Peer | None = None
 
 
 @dataclass(frozen=True)
@@ -125,11 +124,11 @@ class ZeroGpuEngine:
         prompt: sd.Prompt,
         settings: sd.Settings | None = None,
         *,
-        assisted: bool,
+        peer: sd.Peer,
         cancel: threading.Event | None = None,
     ) -> Generator[sd.Round]:
         """Yield rounds as Engine.peer_stream does, with `stream`'s errors."""
-        return self._rounds(prompt, settings, Session(), cancel, "assisted" if assisted else "unassisted")
+        return self._rounds(prompt, settings, Session(), cancel, peer)
 
     def margin(self, prompt: sd.Prompt, answer: Sequence[int], settings: sd.Settings) -> None:
         """Return None: a margin is not worth a call of its own on the GPU."""
@@ -140,7 +139,7 @@ class ZeroGpuEngine:
         settings: sd.Settings | None,
         session: Session,
         cancel: threading.Event | None,
-        peer: Peer | None = None,
+        peer: sd.Peer | None = None,
     ) -> Generator[sd.Round]:
         settings = settings or self.default_settings
         question = Question(prompt, settings, session.sampled, dict(self.costs) or None, peer)
@@ -194,8 +193,7 @@ def answer(question: Question) -> Generator[sd.Round | Learned | sd.SpecDecError
         if question.peer is None:
             yield from _loaded.stream(question.prompt, question.settings, session)
         else:
-            assisted = question.peer == "assisted"
-            yield from _loaded.peer_stream(question.prompt, question.settings, assisted=assisted)
+            yield from _loaded.peer_stream(question.prompt, question.settings, peer=question.peer)
         yield Learned(session.sampled, dict(_loaded.costs))
     except sd.SpecDecError as error:
         yield error

@@ -178,11 +178,11 @@ def test_rounds_without_room_for_drafts_are_no_evidence_for_the_policy(short):
 def test_assisted_generation_ends_where_its_assistant_does(short):
     lengths = {}
     prompt = short.pair.prompter.encode(HI)
-    for assisted in (False, True):
-        rounds = list(_without_end(short).peer_stream(HI, _settings(), assisted=assisted))
-        lengths[assisted] = len(prompt) + len(sd.emitted_ids(rounds))
-    assert lengths[False] == len(prompt) + 60
-    assert lengths[True] <= DRAFTER_CONTEXT
+    for peer in ("generate", "assisted"):
+        rounds = list(_without_end(short).peer_stream(HI, _settings(), peer=peer))
+        lengths[peer] = len(prompt) + len(sd.emitted_ids(rounds))
+    assert lengths["generate"] == len(prompt) + 60
+    assert lengths["assisted"] <= DRAFTER_CONTEXT
 
 
 def test_the_plan_of_memory_has_room_for_the_target_s_context(folders, pair_folders):

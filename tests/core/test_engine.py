@@ -271,7 +271,7 @@ def test_settings_of_another_type_are_a_settings_error_with_an_example(engine, g
     for use in (
         lambda: engine.generate(HI, given),
         lambda: engine.stream(HI, given),
-        lambda: list(engine.peer_stream(HI, given, assisted=False)),
+        lambda: list(engine.peer_stream(HI, given, peer="generate")),
         lambda: engine.margin(HI, [], given),
         lambda: next(engine.session().rounds(HI, given, lambda: False)),
     ):

@@ -164,7 +164,7 @@ def test_transformers_own_generate_gets_a_second_try_before_its_first_step_only(
     settings = _settings(temperature=0)
 
     def answer() -> list[int]:
-        rounds = engine.peer_stream(HI, settings, assisted=False)
+        rounds = engine.peer_stream(HI, settings, peer="generate")
         return [token.id for rnd in rounds for token in rnd.emitted]
 
     wanted, calls = answer(), shortage.calls

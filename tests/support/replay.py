@@ -199,7 +199,7 @@ class ReplayEngine:
         prompt: sd.Prompt,
         settings: sd.Settings | None = None,
         *,
-        assisted: bool,
+        peer: sd.Peer,
         cancel: threading.Event | None = None,
     ) -> Generator[sd.Round, None, None]:
         plain = replace(settings or self.default_settings, gamma=0)

@@ -3,7 +3,6 @@
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -15,56 +14,28 @@ from specdec_core.metrics import summarize
 from tests.support.bench_runs import QUICK, bench_json
 
 
-class _Server:
-    """Answers every request with all the tokens that it asks for, after a prefill."""
-
-    params: SimpleNamespace
-    requests: list[dict]
-    answer: dict
-
-    def __init__(self, params) -> None:
-        if "broken" in params.model.path:
-            raise RuntimeError("failed to load model")
-        _Server.params = params
-        _Server.requests = []
-
-    def handle_completions(self, request):
-        _Server.requests.append(request)
-        return _Server.answer | {"timings": {"predicted_n": request["n_predict"], "predicted_ms": 20.0}}
-
-
 @pytest.fixture
-def gguf(tmp_path, monkeypatch) -> str:
+def gguf(tmp_path, llama_cpp) -> str:
     """A file, and a package that loads it."""
-
-    def params() -> SimpleNamespace:
-        return SimpleNamespace(
-            model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace()
-        )
-
-    package = ModuleType("xllamacpp")
-    package.CommonParams, package.Server = params, _Server
-    _Server.answer = {}
-    monkeypatch.setitem(sys.modules, "xllamacpp", package)
     path = tmp_path / "target.gguf"
     path.write_bytes(b"GGUF")
     return str(path)
 
 
-def test_llama_cpp_is_measured_beside_ours_on_the_same_prompts(pair, capsys, gguf):
+def test_llama_cpp_is_measured_beside_ours_on_the_same_prompts(pair, capsys, gguf, llama_cpp):
     report = bench_json(capsys, *pair, *QUICK, "--gamma", "2", "--no-ngram", "--llama-cpp", gguf)
     lanes = report["tables"][0]["lanes"]
     assert [lane["lane"] for lane in lanes] == ["baseline", "speculative, gamma 2", "llama.cpp"]
     peer = lanes[-1]
     # The first token is the prefill's: its time starts with it.
-    assert peer["decode_rate"] == pytest.approx((_Server.requests[0]["n_predict"] - 1) / 0.02)
+    assert peer["decode_rate"] == pytest.approx((llama_cpp.requests[0]["n_predict"] - 1) / 0.02)
     assert peer["vs_llama_cpp"]["median"] == 1
     assert lanes[0]["vs_llama_cpp"]["pairs"] == 2
     assert peer["vs_baseline"] is peer["drafts"] is None
-    assert _Server.params.model.path == gguf
-    assert _Server.params.cpuparams.n_threads == 1
-    assert all(isinstance(token_id, int) for token_id in _Server.requests[0]["prompt"])
-    assert not any(request["cache_prompt"] for request in _Server.requests)
+    assert llama_cpp.params.model.path == gguf
+    assert llama_cpp.params.cpuparams.n_threads == 1
+    assert all(isinstance(token_id, int) for token_id in llama_cpp.requests[0]["prompt"])
+    assert not any(request["cache_prompt"] for request in llama_cpp.requests)
 
 
 def test_lanes_are_divided_by_what_llama_cpp_decodes_in_a_second():
@@ -87,8 +58,8 @@ def test_measurements_without_lanes_refuse_it(pair, capsys, gguf, other):
     assert "--llama-cpp is a lane" in capsys.readouterr().err
 
 
-def test_what_it_says_instead_of_an_answer_is_the_error(pair, capsys, gguf, monkeypatch):
-    monkeypatch.setattr(_Server, "handle_completions", lambda *_: {"error": {"message": "no such token"}})
+def test_what_it_says_instead_of_an_answer_is_the_error(pair, capsys, gguf, llama_cpp, monkeypatch):
+    monkeypatch.setattr(llama_cpp, "handle_completions", lambda *_: {"error": {"message": "no such token"}})
     assert main(["bench", *pair, *QUICK, "--llama-cpp", gguf]) == 2
     assert "no such token" in capsys.readouterr().err
 

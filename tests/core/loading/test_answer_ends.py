@@ -63,8 +63,8 @@ def test_the_default_eos_of_an_architecture_ends_nothing_when_no_file_names_it(t
     result = engine.generate("Once", settings)
     assert (len(result.token_ids), result.finish_reason) == (12, "length")
     assert 2 in result.token_ids
-    for assisted in (False, True):
-        assert sd.emitted_ids(engine.peer_stream("Once", settings, assisted=assisted)) == result.token_ids
+    for peer in ("generate", "assisted"):
+        assert sd.emitted_ids(engine.peer_stream("Once", settings, peer=peer)) == result.token_ids
 
 
 def test_the_text_part_of_a_multimodal_configuration_names_the_eos(tmp_path, tokenizer):

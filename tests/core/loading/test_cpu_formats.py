@@ -58,10 +58,10 @@ def test_the_model_s_own_weights_are_freed(quantized):
     assert not quantized.pair.target.keeps_modules
 
 
-@pytest.mark.parametrize("assisted", [True, False])
-def test_lanes_of_transformers_say_that_they_need_the_weights_as_they_were(quantized, assisted):
+@pytest.mark.parametrize("peer", ["generate", "assisted"])
+def test_lanes_of_transformers_say_that_they_need_the_weights_as_they_were(quantized, peer):
     with pytest.raises(sd.SettingsError, match="Load the pair with quantization none"):
-        list(quantized.peer_stream(HI, _settings(), assisted=assisted))
+        list(quantized.peer_stream(HI, _settings(), peer=peer))
 
 
 def test_benches_that_compute_with_the_modules_say_so(folders, capsys):
@@ -82,7 +82,7 @@ def test_the_drafter_alone_can_be_quantized(folders, whole):
 def test_lanes_of_transformers_compute_a_small_quantized_drafter_with_its_own_weights(folders, whole):
     target, drafter = folders
     mixed = sd.Engine.load(target=target, drafter=drafter, device="cpu", drafter_quantization="int8")
-    rounds = list(mixed.peer_stream(HI, _settings(), assisted=True))
+    rounds = list(mixed.peer_stream(HI, _settings(), peer="assisted"))
     assert "".join(rnd.text for rnd in rounds) == whole.generate(HI, _settings()).text
 
 
@@ -134,7 +134,7 @@ def test_a_large_quantized_drafter_gives_its_weights_up(folders, monkeypatch):
     mixed = sd.Engine.load(target=target, drafter=drafter, device="cpu", drafter_quantization="int8")
     assert not mixed.pair.drafter.keeps_modules
     with pytest.raises(sd.SettingsError, match="Load the pair with quantization none"):
-        list(mixed.peer_stream(HI, _settings(), assisted=True))
+        list(mixed.peer_stream(HI, _settings(), peer="assisted"))
 
 
 def test_each_device_names_the_format_of_the_other(pair_folders):

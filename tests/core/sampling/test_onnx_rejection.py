@@ -1,5 +1,7 @@
 """Speculative sampling on ONNX Runtime: equal to the host's, draw for draw."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -80,7 +82,7 @@ def test_it_is_the_default_where_nothing_is_filtered(monkeypatch):
     assert isinstance(sampler_for(Settings(temperature=0.8), KeyedNoise(1)), OnnxRejectionSampler)
     for changed in ({"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}):
         assert isinstance(sampler_for(Settings(**changed), KeyedNoise(1)), RejectionSampler)
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert isinstance(sampler_for(Settings(temperature=0.8), KeyedNoise(1)), RejectionSampler)
 
 

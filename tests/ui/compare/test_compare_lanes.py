@@ -37,7 +37,7 @@ class CountingEngine(ReplayEngine):
 
 
 class WithoutPeers(ReplayEngine):
-    def peer_stream(self, messages, settings, *, assisted, cancel=None):
+    def peer_stream(self, messages, settings, *, peer, cancel=None):
         raise sd.SpecDecError("transformers cannot do this: ValueError: not here.")
 
 

@@ -105,8 +105,8 @@ asked = [{"role": "user", "content": "Tell me a story."}]
 settings = sd.Settings(max_new_tokens=12, temperature=0)
 texts = ["".join(rnd.text for rnd in engine.stream(asked, settings))]
 texts.append(engine.engine.generate(asked, settings).text)
-for assisted in (False, True):
-    texts.append("".join(rnd.text for rnd in engine.peer_stream(asked, settings, assisted=assisted)))
+for peer in ("generate", "assisted"):
+    texts.append("".join(rnd.text for rnd in engine.peer_stream(asked, settings, peer=peer)))
 sys.exit(0 if len(set(texts)) == 1 and texts[0] else repr(texts))
 """
     environment = os.environ | {"SPACES_ZERO_GPU": "true", "PYTHONPATH": f"{STANDINS}{os.pathsep}{ROOT}"}
