@@ -21,6 +21,7 @@ from specdec_ui.compare.run import LaneProgress, compare, with_margins
 from specdec_ui.state.queue import TurnQueue
 from specdec_ui.state.visitors import Visitor
 from tests.support.comparisons import COUPLED, NGRAM, ONE_BY_ONE, VALUES, lane, made_up, run
+from tests.support.llama_cpp_standin import events_of
 from tests.support.replay import ReplayEngine, loaded_holder
 
 PEERS = LaneChoice(peers=("generate", "assisted"), repeat_s=0.0)
@@ -189,6 +190,35 @@ def test_a_peer_that_cannot_run_is_left_out_and_the_page_says_why():
     assert headline.count("was left out") == 2
     assert "not here" in headline
     assert headline.count('class="result"') == 1
+
+
+def test_llama_cpp_without_a_file_is_left_out_and_the_reason_is_said(engine, llama_cpp):
+    choice = LaneChoice(peers=("llama_cpp",), repeat_s=0.0)
+    *_, done = compare(engine, "Once upon a time", COUPLED, choice, threading.Event())
+    assert [each.name for each in done.lanes] == ["plain", "model"]
+    (reason,) = done.left_out
+    assert reason.startswith("llama.cpp was left out: ")
+    assert "GGUF file" in reason
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_llama_cpp_is_a_lane_whose_text_may_differ(engine, llama_cpp, monkeypatch, same):
+    monkeypatch.setattr(engine, "_llama_cpp", None)
+    monkeypatch.setitem(engine.pair.__dict__, "gguf", "model.gguf")
+    settings = replace(COUPLED, temperature=0.0, max_new_tokens=16)
+    ids = engine.generate([{"role": "user", "content": "Once"}], replace(settings, gamma=0)).token_ids
+    llama_cpp.events = events_of(ids if same else [*ids[:3], *reversed(ids[3:])], "limit")
+    choice = LaneChoice(peers=("llama_cpp",), repeat_s=0.0)
+    *_, done = compare(engine, "Once", settings, choice, threading.Event())
+    peer = done.lanes[-1]
+    assert (peer.name, peer.title, peer.is_peer) == ("llama_cpp", "llama.cpp", True)
+    assert not done.same_text_promised(peer)
+    assert (done.divergence(peer) is None) == same
+    assert ("happen to be the same" if same else "rounds in its own way") in compare_words.sameness(
+        done, peer
+    )
+    assert "GGUF" in compare_words.explanation(done, peer)
+    assert done.speedup(peer) > 0
 
 
 def test_only_our_own_answers_are_kept_as_traces(engine):
