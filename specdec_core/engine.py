@@ -13,7 +13,7 @@ from .drafting.length import StepCosts
 from .errors import LoadError, SettingsError, SpecDecError
 from .fair_lock import FairLock
 from .gate.report import PairReport
-from .llama_cpp import LlamaCpp, llama_cpp_rounds
+from .llama_cpp import llama_cpp_rounds, stop_server
 from .loading.assemble import load_pair
 from .loading.engine_info import EngineInfo
 from .loading.failures import raise_load_failure
@@ -68,7 +68,6 @@ class Engine:
         self._pair: LoadedPair | None = pair
         self._turn = FairLock()
         self._abort = threading.Event()
-        self._llama_cpp: LlamaCpp | None = None
 
     @classmethod
     def load(
@@ -214,8 +213,11 @@ class Engine:
 
         with self._answering(self.session()):
             if peer == "llama_cpp":
-                server = self._llama_cpp_server()
-                rounds = llama_cpp_rounds(server, pair, prompt, settings, self._turn, cancelled)
+                if pair.gguf is None:
+                    raise SettingsError(
+                        "llama.cpp needs the target as a GGUF file, the only one in its folder."
+                    )
+                rounds = llama_cpp_rounds(pair.gguf, pair, prompt, settings, self._turn, cancelled)
             else:
                 assisted = peer == "assisted"
                 rounds = peer_rounds(pair, prompt, settings, assisted, self._turn, cancelled, self._make_room)
@@ -241,7 +243,9 @@ class Engine:
             self._abort.set()
             self.admission.wait_until_idle(timeout_s)
         self.admission.close_sessions()
-        self._pair = self._llama_cpp = None
+        if self._pair is not None and self._pair.gguf is not None:
+            stop_server(self._pair.gguf)
+        self._pair = None
         release_memory()
 
     def _stream(
@@ -256,17 +260,6 @@ class Engine:
             )
             with closing(_taking_turns(rounds, self._turn)) as in_turn:
                 yield from in_turn
-
-    def _llama_cpp_server(self) -> LlamaCpp:
-        """llama.cpp with the target's GGUF file. Raises SettingsError."""
-        if self.pair.gguf is None:
-            raise SettingsError(
-                "llama.cpp needs the target as a GGUF file, the only one in the folder of its weights."
-            )
-        with self._turn:
-            if self._llama_cpp is None:
-                self._llama_cpp = LlamaCpp(self.pair.gguf, self.pair)
-            return self._llama_cpp
 
     def _settings(self, settings: Settings | None) -> Settings:
         return self.default_settings if settings is None else require_settings(settings)

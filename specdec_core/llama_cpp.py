@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +34,12 @@ _SILENT = -1
 """llama.cpp's verbosity for errors alone."""
 _TIMEOUT_S = 600.0
 """Longest wait for a token, the prompt's time included."""
+_POLL_S = 0.1
+_STOP_S = 10.0
+"""Longest wait for the end of another engine's answer."""
+
+_one_at_a_time = threading.Lock()
+_running: LlamaCpp | None = None
 
 
 def package() -> Any:
@@ -47,10 +55,10 @@ def package() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """New ids of an answer; the last one has the reason of its end, "eos" or "limit", and no ids."""
+    """New ids of an answer. `ended` is True at its end if the model ended it, not a limit."""
 
     ids: list[int]
-    end: str | None = None
+    ended: bool = False
 
 
 class LlamaCpp:
@@ -70,6 +78,7 @@ class LlamaCpp:
         params.verbosity = _SILENT
         threads = pair.target.threads or torch.get_num_threads()
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        self.made_for = path, self.context_length, threads
         try:
             self._server: Any = xllamacpp.Server(params)
         except Exception as error:
@@ -82,20 +91,83 @@ class LlamaCpp:
             raise SettingsError(f"llama.cpp does not answer: {str(done)[:300]}")
         return done
 
-    def stream(self, prompt_ids: Sequence[int], settings: Settings) -> Generator[_Chunk, None, None]:
-        """Yield new ids as they come. Closing it ends the answer. Raises SpecDecError if llama.cpp fails."""
+    def stream(
+        self,
+        prompt_ids: Sequence[int],
+        settings: Settings,
+        encode: Callable[[str], list[int]],
+        cancelled: Callable[[], bool],
+    ) -> Generator[_Chunk, None, None]:
+        """Yield new ids as they come, until the end or until it is `cancelled`. Closing it ends the answer.
+
+        `encode` gives the ids of a text. Raises SpecDecError if llama.cpp fails.
+        """
         address = urlsplit(self._server.listening_address)
         request = _request(prompt_ids, settings) | {"stream": True, "return_tokens": True}
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_TIMEOUT_S)
-        # The handler of OpenAI's format in the package itself gives texts without their ids.
         with closing(connection):
             try:
-                connection.request(
-                    "POST", "/completion", json.dumps(request), {"Content-Type": "application/json"}
-                )
-                yield from _chunks(connection.getresponse())
-            except (OSError, http.client.HTTPException, ValueError) as error:
+                connection.connect()
+                with _ended_if(cancelled, connection.sock):
+                    # The package's own handler of streams gives texts without their ids.
+                    connection.request(
+                        "POST", "/completion", json.dumps(request), {"Content-Type": "application/json"}
+                    )
+                    yield from _chunks(connection.getresponse(), encode)
+            except (OSError, http.client.HTTPException, ValueError, SpecDecError) as error:
+                if cancelled():
+                    return
+                if isinstance(error, SpecDecError):
+                    raise
                 raise SpecDecError(f"llama.cpp does not answer: {quote(error)}") from error
+
+
+@contextmanager
+def _ended_if(cancelled: Callable[[], bool], connection: socket.socket) -> Iterator[None]:
+    """Within it the connection's reads end once `cancelled` returns True, also while a prompt is read."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_POLL_S):
+            if cancelled():
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+@contextmanager
+def running_server(path: str, pair: LoadedPair) -> Iterator[LlamaCpp]:
+    """Within it the process's one server has this file loaded; others wait. Raises as LlamaCpp does.
+
+    A server beside another may not end when it is to, so one for another file takes its place.
+    """
+    global _running
+    with _one_at_a_time:
+        threads = pair.target.threads or torch.get_num_threads()
+        wanted = path, min(MOST_CONTEXT, pair.context_length), threads
+        if _running is None or _running.made_for != wanted:
+            _running = None  # which ends it
+            _running = LlamaCpp(path, pair)
+        yield _running
+
+
+def stop_server(path: str) -> None:
+    """End the process's server if it has this file loaded and no answer in progress."""
+    global _running
+    if _one_at_a_time.acquire(timeout=_STOP_S):
+        try:
+            if _running is not None and _running.made_for[0] == path:
+                _running = None
+        finally:
+            _one_at_a_time.release()
 
 
 def _request(prompt_ids: Sequence[int], settings: Settings) -> dict[str, Any]:
@@ -114,64 +186,72 @@ def _request(prompt_ids: Sequence[int], settings: Settings) -> dict[str, Any]:
     }
 
 
-def _chunks(response: http.client.HTTPResponse) -> Iterator[_Chunk]:
+def _chunks(response: http.client.HTTPResponse, encode: Callable[[str], list[int]]) -> Iterator[_Chunk]:
     """The events of a streamed answer. Raises SpecDecError for an error in place of one."""
     if response.status != http.client.OK:
         raise SpecDecError(f"llama.cpp does not answer: {response.read(300).decode(errors='replace')}")
+    known = 0
     for line in response:
         if not line.startswith(b"data: {"):
             continue
         event = json.loads(line[len(b"data: ") :])
         if "tokens" not in event:
             raise SpecDecError(f"llama.cpp does not answer: {str(event)[:300]}")
-        if event["tokens"]:
-            yield _Chunk(event["tokens"])
+        ids, count = event["tokens"], event.get("tokens_predicted", 0) - known
+        if ids:
+            # Tokens that ended within a character had no event; this one has their text, but not their ids.
+            yield _Chunk(ids if count <= len(ids) else encode(event["content"]) or ids)
+            known += count
         if event.get("stop"):
-            yield _Chunk([], event.get("stop_type", "limit"))
+            yield _Chunk([], event.get("stop_type") == "eos")
             return
     raise SpecDecError("llama.cpp does not answer: its stream ended early.")
 
 
 def llama_cpp_rounds(
-    server: LlamaCpp,
+    path: str,
     pair: LoadedPair,
     prompt: Prompt,
     settings: Settings,
     turn: FairLock,
     cancelled: Callable[[], bool],
 ) -> Generator[Round, None, None]:
-    """Yield llama.cpp's answer as it comes, a round a token; the first, with the prefill, has index 0.
+    """Yield llama.cpp's answer from the GGUF file `path` as it comes, a round a token; the first, with the
+    prefill, has index 0. The file is loaded the first time.
 
-    Holds `turn` from beginning to end, so that no other answer takes the cores. Raises PromptError, and
-    SpecDecError if llama.cpp fails.
+    Holds `turn` from beginning to end, so that no other answer takes the cores. Raises SettingsError,
+    PromptError, and SpecDecError if llama.cpp fails.
     """
-    prompt_ids, room = prompt_ids_with_room(pair, prompt, server.context_length)
-    finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
-    settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
-    text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)
     rounds: list[Round] = []
-    position = 0
-    with turn:
+    with turn, running_server(path, pair) as server:
+        prompt_ids, room = prompt_ids_with_room(pair, prompt, server.context_length)
+        finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
+        settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
+        text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)
+        position = 0
+
+        def encode(part: str) -> list[int]:
+            return pair.tokenizer.encode(part, add_special_tokens=False)
+
         before = time.perf_counter()
-        with closing(server.stream(prompt_ids, settings)) as chunks:
+        with closing(server.stream(prompt_ids, settings, encode, cancelled)) as chunks:
             for chunk in chunks:
-                # It ends at an EOS without saying which.
-                ids = [min(pair.eos_ids)] if chunk.end == "eos" and pair.eos_ids else chunk.ids
+                if chunk.ended:
+                    finish = "eos"
+                if not chunk.ids:
+                    continue
+                kept, reason = text.feed(chunk.ids)
                 now = time.perf_counter()
-                if ids:
-                    kept, reason = text.feed(ids)
-                    rounds.append(
-                        plain_round("llama.cpp", len(rounds), position, ids[:kept], now - before, text)
-                    )
-                    position += kept
-                    before = now
-                    yield rounds[-1]
-                    if reason is not None:
-                        finish = reason
-                        break
-                if cancelled():
-                    finish = "cancelled"
+                ids = chunk.ids[:kept]
+                rounds.append(plain_round("llama.cpp", len(rounds), position, ids, now - before, text))
+                position += kept
+                before = now
+                yield rounds[-1]
+                if reason is not None:
+                    finish = reason
                     break
+        if finish in ("length", "context") and cancelled():
+            finish = "cancelled"
     stats = summarize(
         rounds,
         time_to_first_token_s=rounds[0].seconds if rounds else 0.0,

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ..onnx_runtime.logits_function import LogitsFunction
 from ..pair import LoadedPair
 from ..runners import RewindableCache, Runner, Then
 from ..runners.base import Clock
@@ -85,6 +87,18 @@ class _Marks:
         return self.clock.seconds(self.start, self.end)
 
 
+class _Same(LogitsFunction):
+    """The same ids whatever the logits, without any computation."""
+
+    def __init__(self, ids: Tensor) -> None:
+        super().__init__()
+        self.result = ids
+
+    def __call__(self, logits: Tensor) -> Tensor | None:
+        """Return the ids."""
+        return self.result
+
+
 class StepTimer:
     """Timer of bare forwards after `context` tokens.
 
@@ -147,12 +161,13 @@ class StepTimer:
         if runner.captures:  # with a function of the logits it would capture graphs of its own
             return [self._forward(lane, 1) for _ in range(steps)]
         ids = torch.full((1,), ANY_ID, device=runner.device)
+        again = _Same(ids)
         marks: list[_Marks] = []
 
         def timed() -> Iterator[Then]:
             for _ in range(steps):
                 start = runner.clock.mark()
-                yield lambda _: ids
+                yield again
                 marks.append(_Marks(runner.clock, start, runner.clock.mark()))
 
         runner.chain(lane.cache, ids, timed())

@@ -58,7 +58,7 @@ class LogitsFunction:
                 self._binding.bind_ortvalue_input(name, value_of(tensor))
             for name, tensor in self._bound.outputs.items():
                 self._binding.bind_ortvalue_output(name, value_of(tensor))
-        readable = logits.to(torch.float32).contiguous()
+        self._read = readable = logits.to(torch.float32).contiguous()  # kept: a binding has addresses only
         self._binding.bind_ortvalue_input("logits", value_of(readable))
         # What was converted is not where the next logits will be.
         self._given = logits if readable is logits else None

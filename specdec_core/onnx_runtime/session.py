@@ -31,5 +31,7 @@ def open_session(
 
 
 def value_of(tensor: Tensor) -> Any:
-    """Return an OrtValue over the memory of a contiguous tensor on the CPU, which it keeps."""
+    """Return an OrtValue over the memory of a contiguous tensor on the CPU. The object returned keeps the
+    tensor; ONNX Runtime's own copies of it do not.
+    """
     return onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy())

@@ -189,7 +189,7 @@ class Runner(Protocol):
     ) -> Any:
         """Feed ids [rows] after what the cache holds. Return logits [rows, vocab] in the model's dtype, or
         what `then` returns for them. With `last_rows`, only that many last rows' logits are computed. The
-        next forward of as many rows may overwrite the result.
+        next forward with as many rows of logits may overwrite the result.
         """
         ...
 

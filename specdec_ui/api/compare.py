@@ -14,7 +14,7 @@ import specdec_core as sd
 from ..compare import comparison, words as compare_words
 from ..compare.comparison import Comparison, LaneAnswer
 from ..compare.handlers import FRAME_S, measure
-from ..compare.lanes import LaneChoice
+from ..compare.lanes import LaneChoice, available_peers
 from ..compare.progress import Progress, progress_text
 from ..parts.messages import checked_message
 from ..state.holder import EngineHolder
@@ -54,7 +54,7 @@ def add_compare_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visito
         speedup_high are the 95 % confidence interval over that number of pairs, null for fewer than six.
         """
         visitor = visitors.of(request.session_hash)
-        choice = LaneChoice(ngram, sd.available_peers() if peers else ())
+        choice = LaneChoice(ngram, available_peers() if peers else ())
         with errors_for_clients():
             yield from compare_steps(visitor, holder, prompt, settings, choice)
 

@@ -176,7 +176,7 @@ class Comparison:
 
     def same_text_promised(self, lane: LaneAnswer) -> bool:
         """Return True if the settings guarantee the baseline's tokens in that lane, up to rounding. llama.cpp
-        rounds activations in its own way.
+        has the weights of its own file.
         """
         settings = lane.settings
         if lane.name == "llama_cpp":

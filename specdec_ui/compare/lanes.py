@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import specdec_core as sd
 
+from ..state import space
 from .alternation import REPEAT_S
 from .comparison import PEERS
 
@@ -34,6 +35,11 @@ class LaneChoice:
     peers: tuple[sd.Peer, ...] = ()
     alternate: bool = True
     repeat_s: float = REPEAT_S
+
+
+def available_peers() -> tuple[sd.Peer, ...]:
+    """Return the lanes of other code that may run here. On ZeroGPU llama.cpp would wait for a GPU in vain."""
+    return tuple(name for name in sd.available_peers() if name != "llama_cpp" or not space.on_zero_gpu())
 
 
 def plan(settings: sd.Settings, choice: LaneChoice, has_drafter: bool) -> list[LaneSettings]:

@@ -21,7 +21,7 @@ from ..state.visitors import Visitors
 from . import handlers as compare_handlers
 from .comparison import PEERS, TITLES
 from .handlers import PANEL, CompareFrame, comparable
-from .lanes import LaneChoice
+from .lanes import LaneChoice, available_peers
 from .race import race_view
 
 _INTRO = """
@@ -113,7 +113,10 @@ def _prompt_view(example: str) -> _PromptView:
     with gr.Accordion("Settings", open=False, elem_id="compare-settings"):
         controls = PANEL.controls(comparable(sd.Settings()))
         lanes = gr.CheckboxGroup(
-            [("drafts by repetition (n-gram)", "ngram"), *((TITLES[name], name) for name in _peers())],
+            [
+                ("drafts by repetition (n-gram)", "ngram"),
+                *((TITLES[name], name) for name in available_peers()),
+            ],
             label="More lanes",
             info="N-gram drafts what followed the same words earlier; it needs no drafter. transformers' "
             "lanes run its own code on the same models, with random draws of its own; llama.cpp's runs the "
@@ -133,11 +136,6 @@ def _prompt_view(example: str) -> _PromptView:
         race=race_view(),
         charts=gr.HTML("", elem_id="compare-charts", apply_default_css=False),
     )
-
-
-def _peers() -> list[sd.Peer]:
-    """Lanes of other code that may run here. A GPU of ZeroGPU is no place for llama.cpp."""
-    return [name for name in sd.available_peers() if name != "llama_cpp" or not space.on_zero_gpu()]
 
 
 def _list_view() -> _ListView:

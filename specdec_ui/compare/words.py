@@ -136,8 +136,12 @@ def sameness(comparison: Comparison, lane: LaneAnswer) -> str:
         return f"Both texts happen to be the same ({count})."
     if lane.name == "llama_cpp":
         return (
-            f"The texts differ from token {divergence + 1} on, and may: llama.cpp rounds in its own way, and "
-            "draws with random numbers of its own."
+            f"The texts differ from token {divergence + 1} on, and may: llama.cpp takes its weights from "
+            + (
+                "another file, and rounds in its own way."
+                if settings.temperature == 0
+                else "another file, and makes random draws of its own."
+            )
         )
     if lane.is_peer and not promised:
         return (

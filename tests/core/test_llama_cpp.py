@@ -3,13 +3,16 @@
 import shutil
 import sys
 import threading
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import specdec_core as sd
-from specdec_core.llama_cpp import LlamaCpp
+from specdec_core import llama_cpp as llama_cpp_module
+from specdec_core.llama_cpp import LlamaCpp, stop_server
 from tests.support.llama_cpp_standin import events_of
 
 STORIES = Path(__file__).parents[2] / "presets" / "stories" / "target"
@@ -27,9 +30,9 @@ def target(tmp_path_factory) -> sd.Engine:
 
 
 @pytest.fixture
-def engine(target, llama_cpp) -> sd.Engine:
-    target._llama_cpp = None  # that of another test
-    return target
+def engine(target, llama_cpp) -> Iterator[sd.Engine]:
+    yield target
+    stop_server(target.pair.gguf)
 
 
 def _stream(engine: sd.Engine, **changed) -> list[sd.Round]:
@@ -67,12 +70,30 @@ def test_it_gets_the_ids_of_our_prompt_and_our_settings(engine, llama_cpp):
 
 
 def test_an_end_of_its_own_is_the_eos(engine, llama_cpp):
-    llama_cpp.events = events_of([5, 6], "eos")
+    eos = min(engine.pair.eos_ids)
+    for ids in ([5, 6, eos], [5, 6]):  # with a token of the pair's, or with one that it does not know
+        llama_cpp.events = events_of(ids, "eos")
+        rounds = _stream(engine)
+        assert rounds[-1].finish_reason == "eos"
+        assert sd.emitted_ids(rounds) == ids
+        assert "".join(rnd.text for rnd in rounds) == engine.pair.tokenizer.decode([5, 6])
+
+
+def test_tokens_of_one_character_come_with_its_text(engine, llama_cpp):
+    """llama.cpp sends no event for a token that ends within a character."""
+    encode = engine.pair.tokenizer.encode
+    ids = encode("🎉", add_special_tokens=False)
+    assert len(ids) > 1
+    llama_cpp.events = [
+        {"tokens": [5], "content": "x", "tokens_predicted": 1, "stop": False},
+        {"tokens": ids[-1:], "content": "🎉", "tokens_predicted": 1 + len(ids), "stop": False},
+        {"tokens": [6], "content": "y", "tokens_predicted": 2 + len(ids), "stop": False},
+        {"tokens": [], "stop": True, "stop_type": "limit", "tokens_predicted": 2 + len(ids)},
+    ]
     rounds = _stream(engine)
-    assert rounds[-1].finish_reason == "eos"
-    assert sd.emitted_ids(rounds)[:2] == [5, 6]
-    assert sd.emitted_ids(rounds)[2] in engine.pair.eos_ids
-    assert "".join(rnd.text for rnd in rounds) == engine.pair.tokenizer.decode([5, 6])
+    assert sd.emitted_ids(rounds) == [5, *ids, 6]
+    assert "🎉" in "".join(rnd.text for rnd in rounds)
+    assert rounds[-1].stats.new_tokens == 2 + len(ids)
 
 
 def test_a_stop_string_ends_it(engine, llama_cpp):
@@ -83,18 +104,22 @@ def test_a_stop_string_ends_it(engine, llama_cpp):
     assert "dog" not in "".join(rnd.text for rnd in rounds)
 
 
-@pytest.mark.parametrize("way", ["cancelled", "closed"])
+@pytest.mark.parametrize("way", ["cancelled", "cancelled in the prompt", "closed"])
 def test_an_answer_that_nobody_waits_for_is_ended(engine, llama_cpp, way):
-    llama_cpp.events = events_of([5, 6, 7])[:-1]
+    in_prompt = way == "cancelled in the prompt"
+    llama_cpp.events = [] if in_prompt else events_of([5, 6, 7])[:-1]
     llama_cpp.released.clear()
     cancel = threading.Event()
     rounds = engine.peer_stream(PROMPT, SETTINGS, peer="llama_cpp", cancel=cancel)
-    next(rounds)
+    if in_prompt:
+        threading.Timer(0.3, cancel.set).start()
+        assert next(rounds).finish_reason == "cancelled"
+    else:
+        next(rounds)
     if way == "cancelled":
         cancel.set()
         assert list(rounds)[-1].finish_reason == "cancelled"
-    else:
-        rounds.close()
+    rounds.close()
     assert llama_cpp.gone.wait(5), "the connection is closed"
     assert engine.admission.active == 0
     assert engine.generate(PROMPT, SETTINGS).finish_reason
@@ -118,7 +143,7 @@ def test_what_it_says_instead_of_an_answer_is_the_error(engine, llama_cpp, how):
 def test_a_server_that_is_gone_is_an_error(engine, llama_cpp):
     llama_cpp.events = events_of([5])
     _stream(engine)
-    engine._llama_cpp._server.listening_address = "http://127.0.0.1:9"
+    llama_cpp_module._running._server.listening_address = "http://127.0.0.1:9"
     with pytest.raises(sd.SpecDecError, match=r"llama\.cpp does not answer"):
         _stream(engine)
 
@@ -137,6 +162,21 @@ def test_a_folder_without_one_gguf_file_has_no_such_lane(engine, tmp_path, files
     with pytest.raises(sd.SettingsError, match="GGUF file"):
         _stream(other)
     assert other.generate(PROMPT, SETTINGS).finish_reason
+
+
+def test_a_process_has_one_server_which_ends_with_its_pair(tmp_path, engine, llama_cpp):
+    shutil.copytree(STORIES, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    other = sd.Engine.load(target=str(tmp_path), device="cpu")
+    llama_cpp.events = events_of([5])
+    servers = []
+    for each in (engine, engine, other, engine, other):
+        _stream(each)
+        servers.append(weakref.ref(llama_cpp_module._running))
+    assert servers[0] is servers[1]
+    assert [server() is not None for server in servers] == [False] * 4 + [True]
+    other.unload()
+    assert servers[-1]() is None
 
 
 def test_a_file_that_it_cannot_load_is_named(engine, llama_cpp, monkeypatch):

@@ -48,8 +48,13 @@ def _frees_memory() -> onnxruntime.RunOptions:
     return options
 
 
-@lru_cache
 def _rows_values(rows: int, fed: int, attended: int, kept: int, computed: int) -> dict[str, Any]:
+    """`_rows_inputs`, kept for few rows: every prompt has another number of them."""
+    inputs = _few_rows_inputs if rows <= MOST_FEW_ROWS else _rows_inputs
+    return inputs(rows, fed, attended, kept, computed)
+
+
+def _rows_inputs(rows: int, fed: int, attended: int, kept: int, computed: int) -> dict[str, Any]:
     """The inputs that say which rows attention computes, and whose logits are computed."""
     inputs = {
         OWN_ROWS: torch.tensor([fed]),
@@ -57,6 +62,9 @@ def _rows_values(rows: int, fed: int, attended: int, kept: int, computed: int) -
         KEPT_ROWS: torch.arange(rows - computed, rows).clamp(min=rows - kept),
     }
     return {name: value_of(tensor) for name, tensor in inputs.items()}
+
+
+_few_rows_inputs = lru_cache(_rows_inputs)
 
 
 class Call:
@@ -103,13 +111,14 @@ class Call:
             POSITIONS: value_of(positions[1]),
             **constants,
         }
+        self._kept = *inputs.values(), *states, value_of(buffer[None])  # a binding has addresses only
         for name, value in inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         names = (pair for at in count() for pair in state_names(at))
         for value, (past, present) in zip(states, names, strict=False):
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_ortvalue_output(present, value)
-        self._binding.bind_ortvalue_output(LOGITS, value_of(buffer[None]))
+        self._binding.bind_ortvalue_output(LOGITS, self._kept[-1])
 
     def run(self, ids: Tensor, end: int) -> Tensor:
         """Feed ids [rows], after which the cache holds `end` positions. Return the logits [kept, vocab]."""

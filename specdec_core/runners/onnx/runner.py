@@ -8,8 +8,10 @@ sampling or speculation.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -76,6 +78,7 @@ class OnnxRunner(ModelRunner):
         )
         self.weights: Format = weights
         self._caches: WeakSet[OnnxCache] = WeakSet()
+        self._caches_lock = threading.Lock()  # conversations begin while another one is answered
         self.threads: int | None = threads or most_threads()
         self.session: Any = self._opened()
         self._pace = Pace()
@@ -97,7 +100,8 @@ class OnnxRunner(ModelRunner):
     def new_cache(self) -> OnnxCache:
         """See Runner.new_cache."""
         cache = OnnxCache(self.graph.layers, self.graph.kv_heads, self.graph.head_dim)
-        self._caches.add(cache)
+        with self._caches_lock:
+            self._caches.add(cache)
         return cache
 
     def forward(
@@ -150,8 +154,9 @@ class OnnxRunner(ModelRunner):
         before = self.threads
         # The old session first gives its packed weights back, which the caches' forwards hold too.
         self.session = None
-        for cache in self._caches:
-            cache.unbind()
+        with self._caches_lock:
+            for cache in self._caches:
+                cache.unbind()
         try:
             self.threads = threads
             self.session = self._opened()
@@ -174,11 +179,12 @@ class OnnxRunner(ModelRunner):
         return call
 
     def _chain(self, cache: OnnxCache) -> Iterator[Call]:
-        """Forwards over a row, bound to the cache's buffers, with room for all of them."""
-        cache.reserve(cache.length + Chain.LENGTH + 1)  # the second of a doubled row lies after the last
+        """Forwards over a row, bound to the cache's buffers: one or more, as far as there is room."""
+        cache.reserve(cache.length + 2)  # the second of a doubled row lies after the last
         if cache.chain is None:
             cache.chain = Chain()
-        return cache.chain.start(cache.length, lambda positions: self._bound(cache, 1, 1, positions))
+        calls = cache.chain.start(cache.length, lambda positions: self._bound(cache, 1, 1, positions))
+        return islice(calls, cache.capacity - cache.length - 1)
 
     def _bound(self, cache: OnnxCache, rows: int, kept: int, positions: Tensor | None = None) -> Call:
         if cache.capacity > self._rotations:

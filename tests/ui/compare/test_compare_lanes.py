@@ -203,7 +203,6 @@ def test_llama_cpp_without_a_file_is_left_out_and_the_reason_is_said(engine, lla
 
 @pytest.mark.parametrize("same", [True, False])
 def test_llama_cpp_is_a_lane_whose_text_may_differ(engine, llama_cpp, monkeypatch, same):
-    monkeypatch.setattr(engine, "_llama_cpp", None)
     monkeypatch.setitem(engine.pair.__dict__, "gguf", "model.gguf")
     settings = replace(COUPLED, temperature=0.0, max_new_tokens=16)
     ids = engine.generate([{"role": "user", "content": "Once"}], replace(settings, gamma=0)).token_ids
