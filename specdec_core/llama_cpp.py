@@ -20,9 +20,8 @@ import torch
 
 from .errors import SettingsError, SpecDecError, quote
 from .fair_lock import FairLock
-from .metrics import summarize
 from .pair import LoadedPair
-from .peers import plain_round, prompt_ids_with_room
+from .peers import last_plain_round, plain_round, prompt_ids_with_room
 from .settings import Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Prompt
@@ -252,11 +251,4 @@ def llama_cpp_rounds(
                     break
         if finish in ("length", "context") and cancelled():
             finish = "cancelled"
-    stats = summarize(
-        rounds,
-        time_to_first_token_s=rounds[0].seconds if rounds else 0.0,
-        prompt_tokens=len(prompt_ids),
-        seed=settings.seed,
-    )
-    last = plain_round("llama.cpp", len(rounds), position, [], 0.0, text, final=True)
-    yield replace(last, finish_reason=finish, stats=stats)
+    yield last_plain_round("llama.cpp", rounds, position, text, finish, len(prompt_ids), settings)

@@ -145,14 +145,7 @@ def peer_rounds(
         raise steps.error
     if not ended and cancelled():
         finish = "cancelled"
-    stats = summarize(
-        rounds,
-        time_to_first_token_s=rounds[0].seconds if rounds else 0.0,
-        prompt_tokens=len(prompt_ids),
-        seed=settings.seed,
-    )
-    last = plain_round("transformers", len(rounds), position, [], 0.0, text, final=True)
-    yield replace(last, finish_reason=finish, stats=stats)
+    yield last_plain_round("transformers", rounds, position, text, finish, len(prompt_ids), settings)
 
 
 def prompt_ids_with_room(pair: LoadedPair, prompt: Prompt, context_length: int) -> tuple[list[int], int]:
@@ -193,6 +186,26 @@ def plain_round(
         verify_s=seconds,
         overhead_s=0.0,
     )
+
+
+def last_plain_round(
+    code: Literal["transformers", "llama.cpp"],
+    rounds: Sequence[Round],
+    position: int,
+    text: AnswerText,
+    finish: FinishReason,
+    prompt_tokens: int,
+    settings: Settings,
+) -> Round:
+    """Return the round without tokens that ends an answer of other code, with the withheld text and stats."""
+    stats = summarize(
+        rounds,
+        time_to_first_token_s=rounds[0].seconds if rounds else 0.0,
+        prompt_tokens=prompt_tokens,
+        seed=settings.seed,
+    )
+    last = plain_round(code, len(rounds), position, [], 0.0, text, final=True)
+    return replace(last, finish_reason=finish, stats=stats)
 
 
 @contextmanager

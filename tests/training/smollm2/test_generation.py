@@ -29,7 +29,7 @@ def log(tmp_path):
 @torch.no_grad()
 def test_generated_states_are_those_of_a_whole_forward(target, log):
     store = ConversationStore(target, 20_000, 8_000)
-    plan = GenerationPlan(slots=32, max_positions=POSITIONS, until_s=2.0, fast=False)
+    plan = GenerationPlan(slots=32, max_positions=POSITIONS, until_s=6.0, fast=False)
     check = max((each.ids for each in tiny_conversations(5, seed=1)), key=len)
     generate(target, TEMPLATE, store, plan, check, log)
     assert len(store) > 20
