@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from .admission import UNLOADED, Admission
 from .chat_engine import ChatSession, Peer
 from .drafting.length import StepCosts
-from .errors import LoadError, SettingsError, SpecDecError
+from .errors import LoadError, SpecDecError
 from .fair_lock import FairLock
 from .gate.report import PairReport
 from .llama_cpp import llama_cpp_rounds, stop_server
@@ -213,11 +213,7 @@ class Engine:
 
         with self._answering(self.session()):
             if peer == "llama_cpp":
-                if pair.gguf is None:
-                    raise SettingsError(
-                        "llama.cpp needs the target as a GGUF file, the only one in its folder."
-                    )
-                rounds = llama_cpp_rounds(pair.gguf, pair, prompt, settings, self._turn, cancelled)
+                rounds = llama_cpp_rounds(pair, prompt, settings, self._turn, cancelled)
             else:
                 assisted = peer == "assisted"
                 rounds = peer_rounds(pair, prompt, settings, assisted, self._turn, cancelled, self._make_room)

@@ -21,7 +21,7 @@ import torch
 from .errors import SettingsError, SpecDecError, quote
 from .fair_lock import FairLock
 from .pair import LoadedPair
-from .peers import last_plain_round, plain_round, prompt_ids_with_room
+from .rounds import last_plain_round, plain_round
 from .settings import Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Prompt
@@ -60,8 +60,23 @@ class _Chunk:
     ended: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What a server has loaded, and how: on as many threads as the pair has."""
+
+    path: str
+    context_length: int
+    threads: int
+
+    @classmethod
+    def of(cls, path: str, pair: LoadedPair) -> _Load:
+        """Return the load of a GGUF file for comparison with a pair."""
+        threads = pair.target.threads or torch.get_num_threads()
+        return cls(path, min(MOST_CONTEXT, pair.context_length), threads)
+
+
 class LlamaCpp:
-    """llama.cpp with a GGUF loaded, on as many threads as the pair has.
+    """llama.cpp with a GGUF loaded.
 
     Raises SettingsError if the file cannot be loaded, the pair is not on a CPU, or the package is missing.
     """
@@ -71,13 +86,12 @@ class LlamaCpp:
         if pair.target.device.type != "cpu":
             raise SettingsError("llama.cpp is compared with pairs on a CPU, and this one is on a GPU.")
         params: Any = xllamacpp.CommonParams()
+        self.load = load = _Load.of(path, pair)
         params.model.path = path
-        self.context_length = params.n_ctx = min(MOST_CONTEXT, pair.context_length)
+        params.n_ctx = load.context_length
         params.n_parallel = 1
         params.verbosity = _SILENT
-        threads = pair.target.threads or torch.get_num_threads()
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        self.made_for = path, self.context_length, threads
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = load.threads
         try:
             self._server: Any = xllamacpp.Server(params)
         except Exception as error:
@@ -143,18 +157,19 @@ def _ended_if(cancelled: Callable[[], bool], connection: socket.socket) -> Itera
 
 
 @contextmanager
-def running_server(path: str, pair: LoadedPair) -> Iterator[LlamaCpp]:
-    """Within it the process's one server has this file loaded; others wait. Raises as LlamaCpp does.
+def running_server(pair: LoadedPair) -> Iterator[LlamaCpp]:
+    """Within it the process's one server has the pair's GGUF file loaded; others wait. Raises SettingsError
+    if there is no such file, and as LlamaCpp does.
 
     A server beside another may not end when it is to, so one for another file takes its place.
     """
     global _running
+    if pair.gguf is None:
+        raise SettingsError("llama.cpp needs the target as a GGUF file, the only one in its folder.")
     with _one_at_a_time:
-        threads = pair.target.threads or torch.get_num_threads()
-        wanted = path, min(MOST_CONTEXT, pair.context_length), threads
-        if _running is None or _running.made_for != wanted:
+        if _running is None or _running.load != _Load.of(pair.gguf, pair):
             _running = None  # which ends it
-            _running = LlamaCpp(path, pair)
+            _running = LlamaCpp(pair.gguf, pair)
         yield _running
 
 
@@ -163,7 +178,7 @@ def stop_server(path: str) -> None:
     global _running
     if _one_at_a_time.acquire(timeout=_STOP_S):
         try:
-            if _running is not None and _running.made_for[0] == path:
+            if _running is not None and _running.load.path == path:
                 _running = None
         finally:
             _one_at_a_time.release()
@@ -208,22 +223,21 @@ def _chunks(response: http.client.HTTPResponse, encode: Callable[[str], list[int
 
 
 def llama_cpp_rounds(
-    path: str,
     pair: LoadedPair,
     prompt: Prompt,
     settings: Settings,
     turn: FairLock,
     cancelled: Callable[[], bool],
 ) -> Generator[Round, None, None]:
-    """Yield llama.cpp's answer from the GGUF file `path` as it comes, a round a token; the first, with the
+    """Yield llama.cpp's answer from the pair's GGUF file as it comes, a round a token; the first, with the
     prefill, has index 0. The file is loaded the first time.
 
     Holds `turn` from beginning to end, so that no other answer takes the cores. Raises SettingsError,
     PromptError, and SpecDecError if llama.cpp fails.
     """
     rounds: list[Round] = []
-    with turn, running_server(path, pair) as server:
-        prompt_ids, room = prompt_ids_with_room(pair, prompt, server.context_length)
+    with turn, running_server(pair) as server:
+        prompt_ids, room = pair.prompter.encode_within(prompt, server.load.context_length)
         finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
         settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
         text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)

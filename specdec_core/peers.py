@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from .errors import AnswerError, PromptError, SettingsError, SpecDecError, quote
+from .errors import AnswerError, SettingsError, SpecDecError, quote
 from .fair_lock import FairLock
-from .metrics import summarize
 from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .pair import LoadedPair
+from .rounds import last_plain_round, plain_round
 from .runners import Runner
 from .runners.few_rows import stock_layers
 from .runners.serving import attention_for
@@ -28,7 +28,7 @@ from .runners.short_head import whole_heads
 from .settings import Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Prompt
-from .trace import FinishReason, Round, Token
+from .trace import FinishReason, Round
 
 _POLL_S = 0.1
 """Poll rarely: each poll takes the GIL from the code being timed."""
@@ -118,7 +118,7 @@ def peer_rounds(
         _require_drafter(pair)
     # transformers' generate does not go on without its assistant past the end of the assistant's context.
     context_length = pair.shared_context_length if assisted else pair.context_length
-    prompt_ids, room = prompt_ids_with_room(pair, prompt, context_length)
+    prompt_ids, room = pair.prompter.encode_within(prompt, context_length)
     finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
     settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
     text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)
@@ -146,66 +146,6 @@ def peer_rounds(
     if not ended and cancelled():
         finish = "cancelled"
     yield last_plain_round("transformers", rounds, position, text, finish, len(prompt_ids), settings)
-
-
-def prompt_ids_with_room(pair: LoadedPair, prompt: Prompt, context_length: int) -> tuple[list[int], int]:
-    """Return the prompt's ids and the number of tokens that may follow. Raises PromptError if there is no
-    room for one.
-    """
-    prompt_ids = pair.prompter.encode(prompt)
-    room = context_length - len(prompt_ids)
-    if room < 1:
-        raise PromptError(
-            f"The prompt has {len(prompt_ids)} tokens; the context holds {context_length}, the answer "
-            "included."
-        )
-    return prompt_ids, room
-
-
-def plain_round(
-    code: Literal["transformers", "llama.cpp"],
-    index: int,
-    position: int,
-    ids: Sequence[int],
-    seconds: float,
-    text: AnswerText,
-    final: bool = False,
-) -> Round:
-    """Return the round of plain tokens `ids` of other code, of which the first is the answer's token
-    `position`.
-    """
-    tokens = [Token(token_id, piece, "plain") for token_id, piece in zip(ids, text.pieces, strict=False)]
-    return Round(
-        index=index,
-        position=position,
-        gamma=0,
-        gamma_reason=code,
-        tokens=tokens,
-        text=text.take(final=final),
-        draft_s=0.0,
-        verify_s=seconds,
-        overhead_s=0.0,
-    )
-
-
-def last_plain_round(
-    code: Literal["transformers", "llama.cpp"],
-    rounds: Sequence[Round],
-    position: int,
-    text: AnswerText,
-    finish: FinishReason,
-    prompt_tokens: int,
-    settings: Settings,
-) -> Round:
-    """Return the round without tokens that ends an answer of other code, with the withheld text and stats."""
-    stats = summarize(
-        rounds,
-        time_to_first_token_s=rounds[0].seconds if rounds else 0.0,
-        prompt_tokens=prompt_tokens,
-        seed=settings.seed,
-    )
-    last = plain_round(code, len(rounds), position, [], 0.0, text, final=True)
-    return replace(last, finish_reason=finish, stats=stats)
 
 
 @contextmanager

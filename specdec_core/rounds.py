@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 from .decoding import DecodedRound
+from .metrics import summarize
+from .settings import Settings
 from .text.detokenization import AnswerText
-from .trace import Round, Token
+from .trace import FinishReason, Round, Token
+
+OtherCode = Literal["transformers", "llama.cpp"]
 
 
 def build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
@@ -51,3 +58,49 @@ def build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
         gamma_gain=step.gamma_gain,
         gamma_cut=step.gamma_cut,
     )
+
+
+def plain_round(
+    code: OtherCode,
+    index: int,
+    position: int,
+    ids: Sequence[int],
+    seconds: float,
+    text: AnswerText,
+    final: bool = False,
+) -> Round:
+    """Return the round of plain tokens `ids` of other code, of which the first is the answer's token
+    `position`.
+    """
+    tokens = [Token(token_id, piece, "plain") for token_id, piece in zip(ids, text.pieces, strict=False)]
+    return Round(
+        index=index,
+        position=position,
+        gamma=0,
+        gamma_reason=code,
+        tokens=tokens,
+        text=text.take(final=final),
+        draft_s=0.0,
+        verify_s=seconds,
+        overhead_s=0.0,
+    )
+
+
+def last_plain_round(
+    code: OtherCode,
+    rounds: Sequence[Round],
+    position: int,
+    text: AnswerText,
+    finish: FinishReason,
+    prompt_tokens: int,
+    settings: Settings,
+) -> Round:
+    """Return the round without tokens that ends an answer of other code, with the withheld text and stats."""
+    stats = summarize(
+        rounds,
+        time_to_first_token_s=rounds[0].seconds if rounds else 0.0,
+        prompt_tokens=prompt_tokens,
+        seed=settings.seed,
+    )
+    last = plain_round(code, len(rounds), position, [], 0.0, text, final=True)
+    return replace(last, finish_reason=finish, stats=stats)

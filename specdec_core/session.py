@@ -199,11 +199,7 @@ class Session:
         """The prompt's ids, and the number of oldest messages dropped to make it fit."""
         limit = pair.context_length
         if isinstance(prompt, str):
-            ids = pair.prompter.encode(prompt)
-            if len(ids) >= limit:
-                raise PromptError(
-                    f"The prompt has {len(ids)} tokens; the context holds {limit}, the answer included."
-                )
+            ids, _ = pair.prompter.encode_within(prompt, limit)
             return ids, 0
         check_messages(prompt)
         # Room for an answer is made by dropping old turns, but a long last message may use it up.

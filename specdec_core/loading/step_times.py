@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..onnx_runtime.logits_function import LogitsFunction
+from ..onnx_runtime.logits_function import TorchFree
 from ..pair import LoadedPair
 from ..runners import RewindableCache, Runner, Then
 from ..runners.base import Clock
@@ -87,16 +87,15 @@ class _Marks:
         return self.clock.seconds(self.start, self.end)
 
 
-class _Same(LogitsFunction):
-    """The same ids whatever the logits, without any computation."""
+@dataclass(frozen=True, slots=True)
+class _Same(TorchFree):
+    """The same ids whatever the logits."""
 
-    def __init__(self, ids: Tensor) -> None:
-        super().__init__()
-        self.result = ids
+    ids: Tensor
 
-    def __call__(self, logits: Tensor) -> Tensor | None:
+    def __call__(self, logits: Tensor) -> Tensor:
         """Return the ids."""
-        return self.result
+        return self.ids
 
 
 class StepTimer:

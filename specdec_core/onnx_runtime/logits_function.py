@@ -6,7 +6,7 @@ whatever its size. Can be imported without onnxruntime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,35 +23,38 @@ class BoundSession:
     outputs: Mapping[str, Tensor]
 
 
-class LogitsFunction:
+class TorchFree:
+    """A function of logits that computes nothing with torch."""
+
+    __call__: Callable[[Tensor], Any]
+
+
+class LogitsFunction(TorchFree):
     """A function of logits [rows, vocab]. Each call returns the same `result`, in which values may differ.
 
-    Logits that lie where those of the call before did are read there; float32 ones are never copied.
+    `bound` returns what computes it for logits of a width. Logits that lie where those of the call before did
+    are read there; float32 ones are never copied.
     """
 
-    result: Tensor | None = None
-
-    def __init__(self) -> None:
+    def __init__(self, bound: Callable[[int], BoundSession], result: Tensor | None = None) -> None:
+        self._bound_for = bound
+        self._result = result
         self._given: Tensor | None = None
         self._bound: BoundSession | None = None
-
-    def bound(self, vocab: int) -> BoundSession:
-        """Return what computes the function for logits of this width."""
-        raise NotImplementedError
 
     def __call__(self, logits: Tensor) -> Tensor | None:
         """Compute the function."""
         if logits is not self._given:
             self._take(logits)
         self._session.run_with_iobinding(self._binding)
-        return self.result
+        return self._result
 
     def _take(self, logits: Tensor) -> None:
         """Read `logits` from now on."""
         from .session import value_of
 
         if self._bound is None:
-            self._bound = self.bound(logits.shape[-1])
+            self._bound = self._bound_for(logits.shape[-1])
             self._session = self._bound.session
             self._binding = self._session.io_binding()
             for name, tensor in self._bound.inputs.items():

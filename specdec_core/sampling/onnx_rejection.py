@@ -6,6 +6,7 @@ Never sees a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from .noise import KeyedNoise
 
 
 class _Buffers:
-    """What a round's functions read and write, at addresses that never change."""
+    """Tensors at addresses that never change, which a round's functions read and write."""
 
     def __init__(self, temperature: float) -> None:
         self.inverse_temperature = torch.tensor([1 / temperature])
@@ -53,7 +54,10 @@ class OnnxRejectionSampler:
         self._integers, self._numbers = buffers.integers.numpy(), buffers.numbers.numpy()
         self._uniforms = buffers.uniforms.numpy()
         self._rows = [buffers.ids[: count + 1] for count in range(MAX_GAMMA + 1)]
-        self._drafts = [_Draft(buffers, step) for step in range(MAX_GAMMA)]
+        self._drafts = [
+            LogitsFunction(partial(_draft, buffers, step), buffers.ids[step + 1 : step + 2])
+            for step in range(MAX_GAMMA)
+        ]
         self._verifications: dict[tuple[int, bool], LogitsFunction] = {}
         self._count = 0
         self._one_hot = False
@@ -93,10 +97,12 @@ class OnnxRejectionSampler:
         """See Sampler.verify."""
         kind = self._count, self._one_hot
         if kind not in self._verifications:
-            plain = self._count == 0
-            self._verifications[kind] = (
-                _PlainDraw(self._buffers) if plain else _Verification(self._buffers, *kind)
+            bound = (
+                partial(_verification, self._buffers, *kind)
+                if self._count
+                else partial(_plain_draw, self._buffers)
             )
+            self._verifications[kind] = LogitsFunction(bound)
         return self._verifications[kind]
 
     def read(self, outcome: object) -> Verdict:
@@ -125,80 +131,57 @@ class OnnxRejectionSampler:
         return token, float(p[token]), float(q[token])
 
 
-class _Draft(LogitsFunction):
-    """The drafter's logits [1, vocab] → the id of draft `step` [1], which it stores."""
+def _draft(buffers: _Buffers, step: int, vocab: int) -> BoundSession:
+    """The drafter's logits [1, vocab] → the id of draft `step`, with its q."""
+    from .onnx_graphs import draw_session
 
-    def __init__(self, buffers: _Buffers, step: int) -> None:
-        super().__init__()
-        self._buffers = buffers
-        self._step = step
-        self.result: Tensor = buffers.ids[step + 1 : step + 2]
-
-    def bound(self, vocab: int) -> BoundSession:
-        """See LogitsFunction.bound."""
-        from .onnx_graphs import draw_session
-
-        buffers, at = self._buffers, slice(self._step, self._step + 1)
-        buffers.widen(vocab)
-        return BoundSession(
-            draw_session(vocab),
-            {"inverse_temperature": buffers.inverse_temperature, "uniform": buffers.uniforms[0, at]},
-            {"probs": buffers.q[at], "id": self.result[None], "prob": buffers.q_ids[None, at]},
-        )
+    at = slice(step, step + 1)
+    buffers.widen(vocab)
+    return BoundSession(
+        draw_session(vocab),
+        {"inverse_temperature": buffers.inverse_temperature, "uniform": buffers.uniforms[0, at]},
+        {
+            "probs": buffers.q[at],
+            "id": buffers.ids[None, step + 1 : step + 2],
+            "prob": buffers.q_ids[None, at],
+        },
+    )
 
 
-class _PlainDraw(LogitsFunction):
+def _plain_draw(buffers: _Buffers, vocab: int) -> BoundSession:
     """The target's logits [1, vocab] → its token, where there are no drafts."""
+    from .onnx_graphs import draw_session
 
-    def __init__(self, buffers: _Buffers) -> None:
-        super().__init__()
-        self._buffers = buffers
-
-    def bound(self, vocab: int) -> BoundSession:
-        """See LogitsFunction.bound."""
-        from .onnx_graphs import draw_session
-
-        buffers = self._buffers
-        buffers.widen(vocab)
-        return BoundSession(
-            draw_session(vocab),
-            {"inverse_temperature": buffers.inverse_temperature, "uniform": buffers.uniforms[2, :1]},
-            {"probs": buffers.p[:1], "id": buffers.token[None], "prob": buffers.token_p[None]},
-        )
+    buffers.widen(vocab)
+    return BoundSession(
+        draw_session(vocab),
+        {"inverse_temperature": buffers.inverse_temperature, "uniform": buffers.uniforms[2, :1]},
+        {"probs": buffers.p[:1], "id": buffers.token[None], "prob": buffers.token_p[None]},
+    )
 
 
-class _Verification(LogitsFunction):
-    """The target's logits [drafts + 1, vocab] → the outcome of a round of `count` drafts."""
+def _verification(buffers: _Buffers, count: int, one_hot: bool, vocab: int) -> BoundSession:
+    """The target's logits [count + 1, vocab] → the outcome of a round of `count` drafts."""
+    from .onnx_graphs import verification_session
 
-    def __init__(self, buffers: _Buffers, count: int, one_hot: bool) -> None:
-        super().__init__()
-        self._buffers = buffers
-        self._count = count
-        self._one_hot = one_hot
-
-    def bound(self, vocab: int) -> BoundSession:
-        """See LogitsFunction.bound."""
-        from .onnx_graphs import verification_session
-
-        buffers, count = self._buffers, self._count
-        buffers.widen(vocab)
-        inputs = {
-            "inverse_temperature": buffers.inverse_temperature,
-            "ids": buffers.ids[1 : count + 1, None],
-            "count": torch.tensor([count]),
-            "q_ids": buffers.q_ids[:count, None],
-            "accept": buffers.uniforms[1, :count, None],
-            "residual": buffers.uniforms[2, : count + 1],
-        }
-        outputs = {
-            "probs": buffers.p[: count + 1],
-            "p_ids": buffers.p_ids[:count, None],
-            "accepted": buffers.accepted,
-            "id": buffers.token[None],
-            "prob": buffers.token_p[None],
-            "total": buffers.total,
-        }
-        if not self._one_hot:
-            inputs["q"] = buffers.q[: count + 1]
-            outputs["q_prob"] = buffers.token_q[None]
-        return BoundSession(verification_session(vocab, self._one_hot), inputs, outputs)
+    buffers.widen(vocab)
+    inputs = {
+        "inverse_temperature": buffers.inverse_temperature,
+        "ids": buffers.ids[1 : count + 1, None],
+        "count": torch.tensor([count]),
+        "q_ids": buffers.q_ids[:count, None],
+        "accept": buffers.uniforms[1, :count, None],
+        "residual": buffers.uniforms[2, : count + 1],
+    }
+    outputs = {
+        "probs": buffers.p[: count + 1],
+        "p_ids": buffers.p_ids[:count, None],
+        "accepted": buffers.accepted,
+        "id": buffers.token[None],
+        "prob": buffers.token_p[None],
+        "total": buffers.total,
+    }
+    if not one_hot:
+        inputs["q"] = buffers.q[: count + 1]
+        outputs["q_prob"] = buffers.token_q[None]
+    return BoundSession(verification_session(vocab, one_hot), inputs, outputs)

@@ -43,6 +43,18 @@ class Prompter:
         """Return the ids of a raw prompt or of a conversation. Raises PromptError."""
         return self.encode_raw(prompt) if isinstance(prompt, str) else self.encode_chat(prompt, sampled)
 
+    def encode_within(self, prompt: Prompt, context_length: int) -> tuple[list[int], int]:
+        """Return the ids of a prompt, and the number of tokens that may follow in a context of that length.
+        Raises PromptError, also if there is no room for one.
+        """
+        ids = self.encode(prompt)
+        room = context_length - len(ids)
+        if room < 1:
+            raise PromptError(
+                f"The prompt has {len(ids)} tokens; the context holds {context_length}, the answer included."
+            )
+        return ids, room
+
     def encode_raw(self, prompt: str) -> list[int]:
         """Return the ids of a raw prompt: those of its text, after what the tokenizer puts in front.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -48,12 +47,6 @@ def _frees_memory() -> onnxruntime.RunOptions:
     return options
 
 
-def _rows_values(rows: int, fed: int, attended: int, kept: int, computed: int) -> dict[str, Any]:
-    """`_rows_inputs`, kept for few rows: every prompt has another number of them."""
-    inputs = _few_rows_inputs if rows <= MOST_FEW_ROWS else _rows_inputs
-    return inputs(rows, fed, attended, kept, computed)
-
-
 def _rows_inputs(rows: int, fed: int, attended: int, kept: int, computed: int) -> dict[str, Any]:
     """The inputs that say which rows attention computes, and whose logits are computed."""
     inputs = {
@@ -62,9 +55,6 @@ def _rows_inputs(rows: int, fed: int, attended: int, kept: int, computed: int) -
         KEPT_ROWS: torch.arange(rows - computed, rows).clamp(min=rows - kept),
     }
     return {name: value_of(tensor) for name, tensor in inputs.items()}
-
-
-_few_rows_inputs = lru_cache(_rows_inputs)
 
 
 class Call:
@@ -106,7 +96,7 @@ class Call:
         self._bound_ids: Tensor | None = None
         inputs = {
             IDS: self._own_ids,
-            **_rows_values(rows, fed, attended, logits.shape[0], buffer.shape[0]),
+            **_rows_inputs(rows, fed, attended, logits.shape[0], buffer.shape[0]),
             LAST_POSITION: value_of(positions[:1]),
             POSITIONS: value_of(positions[1]),
             **constants,

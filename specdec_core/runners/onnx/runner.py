@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from ...errors import quote
 from ...onnx_runtime.huge_pages import on_huge_pages
-from ...onnx_runtime.logits_function import LogitsFunction
+from ...onnx_runtime.logits_function import TorchFree
 from ...onnx_runtime.pace import Pace
 from ...onnx_runtime.session import open_session, value_of
 from ...onnx_runtime.threads import most_threads, on_one_thread
@@ -264,4 +264,4 @@ class OnnxRunner(ModelRunner):
 
 def _applied(then: Then, logits: Tensor) -> Any:
     """Return then(logits). What torch computes, it computes on one thread."""
-    return then(logits) if isinstance(then, LogitsFunction) else on_one_thread(then, logits)
+    return then(logits) if isinstance(then, TorchFree) else on_one_thread(then, logits)
