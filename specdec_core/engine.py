@@ -206,6 +206,7 @@ class Engine:
         SettingsError, PromptError, and SpecDecError for what the other code does not support.
         """
         pair, settings = self.pair, self._settings(settings)
+        pair.require_known_tokens(settings)
         cancel = cancel or threading.Event()
 
         def cancelled() -> bool:
@@ -226,9 +227,10 @@ class Engine:
         possible. Raises SettingsError, PromptError and AnswerError.
         """
         pair, settings = self.pair, require_settings(settings)
-        context = [*pair.prompter.encode(prompt), *answer]
+        pair.require_known_tokens(settings)
+        prompt_ids = pair.prompter.encode(prompt)
         with self._turn:
-            return token_margin(pair, context, settings, self._make_room)
+            return token_margin(pair, [*prompt_ids, *answer], len(prompt_ids), settings, self._make_room)
 
     def unload(self, timeout_s: float = 60.0) -> None:
         """Free the weights. Answers in progress may finish within `timeout_s`, then are cancelled; new ones

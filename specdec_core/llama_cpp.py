@@ -33,6 +33,8 @@ _SILENT = -1
 """llama.cpp's verbosity for errors alone."""
 _TIMEOUT_S = 600.0
 """Longest wait for a token, the prompt's time included."""
+_SAMPLERS = ["temperature", "top_k", "top_p", "min_p", "typ_p"]
+"""Its samplers after the penalties, in our order."""
 _POLL_S = 0.1
 _STOP_S = 10.0
 """Longest wait for the end of another engine's answer."""
@@ -185,8 +187,11 @@ def stop_server(path: str) -> None:
 
 
 def _request(prompt_ids: Sequence[int], settings: Settings) -> dict[str, Any]:
-    """A request for an answer with the settings that llama.cpp has too; its filters come in our order."""
+    """A request for an answer with the settings that llama.cpp has too; its filters come in our order. Its
+    frequency and presence penalties count the prompt as well.
+    """
     greedy = settings.temperature == 0
+    biases = {**settings.logit_bias, **dict.fromkeys(settings.banned_tokens, False)}
     return {
         "prompt": list(prompt_ids),
         "n_predict": settings.max_new_tokens,
@@ -194,7 +199,13 @@ def _request(prompt_ids: Sequence[int], settings: Settings) -> dict[str, Any]:
         "top_k": 1 if greedy else settings.top_k,
         "top_p": settings.top_p,
         "min_p": settings.min_p,
-        "samplers": ["top_k"] if greedy else ["temperature", "top_k", "top_p", "min_p"],
+        "typical_p": settings.typical_p,
+        "repeat_penalty": settings.repetition_penalty,
+        "repeat_last_n": -1,
+        "frequency_penalty": settings.frequency_penalty,
+        "presence_penalty": settings.presence_penalty,
+        "logit_bias": [list(bias) for bias in biases.items()],
+        "samplers": ["penalties", *(["top_k"] if greedy else _SAMPLERS)],
         "seed": settings.seed,
         "cache_prompt": False,
     }

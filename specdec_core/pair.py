@@ -18,7 +18,8 @@ from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .runners import Runner
 from .runners.float16 import float16_overflow
 from .sampling import DeviceSampling
-from .sampling.filters import SamplingParams, filtered_logits
+from .sampling.filters import SamplingParams, adjusted, filtered_logits
+from .sampling.history import Tally
 from .sampling.noise import KeyedNoise
 from .settings import Drafting, Settings
 from .text.prompting import Prompter
@@ -71,8 +72,9 @@ class LoadedPair:
     def feasible(self, settings: Settings) -> Settings:
         """Return settings that the pair can answer with: gamma 0 in place of "auto" for a target that takes
         no draft back. Raises SettingsError for drafts that no model is there to make or that cannot be
-        taken back.
+        taken back, for ids beyond the vocabulary, and if every token is banned.
         """
+        self.require_known_tokens(settings)
         if settings.gamma == 0:
             return settings
         if not self.target.rewinds:
@@ -84,6 +86,15 @@ class LoadedPair:
         if settings.drafting == "model":
             self.require_drafter()
         return settings
+
+    def require_known_tokens(self, settings: Settings) -> None:
+        """Raise SettingsError for ids beyond the vocabulary, and if every token is banned."""
+        vocab = self.target.vocab_size
+        for name, ids in (("banned_tokens", settings.banned_tokens), ("logit_bias", settings.logit_bias)):
+            if ids and max(ids) >= vocab:
+                raise SettingsError(f"{name} has token {max(ids)}; this pair's ids end at {vocab - 1}.")
+        if len(set(settings.banned_tokens)) >= vocab:
+            raise SettingsError("banned_tokens has every token of this pair. Leave one.")
 
     def require_drafter(self) -> Runner:
         """Return the drafter's runner. Raises SettingsError if there is none."""
@@ -139,15 +150,19 @@ class LoadedPair:
 def token_margin(
     pair: LoadedPair,
     context: list[int],
+    prompt_length: int,
     settings: Settings,
     make_room: Callable[[], None] = release_memory,
 ) -> float:
-    """Return the difference between the two best scores for the token after `context`: logits at temperature
-    0, else log probability plus Gumbel noise; infinite where only one token is possible. Raises PromptError
-    for an empty context, AnswerError for logits that are not finite, or if memory runs out.
+    """Return the difference between the two best scores for the token after `context`, whose first
+    `prompt_length` tokens are the prompt: logits at temperature 0, else log probability plus Gumbel noise;
+    infinite where only one token is possible. Raises PromptError for an empty context, AnswerError for
+    logits that are not finite, or if memory runs out.
     """
     try:
-        best, second = with_second_try(lambda: _two_best_scores(pair, context, settings), make_room)
+        best, second = with_second_try(
+            lambda: _two_best_scores(pair, context, prompt_length, settings), make_room
+        )
     except Exception as error:
         if not out_of_memory(error):
             raise
@@ -159,13 +174,20 @@ def token_margin(
 
 
 @torch.inference_mode()
-def _two_best_scores(pair: LoadedPair, context: list[int], settings: Settings) -> list[float]:
-    scores = pair.target.prefill(pair.target.new_cache(), context)
-    if scores is None:
+def _two_best_scores(
+    pair: LoadedPair, context: list[int], prompt_length: int, settings: Settings
+) -> list[float]:
+    logits = pair.target.prefill(pair.target.new_cache(), context)
+    if logits is None:
         raise PromptError("There is no token before the one to be scored. Give a context.")
-    if settings.temperature > 0:
+    params = SamplingParams.from_settings(settings)
+    tally = Tally(logits.shape[-1], logits.device)
+    tally.update(context, prompt_length)
+    if params.greedy:
+        scores = adjusted(logits, params, tally.history)
+    else:
         noise = KeyedNoise(settings.seed, pair.target.device)
         at = len(context)
-        gumbel = noise.gumbel(range(at, at + 1), scores.shape[-1])
-        scores = filtered_logits(scores, SamplingParams.from_settings(settings)) + gumbel
-    return scores.float().topk(2).values[0].tolist()
+        gumbel = noise.gumbel(range(at, at + 1), logits.shape[-1])
+        scores = filtered_logits(logits, params, tally.history) + gumbel
+    return scores.topk(2).values[0].tolist()

@@ -14,6 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
+from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from .errors import AnswerError, SettingsError, SpecDecError, quote
@@ -25,6 +27,8 @@ from .runners import Runner
 from .runners.few_rows import stock_layers
 from .runners.serving import attention_for
 from .runners.short_head import whole_heads
+from .sampling.filters import Penalty, SamplingParams, adjusted
+from .sampling.history import Tally
 from .settings import Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Prompt
@@ -47,27 +51,9 @@ def peer_ids(
     """
     extra: dict[str, Any] = {}
     if assisted:
-        assistant = _require_drafter(pair).model
-        config: Any = assistant.generation_config
-        auto = settings.gamma == "auto"
-        # The same gamma in every round, as in the lane that it is compared with; for "auto" its own defaults.
-        config.num_assistant_tokens = 20 if auto else settings.gamma
-        config.num_assistant_tokens_schedule = "constant"
-        config.assistant_confidence_threshold = 0.4 if auto else 0.0
-        extra["assistant_model"] = assistant
-    if settings.temperature > 0:
-        extra |= {
-            "do_sample": True,
-            "temperature": settings.temperature,
-            "top_k": settings.top_k,
-            "top_p": settings.top_p,
-        }
-        if settings.min_p > 0:
-            extra["min_p"] = settings.min_p
-    else:
-        extra["do_sample"] = False
+        extra["assistant_model"] = _require_drafter(pair).model
     ids = torch.tensor([list(prompt_ids)], device=pair.target.device)
-    with stock_models(pair):
+    with stock_models(pair), _without_defaults(pair, settings):
         target: Any = pair.target.model
         output = target.generate(
             ids,
@@ -75,11 +61,49 @@ def peer_ids(
             max_new_tokens=settings.max_new_tokens,
             eos_token_id=sorted(pair.eos_ids) or [-1],  # else a default of the model's class
             pad_token_id=min(pair.eos_ids, default=0),
-            repetition_penalty=1.0,
             streamer=streamer,
+            **_sampling_arguments(settings, len(prompt_ids)),
             **extra,
         )
     return output[0, ids.shape[1] :].tolist()
+
+
+def _sampling_arguments(settings: Settings, prompt_length: int) -> dict[str, Any]:
+    """Arguments of generate for the settings that shape a distribution. Raises SettingsError for a cut that
+    it does not have.
+    """
+    params = SamplingParams.from_settings(settings)
+    arguments: dict[str, Any] = {"do_sample": not params.greedy}
+    if not params.greedy:
+        # Without these, generate takes values of its own.
+        arguments |= {"temperature": params.temperature, "top_k": 0, "top_p": 1.0}
+    for cut in params.cuts:
+        if cut.transformers is None:
+            raise SettingsError(f"transformers' generate has no {cut.setting}.")
+        arguments[cut.transformers] = params.value(cut.setting)
+    names = [each.transformers if isinstance(each, Penalty) else None for each in params.on_logits]
+    if None in names:
+        # All together, since generate's own would come before the others.
+        arguments["logits_processor"] = LogitsProcessorList([_OnLogits(params, prompt_length)])
+    else:
+        arguments |= {
+            str(name): params.value(each.setting) for name, each in zip(names, params.on_logits, strict=True)
+        }
+    return arguments
+
+
+class _OnLogits(LogitsProcessor):
+    """Our biases and penalties, for those that transformers does not have."""
+
+    def __init__(self, params: SamplingParams, prompt_length: int) -> None:
+        self._params = params
+        self._prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the logits [1, vocab] that follow input_ids [1, length]."""
+        tally = Tally(scores.shape[-1], scores.device)
+        tally.update(input_ids[0].tolist(), self._prompt_length)
+        return adjusted(scores, self._params, tally.history)
 
 
 def require_modules(pair: LoadedPair) -> None:
@@ -166,6 +190,27 @@ def stock_models(pair: LoadedPair) -> Iterator[None]:
             for model, attention in ours:
                 if model.config._attn_implementation != attention:
                     model.set_attn_implementation(attention)
+
+
+@contextmanager
+def _without_defaults(pair: LoadedPair, settings: Settings) -> Iterator[None]:
+    """Within it the models have no generation defaults of their own, and draft as the settings say: the same
+    gamma in every round, as in the lane that it is compared with; for "auto" transformers' own choice.
+    """
+    auto = settings.gamma == "auto"
+    models: list[Any] = [runner.model for runner in pair.runners]
+    own = [model.generation_config for model in models]
+    try:
+        for model in models:
+            model.generation_config = GenerationConfig(
+                num_assistant_tokens=20 if auto else settings.gamma,
+                num_assistant_tokens_schedule="constant",
+                assistant_confidence_threshold=0.4 if auto else 0.0,
+            )
+        yield
+    finally:
+        for model, config in zip(models, own, strict=True):
+            model.generation_config = config
 
 
 class _Cancelled(Exception):

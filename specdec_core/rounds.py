@@ -9,9 +9,11 @@ from typing import Literal
 
 from .decoding import DecodedRound
 from .metrics import summarize
+from .sampling import Verdict
+from .sampling.alternatives import Candidate
 from .settings import Settings
 from .text.detokenization import AnswerText
-from .trace import FinishReason, Round, Token
+from .trace import Alternative, FinishReason, Round, Token
 
 OtherCode = Literal["transformers", "llama.cpp"]
 
@@ -44,6 +46,7 @@ def build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
                     verdict.token_drafter_prob,
                 )
             )
+        tokens = _with_alternatives(tokens, verdict, text)
     return Round(
         index=step.index,
         position=position,
@@ -58,6 +61,32 @@ def build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
         gamma_gain=step.gamma_gain,
         gamma_cut=step.gamma_cut,
     )
+
+
+def _with_alternatives(tokens: list[Token], verdict: Verdict, text: AnswerText) -> list[Token]:
+    """The tokens of a round with the alternatives at their positions, if the verdict has any."""
+    if verdict.alternatives is None:
+        return tokens
+
+    def spelled(at: int, candidates: Sequence[Candidate]) -> list[Alternative]:
+        pieces = text.alternatives_after(verdict.drafts[:at], [each.id for each in candidates])
+        return [
+            Alternative(each.id, piece, each.target_prob, each.drafter_prob)
+            for each, piece in zip(candidates, pieces, strict=True)
+        ]
+
+    found = []
+    for index, token in enumerate(tokens):
+        at = index if index < len(verdict.drafts) else verdict.accepted
+        here = verdict.alternatives[at]
+        found.append(
+            replace(
+                token,
+                alternatives=spelled(at, here.target),
+                drafter_alternatives=spelled(at, here.drafter),
+            )
+        )
+    return found
 
 
 def plain_round(

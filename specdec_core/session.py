@@ -146,7 +146,9 @@ class Session:
         sampler = with_second_try(lambda: _prepare(caches, len(context), settings, noise), make_room)
         drafter = _drafter(caches, settings)
         ahead = steps_ahead(pair.target, caches.target, drafter, sampler, settings)
-        text = AnswerText(pair.tokenizer, context, pair.eos_ids, settings.stop)
+        text = AnswerText(
+            pair.tokenizer, context, pair.eos_ids, settings.stop, alternatives=settings.alternatives > 0
+        )
         steps = Decoding(
             context,
             pair.target,

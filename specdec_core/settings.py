@@ -88,7 +88,49 @@ class Texts:
             raise SettingsError(f"{name} must be a list of non-empty strings, not {_excerpt(value)}.")
 
 
-Values = WholeNumber | Number | Choice | Texts
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A list of ids of tokens."""
+
+    def check(self, name: str, value: object) -> None:
+        """Raise SettingsError if `value` is not one of these."""
+        if not isinstance(value, list | tuple) or not all(map(_is_token_id, value)):
+            raise SettingsError(f"{name} must be a list of token ids (0, 1, ...), not {_excerpt(value)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenNumbers:
+    """Numbers from `low` to `high` by the id of a token."""
+
+    low: float
+    high: float
+
+    def check(self, name: str, value: object) -> None:
+        """Raise SettingsError if `value` is not one of these. An id may be spelled, as in JSON: "15"."""
+        if not isinstance(value, Mapping):
+            raise SettingsError(
+                f"{name} must map token ids to numbers, as in {{15: -2.5}}, not be {_excerpt(value)}."
+            )
+        for key, number in value.items():
+            if not _is_token_id(_spelled_out(key)):
+                raise SettingsError(f"{name} must have token ids (0, 1, ...) as keys, not {_excerpt(key)}.")
+            Number(self.low, self.high).check(f"{name} of token {_excerpt(key)}", number)
+
+    def by_id(self, value: Mapping[Any, float]) -> dict[int, float]:
+        """Return the numbers of a valid value by ids that are ints."""
+        return {_spelled_out(key): number for key, number in value.items()}
+
+
+Values = WholeNumber | Number | Choice | Texts | TokenIds | TokenNumbers
+
+
+def _is_token_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _spelled_out(key: Any) -> Any:
+    """The int that a key of a JSON object spells; any other key unchanged."""
+    return int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 11 else key
 
 
 def _excerpt(value: object) -> str:
@@ -115,8 +157,8 @@ class Setting:
 
 def _declare(default: Any, label: str, help: str, values: Values) -> Any:
     metadata = {"label": label, "help": help, "values": values}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -124,8 +166,9 @@ def _declare(default: Any, label: str, help: str, values: Values) -> Any:
 class Settings:
     """One answer's settings. Raises SettingsError, naming the field, when a value is out of range.
 
-    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 switch the filter off; seed None draws a fresh
-    seed; gamma 0 is the baseline, "auto" lets measured times and acceptance decide.
+    temperature 0 is greedy; the default of a filter (top_k 0, top_p 1, repetition_penalty 1, ...) switches it
+    off; seed None draws a fresh seed; gamma 0 is the baseline, "auto" lets measured times and acceptance
+    decide.
     """
 
     max_new_tokens: int = _declare(
@@ -178,10 +221,47 @@ class Settings:
         Choice(get_args(Verification)),
     )
     stop: list[str] = _declare([], "Stop texts", "The answer ends before any of these.", Texts())
+    typical_p: float = _declare(
+        1.0,
+        "Typical-p",
+        "Only tokens about as surprising as expected, that together reach this share. 1 is off.",
+        Number(0, 1, open_low=True),
+    )
+    repetition_penalty: float = _declare(
+        1.0,
+        "Repetition penalty",
+        "Above 1, tokens of the conversation become less likely. 1 is off.",
+        Number(0, 10, open_low=True),
+    )
+    frequency_penalty: float = _declare(
+        0.0,
+        "Frequency penalty",
+        "Subtracted from a token's logit for each time that the answer has it. 0 is off.",
+        Number(-2, 2),
+    )
+    presence_penalty: float = _declare(
+        0.0,
+        "Presence penalty",
+        "Subtracted once from the logit of a token that the answer has. 0 is off.",
+        Number(-2, 2),
+    )
+    logit_bias: dict[int, float] = _declare(
+        {}, "Logit bias", "Added to the logits of tokens, by id.", TokenNumbers(-100, 100)
+    )
+    banned_tokens: list[int] = _declare([], "Banned tokens", "Ids that are never drawn.", TokenIds())
+    alternatives: int = _declare(
+        0,
+        "Alternatives",
+        "The trace has this many of the likeliest tokens at every position, with both models' probabilities.",
+        WholeNumber(0, 20),
+    )
 
     def __post_init__(self) -> None:
         for setting in SETTINGS.values():
-            setting.values.check(setting.name, getattr(self, setting.name))
+            value = getattr(self, setting.name)
+            setting.values.check(setting.name, value)
+            if isinstance(setting.values, TokenNumbers):
+                object.__setattr__(self, setting.name, setting.values.by_id(value))
 
 
 def _setting(declared: Field[Any]) -> Setting:

@@ -35,12 +35,27 @@ EMITTED_KINDS: frozenset[str] = frozenset({"accepted", "correction", "bonus", "p
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that a model might have chosen at a position, with p and q (None where no draft was asked for).
+
+    `text` is what it would add there. At temperature 0 the probabilities are those of temperature 1.
+    """
+
+    id: int
+    text: str
+    target_prob: float
+    drafter_prob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """One token of a round, emitted or not.
 
     `text` is what the token adds after those before it ("" while a character is incomplete).
     `target_prob` and `drafter_prob` are p and q as the verification used them (at temperature 0 both
-    are one-hot), None where not computed.
+    are one-hot), None where not computed. `alternatives` are the likeliest tokens of the target at its
+    position, itself among them if it is one, and `drafter_alternatives` those of the drafter, the likeliest
+    first; None unless settings.alternatives asks for some.
     """
 
     id: int
@@ -48,6 +63,8 @@ class Token:
     kind: TokenKind
     target_prob: float | None = None
     drafter_prob: float | None = None
+    alternatives: list[Alternative] | None = None
+    drafter_alternatives: list[Alternative] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +145,7 @@ class Round:
     def from_dict(cls, data: Mapping[str, Any]) -> Round:
         """Build a round from `to_dict`'s values. Raises ValueError with the field's name for other data."""
         values = _checked(cls, data)
-        values["tokens"] = [Token(**_checked(Token, token)) for token in values["tokens"]]
+        values["tokens"] = [_token(token) for token in values["tokens"]]
         if values.get("stats") is not None:
             values["stats"] = Stats(**_checked(Stats, values["stats"]))
         return cls(**values)
@@ -154,6 +171,16 @@ def first_difference(one: Sequence[object], other: Sequence[object]) -> int | No
 def emitted_ids(rounds: Iterable[Round]) -> list[int]:
     """Return the ids of the answer, with the EOS if one ended it."""
     return [token.id for rnd in rounds for token in rnd.emitted]
+
+
+def _token(data: Mapping[str, Any]) -> Token:
+    values = _checked(Token, data)
+    for name in ("alternatives", "drafter_alternatives"):
+        if values.get(name) is not None:
+            if not isinstance(values[name], list):
+                raise ValueError(f"{name} of a token must be a list.")
+            values[name] = [Alternative(**_checked(Alternative, each)) for each in values[name]]
+    return Token(**values)
 
 
 def _checked(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:

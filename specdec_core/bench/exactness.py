@@ -65,7 +65,8 @@ def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> Exactn
                 at = first_difference(ids, baseline.token_ids)
                 if at is not None:
                     before = baseline.prompt_token_ids + baseline.token_ids[:at]
-                    margin = token_margin(engine.pair, before, settings)
+                    prompt_length = len(baseline.prompt_token_ids)
+                    margin = token_margin(engine.pair, before, prompt_length, settings)
                     divergences.append(Divergence(n, rule, lane, at, margin))
     unexcused = sum(divergence.margin >= EXCUSED_MARGIN for divergence in divergences)
     return ExactnessReport(prompts, max_new_tokens, compared, divergences, unexcused)

@@ -167,7 +167,7 @@ def greedy_equals_baseline(run: StepRun, folder: Path, drafter_quantization: Qua
         if same is None:
             return verdict(True, f"{len(plain.token_ids)} tokens, alpha {alpha:.2f}", figures)
         context = plain.prompt_token_ids + plain.token_ids[:same]
-        margin = token_margin(engine.pair, context, Settings(temperature=0))
+        margin = token_margin(engine.pair, context, len(plain.prompt_token_ids), Settings(temperature=0))
         text = f"from token {same} on another text, margin {margin:.3f}, alpha {alpha:.2f}"
         return verdict(margin < NEAR_TIE, text, {**figures, "margin": margin})
 

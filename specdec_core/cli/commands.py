@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cache_folder import cache_contents, clear_cache
 from ..errors import IncompatiblePairError, PairUncheckableError, SettingsError, SpecDecError
-from ..settings import SETTINGS, Settings
+from ..settings import SETTINGS, Settings, TokenNumbers
 from ..strict_json import to_json
 from ..units import counted
 from .parser import make_parser
@@ -113,6 +113,9 @@ def _show_progress(message: str, fraction: float | None) -> None:
 
 def _settings(arguments: argparse.Namespace, defaults: Settings) -> Settings:
     values = {name: getattr(arguments, name) for name in SETTINGS}
+    for name, setting in SETTINGS.items():
+        if isinstance(setting.values, TokenNumbers) and values[name] is not None:
+            values[name] = dict(values[name])
     verification = values["verification"] or defaults.verification
     if values["seed"] is not None and values["gamma"] is None and verification == "rejection":
         # A seed asks for a repeatable answer, and under "auto" timing decides the rounds.

@@ -17,6 +17,8 @@ from ..settings import (
     Number,
     Setting,
     Texts,
+    TokenIds,
+    TokenNumbers,
     Verification,
     VocabPadding,
     WholeNumber,
@@ -114,6 +116,12 @@ def _add_settings_arguments(parser: argparse.ArgumentParser) -> None:
                 group.add_argument(flag, choices=words, help=setting.help)
             case Texts():
                 group.add_argument(flag, action="append", metavar="TEXT", help=f"{setting.help} Repeatable.")
+            case TokenIds():
+                help = f"{setting.help} Repeatable."
+                group.add_argument(flag, type=int, action="append", metavar="ID", help=help)
+            case TokenNumbers():
+                help = f"{setting.help} Repeatable."
+                group.add_argument(flag, type=_id_and_number, action="append", metavar="ID=X", help=help)
             case WholeNumber(word=str(word)):
                 group.add_argument(flag, type=_converter(setting), metavar=f"N|{word}", help=setting.help)
             case WholeNumber():
@@ -227,6 +235,16 @@ def _number_or_word(values: WholeNumber, text: str) -> int | str:
         raise argparse.ArgumentTypeError(
             f"a whole number from {values.low} to {values.high} or {values.word}, not {text!r}"
         ) from error
+
+
+def _id_and_number(text: str) -> tuple[int, float]:
+    token_id, separator, number = text.partition("=")
+    try:
+        if separator:
+            return int(token_id), float(number)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"a token's id and a number, as in 15=-2.5, not {text!r}")
 
 
 def _device_and_size(text: str) -> tuple[str, str]:

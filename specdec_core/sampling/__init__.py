@@ -29,13 +29,13 @@ def sampler_for(
 
     It computes in the buffers of `sampling`, on their device; with None on the host.
     """
-    params = SamplingParams.from_settings(settings)
+    params, alternatives = SamplingParams.from_settings(settings), settings.alternatives
     if sampling is not None:
-        return DeviceSampler(sampling, params, settings.verification, noise, eos_ids)
+        return DeviceSampler(sampling, params, settings.verification, noise, eos_ids, alternatives)
     if params.greedy:
-        return GreedySampler(eos_ids)
+        return GreedySampler(params, eos_ids, alternatives)
     if settings.verification == "coupled":
-        return CoupledSampler(params, noise, eos_ids)
+        return CoupledSampler(params, noise, eos_ids, alternatives)
     if params.unfiltered and obstacle() is None:
-        return OnnxRejectionSampler(params, noise, eos_ids)
-    return RejectionSampler(params, noise, eos_ids)
+        return OnnxRejectionSampler(params, noise, eos_ids, alternatives)
+    return RejectionSampler(params, noise, eos_ids, alternatives)

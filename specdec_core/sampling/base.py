@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from .alternatives import Likeliest
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -32,6 +34,8 @@ class Verdict:
     """p of `token`."""
     token_drafter_prob: float | None
     """q of `token`; None for a bonus, since no drafter proposed for its position."""
+    alternatives: list[Likeliest] | None = None
+    """The likeliest tokens for each draft, then for the position after them. None unless they are wanted."""
 
     def cut_to(self, drafts: int) -> Verdict:
         """Return the outcome with only the first `drafts` drafts. `token` is not part of it if more were
@@ -43,6 +47,7 @@ class Verdict:
             accepted=min(self.accepted, drafts),
             target_probs=self.target_probs[:drafts],
             drafter_probs=self.drafter_probs[:drafts],
+            alternatives=None if self.alternatives is None else self.alternatives[: drafts + 1],
         )
 
     @property
@@ -69,7 +74,9 @@ class Sampler(Protocol):
     """
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
-        """Prepare for up to `gamma` drafts after `context`, and for the target's token after them."""
+        """Prepare for up to `gamma` drafts after `context`, and for the target's token after them. The first
+        context of an answer is the prompt, which later ones continue.
+        """
         ...
 
     def draft(self, step: int) -> Callable[[Tensor], Tensor]:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..settings import MAX_GAMMA, Verification
 from .base import Verdict, count_to_end
-from .device_filters import DEFAULT_WIDTH, FilterPath, RoundInputs, filter_path
+from .device_filters import DEFAULT_WIDTH, FilterPlan, RoundInputs, filter_plan
 from .device_rules import CoupledRule, GreedyRule, RejectionRule, Rule
-from .filters import SamplingParams
+from .filters import Bias, SamplingParams
+from .history import Tally, drafts_before
 from .noise import KeyedNoise
 
 
@@ -30,7 +31,8 @@ class DeviceSampling:
         self.device = device
         self.vocab = vocab
         self.width = width
-        self._rules: dict[tuple[type[Rule], FilterPath], Rule] = {}
+        self._rules: dict[tuple[type[Rule], FilterPlan], Rule] = {}
+        self._biases: dict[str, Tensor] = {}
         self.inputs = RoundInputs.on(device)
         self.ids = self.inputs.ids
         self.drafts = self.ids[1:]
@@ -54,11 +56,27 @@ class DeviceSampling:
         """
         return torch.zeros(MAX_GAMMA + 1, self.vocab, device=self.device)
 
-    def rule(self, kind: type[Rule], path: FilterPath) -> Rule:
+    @cached_property
+    def counts(self) -> Tensor:
+        """Counts of a Tally [2, vocab], float32, allocated for the first answer with a penalty."""
+        return torch.zeros(2, self.vocab, device=self.device)
+
+    @cached_property
+    def before(self) -> Tensor:
+        """`before` of History.of_rows for a verification of the longest draft [MAX_GAMMA + 1, MAX_GAMMA]."""
+        return drafts_before(MAX_GAMMA + 1, MAX_GAMMA, self.device)
+
+    def bias(self, name: str) -> Tensor:
+        """Return the row of a setting that is added to all logits [vocab], float32."""
+        if name not in self._biases:
+            self._biases[name] = torch.zeros(self.vocab, device=self.device)
+        return self._biases[name]
+
+    def rule(self, kind: type[Rule], plan: FilterPlan) -> Rule:
         """Return the pair's one instance of a rule, so that graphs captured with it are reused."""
-        if (kind, path) not in self._rules:
-            self._rules[kind, path] = kind(self, path)
-        return self._rules[kind, path]
+        if (kind, plan) not in self._rules:
+            self._rules[kind, plan] = kind(self, plan)
+        return self._rules[kind, plan]
 
     def upload(self, buffer: Tensor, values: Tensor) -> None:
         """Copy values on the host into a buffer without synchronizing (on CUDA from pinned memory)."""
@@ -75,14 +93,21 @@ class DeviceSampler:
         verification: Verification,
         noise: KeyedNoise,
         eos_ids: Collection[int] = (),
+        alternatives: int = 0,
     ) -> None:
         self._sampling = sampling
-        if params.greedy:
-            kind, path = GreedyRule, FilterPath.NONE
-        else:
-            kind = CoupledRule if verification == "coupled" else RejectionRule
-            path = filter_path(params, sampling.vocab, sampling.width)
-        self._rule = sampling.rule(kind, path)
+        kind = CoupledRule if verification == "coupled" else RejectionRule
+        plan = filter_plan(params, sampling.vocab, sampling.width, alternatives > 0)
+        self._rule = sampling.rule(GreedyRule if params.greedy else kind, plan)
+        # Of this answer alone: other answers' rounds may use the pair's buffers in between.
+        self._tally = Tally(sampling.vocab, sampling.device) if plan.reads_history else None
+        self._biases = {
+            each.setting: each.row(params.value(each.setting), sampling.vocab).to(sampling.device)
+            for each in plan.on_logits
+            if isinstance(each, Bias)
+        }
+        self._prompt_length: int | None = None
+        self._alternatives = alternatives
         self._inputs = RoundInputs.on("cpu")
         self._inputs.set_params(params, sampling.vocab, sampling.width)
         self._ids, self._uniforms = self._inputs.ids.numpy(), self._inputs.uniforms.numpy()
@@ -99,6 +124,13 @@ class DeviceSampler:
             streams = self._noise.uniforms(positions)
             self._uniforms[:, : gamma + 1] = streams.draft, streams.accept, streams.residual
         buffers.upload(buffers.inputs.uploaded, self._inputs.uploaded)
+        if self._prompt_length is None:
+            self._prompt_length = len(context)
+        if self._tally is not None:
+            self._tally.update(context, self._prompt_length)
+            buffers.counts.copy_(self._tally.counts)
+        for name, row in self._biases.items():
+            buffers.bias(name).copy_(row)
         if isinstance(self._rule, CoupledRule):
             buffers.gumbel[: gamma + 1] = self._noise.gumbel(positions, buffers.vocab)
 
@@ -118,7 +150,7 @@ class DeviceSampler:
         buffers.upload(drafts, torch.tensor(ids[:count]))
         if isinstance(self._rule, GreedyRule):
             buffers.best[:count] = 0
-        else:
+        if self._rule.keeps_q:
             buffers.q[:count] = 0
             buffers.q.scatter_(1, drafts[:, None], 1.0)
 
@@ -137,6 +169,6 @@ class DeviceSampler:
 
     def read(self, outcome: Tensor) -> Verdict:
         """See Sampler.read."""
-        verdict = self._rule.verdict(outcome, self._count)
+        verdict = self._rule.verdict(outcome, self._count, self._alternatives)
         end = count_to_end(verdict.drafts, self._eos_ids)
         return verdict.cut_to(end) if end < self._count else verdict

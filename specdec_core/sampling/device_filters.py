@@ -6,14 +6,14 @@ Sorting a vocabulary of 128,000 takes longer than all other sampling. So filters
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
 from torch import Tensor
 
 from ..settings import MAX_GAMMA
-from .filters import SamplingParams
+from .filters import FILTERS, Bias, Cut, Penalty, SamplingParams
 
 DEFAULT_WIDTH = 4096
 """Ids of a row that filters look at; the most that torch sorts in one kernel on a GPU."""
@@ -21,6 +21,13 @@ DEFAULT_WIDTH = 4096
 _ROWS = MAX_GAMMA + 1
 _SMALLEST = 1e-45
 """The smallest float32 above 0."""
+_SCALARS = [
+    each.setting
+    for each in FILTERS
+    if isinstance(each, Penalty) or (isinstance(each, Cut) and not each.by_rank)
+]
+"""Settings with a number that is not computed by rank, each in a slot of RoundInputs."""
+_HEAD = 5 + len(_SCALARS)
 
 
 class FilterPath(Enum):
@@ -32,12 +39,45 @@ class FilterPath(Enum):
     SORTED = "the whole vocabulary sorted"
 
 
+@dataclass(frozen=True, slots=True)
+class FilterPlan:
+    """The operations of an answer's filters. Each plan is captured in graphs of its own, whatever the values.
+
+    `on_logits` come before the temperature; `path` computes the cuts by rank, then `cuts` follow. With
+    `alternatives` an outcome has the likeliest tokens too.
+    """
+
+    path: FilterPath = FilterPath.NONE
+    on_logits: tuple[Bias | Penalty, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    alternatives: bool = False
+
+    @property
+    def reads_history(self) -> bool:
+        """True if a penalty needs the tokens that come before a row."""
+        return any(isinstance(each, Penalty) for each in self.on_logits)
+
+    @property
+    def biases(self) -> list[str]:
+        """Settings with a row that is added to all logits."""
+        return [each.setting for each in self.on_logits if isinstance(each, Bias)]
+
+
+def filter_plan(
+    params: SamplingParams, vocab: int, width: int = DEFAULT_WIDTH, alternatives: bool = False
+) -> FilterPlan:
+    """Return the cheapest plan that computes these filters."""
+    path = FilterPath.NONE if params.greedy else filter_path(params, vocab, width)
+    cuts = tuple(each for each in params.cuts if not each.by_rank)
+    return FilterPlan(path, params.on_logits, cuts, alternatives)
+
+
 def filter_path(params: SamplingParams, vocab: int, width: int = DEFAULT_WIDTH) -> FilterPath:
-    """Return the cheapest way to compute these filters exactly, or nearly always exactly for `BEST`."""
-    if params.top_k == 0 and params.top_p >= 1:
-        return FilterPath.MIN_P if params.min_p > 0 else FilterPath.NONE
+    """Return the cheapest way to compute the cuts by rank exactly, or nearly always exactly for `BEST`."""
+    if "top_k" not in params.values and "top_p" not in params.values:
+        return FilterPath.MIN_P if "min_p" in params.values else FilterPath.NONE
     # In a small vocabulary the sort costs no more than the selection of the best.
-    return FilterPath.BEST if params.top_k < width and vocab > 2 * width else FilterPath.SORTED
+    return FilterPath.BEST if params.value("top_k") < width and vocab > 2 * width else FilterPath.SORTED
 
 
 class RoundInputs:
@@ -56,25 +96,30 @@ class RoundInputs:
         self.last_of_top_k = ints[3:4]
         """Place of the k-th best; of any entry if the filter is off."""
         self.has_top_k = slots.view(torch.bool)[32:33]
-        self.uniforms = slots[5 : 5 + 3 * _ROWS].view(3, _ROWS)
+        self.values = {name: floats[2 * at : 2 * at + 1] for at, name in enumerate(_SCALARS, start=5)}
+        """The value of each filter that is neither a row nor computed by rank, by setting."""
+        self.uniforms = slots[_HEAD : _HEAD + 3 * _ROWS].view(3, _ROWS)
         self.draft_uniforms, self.accept_uniforms, self.residual_uniforms = self.uniforms
-        self.ids = ints[5 + 3 * _ROWS :]
+        self.ids = ints[_HEAD + 3 * _ROWS :]
         """The last id of the context, then the drafts [MAX_GAMMA + 1]."""
-        self.uploaded = slots[: 6 + 3 * _ROWS]
+        self.uploaded = slots[: _HEAD + 1 + 3 * _ROWS]
 
     @classmethod
     def on(cls, device: torch.device | str) -> RoundInputs:
         """Return inputs of zeros on a device."""
-        return cls(torch.zeros(5 + 4 * _ROWS, dtype=torch.float64, device=device))
+        return cls(torch.zeros(_HEAD + 4 * _ROWS, dtype=torch.float64, device=device))
 
     def set_params(self, params: SamplingParams, vocab: int, width: int) -> None:
         """Set the settings of an answer, on the host."""
-        has_top_k = 0 < params.top_k < vocab
+        top_k, top_p, min_p = map(params.value, ("top_k", "top_p", "min_p"))
+        has_top_k = 0 < top_k < vocab
         self.inverse_temperature[0] = 0.0 if params.greedy else 1 / params.temperature
-        self.top_p[0] = max(params.top_p, _SMALLEST) if params.top_p < 1 else 2.0
-        self.min_p[0] = max(params.min_p, _SMALLEST)
+        self.top_p[0] = max(top_p, _SMALLEST) if top_p < 1 else 2.0
+        self.min_p[0] = max(min_p, _SMALLEST)
         self.has_top_k[0] = has_top_k
-        self.last_of_top_k[0] = (params.top_k if has_top_k else min(width, vocab)) - 1
+        self.last_of_top_k[0] = (top_k if has_top_k else min(width, vocab)) - 1
+        for name, value in self.values.items():
+            value[0] = params.value(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +148,27 @@ class Distributions:
         """Normalized weights. Computed anew each time."""
         return self.weights / self.weights.sum(-1, keepdim=True)
 
+    def cut(self, cut: Cut, value: Tensor, filtered_score: Tensor) -> Distributions:
+        """Return what a cut with this value leaves; `filtered_score` is -inf [1]."""
+        scores = self._kept_scores(filtered_score)
+        removed = cut.function(scores, value)
+        return replace(
+            self,
+            scores=torch.where(removed, filtered_score, scores),
+            weights=self.weights.masked_fill(removed, 0.0),
+            kept=None,
+        )
+
+    def over_all_ids(self, probs: Tensor, vocab: int) -> Tensor:
+        """Return `probs` [rows, vocab or width] over all ids [rows, vocab]."""
+        if self.ids is None:
+            return probs
+        return probs.new_zeros(probs.shape[0], vocab).scatter_(-1, self.ids, probs)
+
+    def _kept_scores(self, filtered_score: Tensor) -> Tensor:
+        """`scores` with -inf for what is filtered."""
+        return self.scores if self.kept is None else torch.where(self.kept, self.scores, filtered_score)
+
     @property
     def overflows(self) -> list[Tensor]:
         """`overflow` in a list, which is empty if there is none."""
@@ -110,7 +176,7 @@ class Distributions:
 
     def best(self, noise: Tensor, filtered_score: Tensor) -> Tensor:
         """Index [rows] of the best sum of score and noise [rows, vocab]; `filtered_score` is -inf [1]."""
-        scores = self.scores if self.kept is None else torch.where(self.kept, self.scores, filtered_score)
+        scores = self._kept_scores(filtered_score)
         return (scores + (noise if self.ids is None else noise.gather(-1, self.ids))).argmax(-1)
 
     def ids_at(self, index: Tensor) -> Tensor:

@@ -10,22 +10,26 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .alternatives import MOST, Likeliest, likeliest, likeliest_ids
 from .base import Verdict
 from .device_filters import (
     Distributions,
     FilterPath,
+    FilterPlan,
     best_of_drafter,
     best_of_target,
     by_sorting,
     min_p_only,
     temperature_only,
 )
+from .filters import Bias
+from .history import History
 from .noise import draw
 from .verification import count_accepted, residual, walk_match
 
@@ -34,11 +38,21 @@ if TYPE_CHECKING:
 
 
 class Rule(ABC):
-    """Drafting and verification by one rule."""
+    """Drafting and verification by one rule, with the filters of a plan."""
 
-    def __init__(self, sampling: DeviceSampling, path: FilterPath) -> None:
+    def __init__(self, sampling: DeviceSampling, plan: FilterPlan) -> None:
         self.sampling = sampling
-        self.path = path
+        self.plan = plan
+        # Allocated here, since the first call may be a capture.
+        if plan.reads_history:
+            _ = sampling.counts, sampling.before
+        for name in plan.biases:
+            sampling.bias(name)
+
+    @property
+    def keeps_q(self) -> bool:
+        """True if q of each draft is stored."""
+        return True
 
     @abstractmethod
     def draft(self, logits: Tensor) -> Tensor:
@@ -55,32 +69,90 @@ class Rule(ABC):
         """
 
     @abstractmethod
-    def verdict(self, outcome: Tensor, gamma: int) -> Verdict:
-        """Decode the outcome of the round on the host. Synchronizes."""
+    def verdict(self, outcome: Tensor, gamma: int, alternatives: int = 0) -> Verdict:
+        """Decode the outcome of the round on the host, with this many alternatives. Synchronizes."""
 
     def _keep(self, token: Tensor) -> Tensor:
         """Store a draft [1] at the step. Returns it."""
         self.sampling.drafts.index_copy_(0, self.sampling.step, token)
         return token
 
+    def _adjusted(self, logits: Tensor, drafting: bool) -> Tensor:
+        """Apply biases and penalties to the logits of a draft [1, vocab] or of a verification."""
+        if not self.plan.on_logits:
+            return logits
+        logits = logits.float()
+        for each in self.plan.on_logits:
+            if isinstance(each, Bias):
+                logits = logits + self.sampling.bias(each.setting)
+        if self.plan.reads_history:
+            history = self._history(logits.shape[0], drafting)
+            for each in self.plan.on_logits:
+                if not isinstance(each, Bias):
+                    logits = each.function(logits, self.sampling.inputs.values[each.setting], history)
+        return logits
+
+    def _history(self, rows: int, drafting: bool) -> History:
+        """The history of the row at the step, or of the rows of a verification."""
+        drafts, before = self.sampling.drafts, self.sampling.before
+        if drafting:
+            # Drafts from the step on are of earlier rounds; `before` is 0 for them.
+            before = before.index_select(0, self.sampling.step)
+        else:
+            drafts, before = drafts[: rows - 1], before[:rows, : rows - 1]
+        return History.of_rows(self.sampling.counts, drafts, before)
+
+    def _with_likeliest(self, outcome: Tensor, p: Tensor) -> Tensor:
+        """Return the outcome with the alternatives of p [gamma + 1, vocab] behind it."""
+        return torch.cat([outcome, _packed(*likeliest_ids(p, self.sampling.q[: p.shape[0] - 1]))])
+
+    def _likeliest(self, outcome: Tensor, gamma: int, count: int) -> tuple[Tensor, list[Likeliest] | None]:
+        """Split an outcome on the host into what the rule packed, and the alternatives if there are any."""
+        if not self.plan.alternatives:
+            return outcome, None
+        most, of_p, of_q = min(MOST, self.sampling.vocab), gamma + 1, gamma
+        at = len(outcome) - most * (8 * (of_p + of_q) + 4 * (of_p + 3 * of_q))
+        # Copied to where the views below are aligned.
+        ints, floats = outcome[at:].clone().split([8 * most * (of_p + of_q), 4 * most * (of_p + 3 * of_q)])
+        ids = ints.view(torch.int64).view(-1, most).split([of_p, of_q])
+        probs = floats.view(torch.float32).view(-1, most).split([of_p, of_q, of_q, of_q])
+        found = likeliest([part.tolist() for part in ids], [part.tolist() for part in probs], count)
+        return outcome[:at], found
+
 
 class GreedyRule(Rule):
-    """Temperature 0: both models take the argmax, so p and q are one-hot."""
+    """Temperature 0: both models take the argmax, so p and q are one-hot. Alternatives have the
+    probabilities of temperature 1.
+    """
+
+    @property
+    def keeps_q(self) -> bool:
+        """See Rule.keeps_q."""
+        return self.plan.alternatives
 
     def draft(self, logits: Tensor) -> Tensor:
         """See Rule.draft."""
-        best, choice = logits.max(-1)
+        scores = self._adjusted(logits, drafting=True)
+        best, choice = scores.max(-1)
         self.sampling.best.index_copy_(0, self.sampling.step, best.float())
+        if self.keeps_q:
+            self.sampling.q.index_copy_(0, self.sampling.step, scores.float().softmax(-1))
         return self._keep(choice)
 
     def verify(self, logits: Tensor) -> Tensor:
         """See Rule.verify."""
         gamma = logits.shape[0] - 1
-        best, choices = logits.max(-1)
-        return _packed([choices, self.sampling.drafts[:gamma]], [best.float(), self.sampling.best[:gamma]])
+        scores = self._adjusted(logits, drafting=False)
+        best, choices = scores.max(-1)
+        drafts = self.sampling.drafts[:gamma]
+        outcome = _packed([choices, drafts], [best.float(), self.sampling.best[:gamma]])
+        return (
+            self._with_likeliest(outcome, scores.float().softmax(-1)) if self.plan.alternatives else outcome
+        )
 
-    def verdict(self, outcome: Tensor, gamma: int) -> Verdict:
+    def verdict(self, outcome: Tensor, gamma: int, alternatives: int = 0) -> Verdict:
         """See Rule.verdict."""
+        outcome, found = self._likeliest(outcome.cpu(), gamma, alternatives)
         ints, floats = _unpacked(outcome, 2 * gamma + 1)
         choices, drafts = ints[: gamma + 1], ints[gamma + 1 :]
         certain = [1.0 if math.isfinite(score) else math.nan for score in floats]
@@ -93,58 +165,74 @@ class GreedyRule(Rule):
             drafter_probs=certain[gamma + 1 :],
             token_target_prob=certain[accepted],
             token_drafter_prob=0.0 if accepted < gamma else None,
+            alternatives=found,
         )
 
 
 class FilteredRule(Rule):
-    """Base of the rules at a temperature, whose filters are computed in the way that `path` says."""
+    """Base of the rules at a temperature, whose cuts are computed in the way that the plan says."""
 
-    def __init__(self, sampling: DeviceSampling, path: FilterPath) -> None:
-        super().__init__(sampling, path)
-        # Allocated here, since the first call may be a capture.
-        self._scores = sampling.scores if path is FilterPath.BEST else None
+    def __init__(self, sampling: DeviceSampling, plan: FilterPlan) -> None:
+        super().__init__(sampling, plan)
+        self._scores = sampling.scores if plan.path is FilterPath.BEST else None
 
     def verify(self, logits: Tensor) -> Tensor:
         """See Rule.verify."""
-        return self._verify(self._target(logits))
+        return self._outcome(self._target(self._adjusted(logits, drafting=False)))
+
+    def _outcome(self, target: Distributions) -> Tensor:
+        """Verify with the target's distributions of gamma + 1 rows. Returns the outcome with alternatives."""
+        outcome = self._verify(target)
+        if not self.plan.alternatives:
+            return outcome
+        return self._with_likeliest(outcome, target.over_all_ids(target.probs, self.sampling.vocab))
 
     @abstractmethod
     def _verify(self, target: Distributions) -> Tensor:
         """Verify the drafts with the target's distributions of gamma + 1 rows."""
 
-    def verdict(self, outcome: Tensor, gamma: int) -> Verdict:
+    def verdict(self, outcome: Tensor, gamma: int, alternatives: int = 0) -> Verdict:
         """See Rule.verdict. If a row overflows, the round is verified again, with everything sorted."""
+        outcome, found = self._likeliest(outcome.cpu(), gamma, alternatives)
         decoded = self._decoded(outcome, gamma)
         if decoded.overflows and self._scores is not None:
-            outcome = self._verify(by_sorting(self._scores[: gamma + 1], self.sampling.inputs))
+            again = self._outcome(self._cut(by_sorting(self._scores[: gamma + 1], self.sampling.inputs)))
+            outcome, found = self._likeliest(again.cpu(), gamma, alternatives)
             decoded = self._decoded(outcome, gamma)
-        return decoded.verdict
+        return replace(decoded.verdict, alternatives=found) if found is not None else decoded.verdict
 
     @abstractmethod
     def _decoded(self, outcome: Tensor, gamma: int) -> _Decoded:
-        """Decode an outcome on the host."""
+        """Decode an outcome, without alternatives, on the host."""
 
     def _drafter(self, logits: Tensor) -> Distributions:
-        if self.path is FilterPath.BEST:
-            return best_of_drafter(logits, self.sampling.inputs, self.sampling.width)
+        logits = self._adjusted(logits, drafting=True)
+        if self.plan.path is FilterPath.BEST:
+            return self._cut(best_of_drafter(logits, self.sampling.inputs, self.sampling.width))
         return self._of_whole_rows(logits)
 
     def _target(self, logits: Tensor) -> Distributions:
         if self._scores is not None:
             scores = self._scores[: logits.shape[0]]
-            return best_of_target(logits, self.sampling.inputs, self.sampling.width, scores)
+            return self._cut(best_of_target(logits, self.sampling.inputs, self.sampling.width, scores))
         return self._of_whole_rows(logits)
 
     def _of_whole_rows(self, logits: Tensor) -> Distributions:
-        inputs = self.sampling.inputs
-        if self.path is FilterPath.SORTED:
-            return by_sorting(logits * inputs.inverse_temperature, inputs)
-        return (min_p_only if self.path is FilterPath.MIN_P else temperature_only)(logits, inputs)
+        inputs, path = self.sampling.inputs, self.plan.path
+        if path is FilterPath.SORTED:
+            return self._cut(by_sorting(logits * inputs.inverse_temperature, inputs))
+        return self._cut((min_p_only if path is FilterPath.MIN_P else temperature_only)(logits, inputs))
+
+    def _cut(self, distributions: Distributions) -> Distributions:
+        """Apply the cuts that are not by rank."""
+        for each in self.plan.cuts:
+            value = self.sampling.inputs.values[each.setting]
+            distributions = distributions.cut(each, value, self.sampling.filtered_score)
+        return distributions
 
     def _keep_q(self, drafter: Distributions, q: Tensor) -> None:
         """Store q [1, vocab or width] at the step."""
-        if drafter.ids is not None:
-            q = q.new_zeros(1, self.sampling.vocab).scatter_(-1, drafter.ids, q)
+        q = drafter.over_all_ids(q, self.sampling.vocab)
         self.sampling.q.index_copy_(0, self.sampling.step, q)
 
 
@@ -250,11 +338,10 @@ class _Decoded:
 
 
 def _packed(ints: Sequence[Tensor], floats: Sequence[Tensor]) -> Tensor:
-    """Bytes of int64 and float32 tensors of one dimension, uint8: one operation, without conversions."""
-    return torch.cat([part.contiguous().view(torch.uint8) for part in [*ints, *floats]])
+    """Bytes of int64 and float32 tensors, uint8 [bytes]: one operation, without conversions."""
+    return torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in [*ints, *floats]])
 
 
 def _unpacked(outcome: Tensor, ints: int) -> tuple[list[int], list[float]]:
-    """The given number of int64 and the float32 of `_packed`, on the host. Synchronizes."""
-    on_host = outcome.cpu()
-    return on_host[: 8 * ints].view(torch.int64).tolist(), on_host[8 * ints :].view(torch.float32).tolist()
+    """The given number of int64 and the float32 of `_packed`, both on the host."""
+    return outcome[: 8 * ints].view(torch.int64).tolist(), outcome[8 * ints :].view(torch.float32).tolist()

@@ -16,27 +16,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .alternatives import Likeliest, likeliest_on_host, one_hot
 from .base import Verdict, count_to_end
-from .filters import SamplingParams, filtered_logits
+from .filters import SamplingParams, adjusted, filtered_logits
+from .history import History, Tally, drafts_before
 from .host_rows import HostRow, host_rows
 from .noise import KeyedNoise, Uniforms
 from .verification import walk_match, walk_rejection
 
 
 class _HostSampler(ABC):
-    """Base of the samplers on the host: a round's drafts and, unless one-hot, the q of each."""
+    """Base of the samplers on the host: a round's drafts and, unless one-hot, the q of each.
 
-    def __init__(self, eos_ids: Collection[int] = ()) -> None:
+    Verdicts have the `alternatives` likeliest tokens of each position, none for 0.
+    """
+
+    def __init__(self, params: SamplingParams, eos_ids: Collection[int] = (), alternatives: int = 0) -> None:
+        self.params = params
         self._eos_ids = eos_ids
+        self._alternatives = alternatives
         self._fed = torch.zeros(1, dtype=torch.int64)
         self._fed_on_host = self._fed.numpy()
+        self._prompt_length: int | None = None
+        self._tally: Tally | None = None
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
         """See Sampler.start_round."""
+        self._context = context
         self._last = context[-1]
         self._drafts: list[int] = []
         self._drafter_probs: list[float] = []
         self._q: list[HostRow] = []
+        if self._prompt_length is None:
+            self._prompt_length = len(context)
 
     def draft(self, step: int) -> Callable[[Tensor], Tensor]:
         """See Sampler.draft."""
@@ -76,6 +88,26 @@ class _HostSampler(ABC):
         self._fed_on_host[0] = draft
         return self._fed
 
+    def _history(self, logits: Tensor) -> History | None:
+        """The history of the rows of logits [rows, vocab], the last of which follows all stored drafts."""
+        if not self.params.reads_history:
+            return None
+        rows, vocab = logits.shape
+        if self._tally is None:
+            self._tally = Tally(vocab)
+        self._tally.update(self._context, self._prompt_length or 0)
+        drafts = torch.tensor(self._drafts, dtype=torch.int64)
+        before = drafts_before(len(drafts) + 1, len(drafts))[-rows:]
+        return History.of_rows(self._tally.counts, drafts, before)
+
+    def _likeliest(self, p: Sequence[HostRow]) -> list[Likeliest] | None:
+        """The alternatives, if they are wanted."""
+        if not self._alternatives:
+            return None
+        target = _stacked(p)
+        drafter = _stacked(self._q) if self._q else one_hot(self._drafts, target.shape[-1])
+        return likeliest_on_host(target, drafter, self._alternatives)
+
     def _verdict(self, accepted: int, token: int, p: Sequence[HostRow]) -> Verdict:
         """Build a Verdict from p, gamma + 1 rows, and the stored drafts."""
         drafts, gamma = self._drafts, len(self._drafts)
@@ -90,20 +122,27 @@ class _HostSampler(ABC):
             drafter_probs=self._drafter_probs,
             token_target_prob=float(p[accepted].probs[token]),
             token_drafter_prob=token_q,
+            alternatives=self._likeliest(p),
         )
 
 
 class GreedySampler(_HostSampler):
-    """Temperature 0: both models take the argmax, so p and q are one-hot."""
+    """Temperature 0: both models take the argmax, so p and q are one-hot. Alternatives have the
+    probabilities of temperature 1.
+    """
 
     def _draft(self, logits: Tensor) -> Tensor:
-        (draft,), (prob,) = self._choices(logits)
+        scores = adjusted(logits, self.params, self._history(logits))
+        (draft,), (prob,) = self._choices(scores)
+        if self._alternatives:
+            self._q += _softmax(scores)
         return self._keep(draft, prob)
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
         drafts = self._drafts
-        choices, probs = self._choices(logits)
+        scores = adjusted(logits, self.params, self._history(logits))
+        choices, probs = self._choices(scores)
         accepted, token = walk_match(choices, drafts)
         return Verdict(
             drafts=drafts,
@@ -113,11 +152,12 @@ class GreedySampler(_HostSampler):
             drafter_probs=self._drafter_probs,
             token_target_prob=probs[accepted],
             token_drafter_prob=0.0 if accepted < len(drafts) else None,
+            alternatives=self._likeliest(_softmax(scores)) if self._alternatives else None,
         )
 
     def _choices(self, logits: Tensor) -> tuple[list[int], list[float]]:
         """The argmax of each row, and its probability: 1, or NaN if the row is not finite."""
-        scores = logits.float().numpy()
+        scores = logits.numpy()
         choices = scores.argmax(-1).tolist()  # which takes NaN for the maximum
         best = [float(row[choice]) for row, choice in zip(scores, choices, strict=True)]
         return choices, [1.0 if math.isfinite(score) else math.nan for score in best]
@@ -126,9 +166,14 @@ class GreedySampler(_HostSampler):
 class RejectionSampler(_HostSampler):
     """Speculative sampling with independent keyed draws for drafting, acceptance and the residual."""
 
-    def __init__(self, params: SamplingParams, noise: KeyedNoise, eos_ids: Collection[int] = ()) -> None:
-        super().__init__(eos_ids)
-        self.params = params
+    def __init__(
+        self,
+        params: SamplingParams,
+        noise: KeyedNoise,
+        eos_ids: Collection[int] = (),
+        alternatives: int = 0,
+    ) -> None:
+        super().__init__(params, eos_ids, alternatives)
         self.noise = noise
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
@@ -139,14 +184,14 @@ class RejectionSampler(_HostSampler):
 
     def _draft(self, logits: Tensor) -> Tensor:
         step = len(self._drafts)
-        (q,) = host_rows(logits, self.params)
+        (q,) = host_rows(logits, self.params, self._history(logits))
         self._q.append(q)
         draft = q.draw(self.uniforms.draft[step])
         return self._keep(draft, float(q.probs[draft]))
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
-        p = host_rows(logits, self.params)
+        p = host_rows(logits, self.params, self._history(logits))
         accepted, token = walk_rejection(
             p, self._q or None, self._drafts, self.uniforms.accept, self.uniforms.residual
         )
@@ -160,9 +205,14 @@ class CoupledSampler(_HostSampler):
     text.
     """
 
-    def __init__(self, params: SamplingParams, noise: KeyedNoise, eos_ids: Collection[int] = ()) -> None:
-        super().__init__(eos_ids)
-        self.params = params
+    def __init__(
+        self,
+        params: SamplingParams,
+        noise: KeyedNoise,
+        eos_ids: Collection[int] = (),
+        alternatives: int = 0,
+    ) -> None:
+        super().__init__(params, eos_ids, alternatives)
         self.noise = noise
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
@@ -172,7 +222,7 @@ class CoupledSampler(_HostSampler):
         self._gumbel: Tensor | None = None
 
     def _draft(self, logits: Tensor) -> Tensor:
-        filtered = filtered_logits(logits, self.params)
+        filtered = filtered_logits(logits, self.params, self._history(logits))
         (choice,) = _argmax(filtered + self._noise(logits.shape[-1])[len(self._drafts)])
         q = HostRow(filtered.softmax(-1).numpy()[0])
         self._q.append(q)
@@ -180,7 +230,7 @@ class CoupledSampler(_HostSampler):
 
     def verify(self, logits: Tensor) -> Verdict:
         """See Sampler.verify."""
-        filtered = filtered_logits(logits, self.params)
+        filtered = filtered_logits(logits, self.params, self._history(logits))
         choices = _argmax(filtered + self._noise(logits.shape[-1])[: logits.shape[0]])
         accepted, token = walk_match(choices, self._drafts)
         return self._verdict(accepted, token, [HostRow(row) for row in filtered.softmax(-1).numpy()])
@@ -189,6 +239,15 @@ class CoupledSampler(_HostSampler):
         if self._gumbel is None:
             self._gumbel = self.noise.gumbel(self._positions, vocab)
         return self._gumbel
+
+
+def _softmax(scores: Tensor) -> list[HostRow]:
+    return [HostRow(row) for row in scores.softmax(-1).numpy()]
+
+
+def _stacked(rows: Sequence[HostRow]) -> Tensor:
+    """The probabilities of rows [rows, vocab], float32."""
+    return torch.from_numpy(np.stack([row.probs for row in rows]))
 
 
 def _argmax(scores: Tensor) -> list[int]:

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from .filters import SamplingParams, probabilities
+from .history import History
 from .host_draw import block_sums, draw_on_host
 
 
@@ -38,6 +39,6 @@ class HostRow:
         return draw_on_host(rest, uniform, sums) if sums.any() else self.draw(uniform)
 
 
-def host_rows(logits: Tensor, params: SamplingParams) -> list[HostRow]:
-    """Return the distribution of each row of logits [rows, vocab]."""
-    return [HostRow(row) for row in probabilities(logits, params).numpy()]
+def host_rows(logits: Tensor, params: SamplingParams, history: History | None = None) -> list[HostRow]:
+    """Return the distribution of each row of logits [rows, vocab]; see filters.adjusted for `history`."""
+    return [HostRow(row) for row in probabilities(logits, params, history).numpy()]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..onnx_runtime.logits_function import BoundSession, LogitsFunction
 from ..settings import MAX_GAMMA
+from .alternatives import Likeliest, likeliest_on_host, one_hot
 from .base import Verdict, count_to_end
 from .filters import SamplingParams
 from .host_rows import HostRow
@@ -47,8 +48,15 @@ class _Buffers:
 class OnnxRejectionSampler:
     """The Sampler of one answer: speculative sampling, equal to RejectionSampler up to rounding."""
 
-    def __init__(self, params: SamplingParams, noise: KeyedNoise, eos_ids: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        noise: KeyedNoise,
+        eos_ids: Collection[int] = (),
+        alternatives: int = 0,
+    ) -> None:
         self._noise = noise
+        self._alternatives = alternatives
         self._eos_ids = eos_ids
         self._buffers = buffers = _Buffers(params.temperature)
         self._integers, self._numbers = buffers.integers.numpy(), buffers.numbers.numpy()
@@ -111,7 +119,7 @@ class OnnxRejectionSampler:
         accepted, token, _, *drafts = self._integers[: count + 3].tolist()
         p, q, *probs = self._numbers.tolist()
         if count == 0:
-            return Verdict([], 0, token, [], [], p, None)
+            return Verdict([], 0, token, [], [], p, None, self._likeliest([]))
         if accepted < count and not self._buffers.total.item() > 0:
             token, p, q = self._drawn_from_p(accepted)
         return Verdict(
@@ -122,7 +130,15 @@ class OnnxRejectionSampler:
             drafter_probs=probs[:count],
             token_target_prob=p,
             token_drafter_prob=None if accepted == count else 0.0 if self._one_hot else q,
+            alternatives=self._likeliest(drafts),
         )
+
+    def _likeliest(self, drafts: list[int]) -> list[Likeliest] | None:
+        """The alternatives, if they are wanted."""
+        if not self._alternatives:
+            return None
+        p, q = self._buffers.p[: len(drafts) + 1], self._buffers.q[: len(drafts)]
+        return likeliest_on_host(p, one_hot(drafts, p.shape[-1]) if self._one_hot else q, self._alternatives)
 
     def _drawn_from_p(self, accepted: int) -> tuple[int, float, float]:
         """The token after a rejection where max(p − q, 0) is all zero, with its p and q."""

@@ -18,7 +18,8 @@ class AnswerText:
     """The text of one answer, from its ids: finds the end, and withholds the possible start of a stop string.
 
     `before` are ids of the context in front of the answer, `eos_ids` and `stop` what ends it. A stop string
-    may spell special tokens, alone or amid text, though the text leaves them out.
+    may spell special tokens, alone or amid text, though the text leaves them out. `alternatives` makes
+    `alternatives_after` possible.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class AnswerText:
         before: Sequence[int],
         eos_ids: Collection[int],
         stop: Sequence[str],
+        alternatives: bool = False,
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer, before)
         self._eos_ids = eos_ids
         self._text = StopStrings(tokenizer, stop)
         self._before_last = self._detokenizer
+        self._before_first = self._detokenizer if alternatives else None
         self.pieces: list[str] = []
         """The text of each id that the last `feed` took."""
 
@@ -41,6 +44,8 @@ class AnswerText:
         Sets `pieces`.
         """
         self.pieces = []
+        if self._before_first is not None:
+            self._before_first = self._detokenizer.copy()
         for count, token_id in enumerate(ids, start=1):
             if count == len(ids):
                 self._before_last = self._detokenizer.copy()
@@ -85,3 +90,22 @@ class AnswerText:
                 instead.push(token_id)
             pieces.append("" if token_id in self._eos_ids else instead.piece)
         return pieces
+
+    def alternatives_after(self, ids: Sequence[int], candidates: Sequence[int]) -> list[str]:
+        """Return the text of each candidate, as if it alone followed `ids` from where the last `feed` began.
+        Only with `alternatives`.
+        """
+        if self._before_first is None:
+            raise ValueError("The text was made without alternatives.")
+        before = self._before_first.copy()
+        for token_id in ids:
+            if token_id not in self._eos_ids:
+                before.push(token_id)
+        return [self._piece_after(before, token_id) for token_id in candidates]
+
+    def _piece_after(self, before: Detokenizer, token_id: int) -> str:
+        if token_id in self._eos_ids:
+            return ""
+        after = before.copy()
+        after.push(token_id)
+        return after.piece

@@ -62,7 +62,7 @@ def settings_of(loaded: Loaded, changes: Mapping[str, Any]) -> sd.Settings:
     return replace(loaded.default_settings, **changes)
 
 
-def _annotation(values: sd.WholeNumber | sd.Number | sd.Choice | sd.Texts) -> Any:
+def _annotation(values: sd.Values) -> Any:
     match values:
         case sd.WholeNumber(word=None):
             return int | None
@@ -74,6 +74,10 @@ def _annotation(values: sd.WholeNumber | sd.Number | sd.Choice | sd.Texts) -> An
             return str | None
         case sd.Texts():
             return list[str] | None
+        case sd.TokenIds():
+            return list[int] | None
+        case sd.TokenNumbers():
+            return dict[str, float] | None
 
 
 def _words(names: Iterable[str]) -> str:

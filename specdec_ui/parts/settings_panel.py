@@ -56,9 +56,10 @@ WORD_CONTROLS = {
 
 
 def _offered() -> tuple[str, ...]:
-    """Return the settings that have a control, in the order of the panel: all but lists of texts."""
+    """Return the settings that have a control, in the order of the panel: all with one value."""
     names = [*WIDGETS, *(name for name in sd.SETTINGS if name not in WIDGETS)]
-    return tuple(name for name in names if not isinstance(sd.SETTINGS[name].values, sd.Texts))
+    one_value = (sd.WholeNumber, sd.Number, sd.Choice)
+    return tuple(name for name in names if isinstance(sd.SETTINGS[name].values, one_value))
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Panel:
             raise sd.SettingsError(f"{label} is empty. Enter a value, or take the default again.")
         values.check(label, value)
 
-    def _range(self, name: str) -> sd.WholeNumber | sd.Number | sd.Choice | sd.Texts:
+    def _range(self, name: str) -> sd.Values:
         """Return the values that a setting's control takes: a number's are its widget's, without words."""
         values, widget = sd.SETTINGS[name].values, _widget(name)
         low, high = self.low.get(name, widget.low), widget.high

@@ -191,9 +191,14 @@ def _check_token(at: int, token: sd.Token) -> None:
         raise ValueError(f"round {at}: a token has kind {_short(token.kind)}; known are {', '.join(_KINDS)}.")
     if not isinstance(token.text, str) or not _is_count(token.id):
         raise ValueError(f"round {at}: a token must have text and a whole number as id.")
-    for p in (token.target_prob, token.drafter_prob):
-        if p is not None and not (_is_number(p) and p <= 1.000001):
-            raise ValueError(f"round {at}: a probability must be from 0 to 1, not {_short(p)}.")
+    likeliest = [*(token.alternatives or []), *(token.drafter_alternatives or [])]
+    for each in likeliest:
+        if not isinstance(each.text, str) or not _is_count(each.id):
+            raise ValueError(f"round {at}: an alternative must have text and a whole number as id.")
+    for each in (token, *likeliest):
+        for p in (each.target_prob, each.drafter_prob):
+            if p is not None and not (_is_number(p) and p <= 1.000001):
+                raise ValueError(f"round {at}: a probability must be from 0 to 1, not {_short(p)}.")
 
 
 def _check_stats(stats: sd.Stats) -> None:
@@ -212,7 +217,7 @@ def _flat(name: str, values: Any) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name}: {_short(key)} must be finite, not {value}.")
-    plain = (str, int, float, bool, type(None), list)
+    plain = (str, int, float, bool, type(None), list, dict)
     return {key[:100]: value for key, value in values.items() if isinstance(value, plain)}
 
 

@@ -1,11 +1,12 @@
 """Drafts from the text's own past: the longest match first, the latest where it stood more than once."""
 
 from specdec_core.drafting import NgramDrafter
+from specdec_core.sampling.filters import SamplingParams
 from specdec_core.sampling.host import GreedySampler
 
 
 def _propose(context: list[int], gamma: int = 4, drafter: NgramDrafter | None = None) -> list[int]:
-    sampler = GreedySampler()
+    sampler = GreedySampler(SamplingParams.of(0.0))
     sampler.start_round(context, gamma)
     (drafter or NgramDrafter()).propose(context, gamma, sampler)
     last, *drafts = sampler.rows.tolist()

@@ -18,8 +18,8 @@ from specdec_core.drafting.length import FixedGamma
 from specdec_core.loading.warm_up import rehearse_rounds
 from specdec_core.runners import CudaGraphRunner
 from specdec_core.runners.static import StaticRunner
-from specdec_core.sampling import DeviceSampling, Verdict, sampler_for
-from specdec_core.sampling.device_filters import DEFAULT_WIDTH, FilterPath
+from specdec_core.sampling import DeviceSampling, Verdict, filters as declared, sampler_for
+from specdec_core.sampling.device_filters import DEFAULT_WIDTH, FilterPath, FilterPlan
 from specdec_core.sampling.device_rules import CoupledRule, GreedyRule, RejectionRule
 from specdec_core.sampling.noise import KeyedNoise
 from specdec_core.settings import Settings
@@ -38,8 +38,24 @@ FILTERS = {
     "top-p": {"top_p": 0.7},
     "min-p": {"min_p": 0.1},
     "all three": {"top_k": 20, "top_p": 0.9, "min_p": 0.02},
+    "typical-p": {"typical_p": 0.6},
+    "typical-p and top-p": {"typical_p": 0.8, "top_p": 0.9},
+    "repetition": {"repetition_penalty": 1.4},
+    "frequency and presence": {"frequency_penalty": 0.4, "presence_penalty": -0.3},
+    "bias and bans": {"logit_bias": {3: 2.0}, "banned_tokens": [9, 14]},
+    "penalty and min-p": {"repetition_penalty": 1.2, "min_p": 0.05},
+    "alternatives": {"alternatives": 3},
 }
-WAYS = [(GreedyRule, FilterPath.NONE), *product([RejectionRule, CoupledRule], FilterPath)]
+WAYS = [(GreedyRule, FilterPlan()), *product([RejectionRule, CoupledRule], map(FilterPlan, FilterPath))]
+ON_LOGITS = tuple(each for each in declared.FILTERS if not isinstance(each, declared.Cut))
+OTHER_CUTS = tuple(each for each in declared.FILTERS if isinstance(each, declared.Cut) and not each.by_rank)
+WAYS += [
+    (GreedyRule, FilterPlan(FilterPath.NONE, ON_LOGITS, (), True)),
+    *product(
+        [RejectionRule, CoupledRule],
+        [FilterPlan(path, ON_LOGITS, OTHER_CUTS, True) for path in FilterPath],
+    ),
+]
 
 
 class Calls:
@@ -123,20 +139,21 @@ def test_where_nothing_overflows_coupled_choices_among_the_best_equal_the_host_s
 class Overflows(CoupledRule):
     """The coupled rule, with a count of the rounds that were verified twice."""
 
-    def __init__(self, sampling: DeviceSampling, path: FilterPath) -> None:
-        super().__init__(sampling, path)
+    def __init__(self, sampling: DeviceSampling, plan: FilterPlan) -> None:
+        super().__init__(sampling, plan)
         self.verified_again = 0
 
-    def verdict(self, outcome, gamma: int) -> Verdict:
+    def verdict(self, outcome, gamma: int, alternatives: int = 0) -> Verdict:
         self.verified_again += self._decoded(outcome, gamma).overflows
-        return super().verdict(outcome, gamma)
+        return super().verdict(outcome, gamma, alternatives)
 
 
 @pytest.mark.parametrize("filters", [{"top_p": 0.95}, {"top_p": 0.5}, {"top_p": 0.9, "min_p": 0.2}])
 def test_where_rows_overflow_coupled_text_equals_the_host_s_and_the_baseline_s(filters):
     pair = Pair(Calls(), width=6)
-    rule = Overflows(pair.sampling, FilterPath.BEST)
-    pair.sampling._rules[CoupledRule, FilterPath.BEST] = rule
+    plan = FilterPlan(FilterPath.BEST)
+    rule = Overflows(pair.sampling, plan)
+    pair.sampling._rules[CoupledRule, plan] = rule
     settings = {**RULES["coupled"], "temperature": 0.5, "max_new_tokens": 60, **filters}
     context, rounds = pair.answer(True, **settings)
     expected, host_rounds = Pair().answer(False, **settings)
@@ -171,11 +188,18 @@ def test_changed_settings_capture_nothing_anew():
     capture = Calls()
     pair = Pair(capture)
     # Rounds of every kind occur: all drafts accepted or not, and fewer of them before the limit.
-    for filters in ({}, {"top_p": 0.9}, {"min_p": 0.1}):
+    penalty = {"repetition_penalty": 1.3}
+    for filters in ({}, {"top_p": 0.9}, {"min_p": 0.1}, penalty):
         for tokens in (2, 3, 4, 5, 40):
             pair.answer(True, temperature=1.0, max_new_tokens=tokens, **filters)
     captured = capture.captures
-    for settings in ({"temperature": 0.3}, {"temperature": 1.7, "top_k": 5}, {"min_p": 0.2, "seed": 9}):
+    changed = {"repetition_penalty": 1.9, "temperature": 0.7}
+    for settings in (
+        {"temperature": 0.3},
+        {"temperature": 1.7, "top_k": 5},
+        {"min_p": 0.2, "seed": 9},
+        changed,
+    ):
         context, rounds = pair.answer(True, **settings)
         expected, host_rounds = Pair().answer(False, **settings)
         assert context == expected
@@ -185,7 +209,13 @@ def test_changed_settings_capture_nothing_anew():
 
 def test_answers_that_take_turns_keep_their_own_settings():
     pair = Pair(Calls())
-    lanes = [{"temperature": 0.4, "seed": 1}, {"temperature": 1.5, "top_k": 9, "seed": 2}]
+    lanes = [
+        {"temperature": 0.4, "seed": 1},
+        {"temperature": 1.5, "top_k": 9, "seed": 2},
+        {"temperature": 0.4, "seed": 3, "frequency_penalty": 1.0},
+        {"temperature": 0.9, "seed": 4, "frequency_penalty": 0.5, "logit_bias": {7: 3.0}},
+        {"temperature": 0.9, "seed": 5, "logit_bias": {8: 3.0}},
+    ]
     alone = [pair.answer(True, **lane)[0] for lane in lanes]
     generators, contexts = [], []
     for lane in lanes:
@@ -243,7 +273,7 @@ def test_the_forward_with_its_step_never_reads_a_value_on_the_host():
     runner = StaticRunner(tiny_model("llama"))
     runner.forward(runner.new_cache(), torch.tensor([3, 4]))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        rule = RejectionRule(DeviceSampling(CPU, VOCAB, width=8), FilterPath.BEST)
+        rule = RejectionRule(DeviceSampling(CPU, VOCAB, width=8), FilterPlan(FilterPath.BEST))
         for rows in (1, 2):
             drawn = runner.compute(torch.zeros(rows).long(), torch.arange(rows), 256, 1, rule.draft)
             assert drawn.shape == (1,)
@@ -264,7 +294,7 @@ def test_no_step_on_a_gpu_mixes_devices_or_reads_a_value_on_the_host(architectur
             sampling = DeviceSampling(torch.device("cuda"), config.vocab_size, width=8)
         with torch.inference_mode():
             runner.forward(runner.new_cache(), prompt)
-            for rule in (sampling.rule(kind, path) for kind, path in WAYS):
+            for rule in (sampling.rule(kind, plan) for kind, plan in WAYS):
                 for rows in (1, 2):
                     runner.compute(ids[:rows], runner.positions(5, 5 + rows), 256, 1, rule.draft)
                 outcome = runner.compute(ids, runner.positions(5, 10), 256, 0, rule.verify)
@@ -302,7 +332,8 @@ def test_prompts_of_few_tokens_capture_nothing():
 
 def test_an_unloaded_pair_leaves_no_buffers_behind():
     sampling = DeviceSampling(CPU, VOCAB)
-    assert sampling.rule(CoupledRule, FilterPath.BEST) is sampling.rule(CoupledRule, FilterPath.BEST)
+    plans = [FilterPlan(FilterPath.BEST), FilterPlan(FilterPath.BEST)]
+    assert sampling.rule(CoupledRule, plans[0]) is sampling.rule(CoupledRule, plans[1])
     assert sampling.gumbel.shape[1] == VOCAB
     reference = weakref.ref(sampling)
     del sampling

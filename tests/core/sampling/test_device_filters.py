@@ -32,6 +32,10 @@ def _logits(kind: str, dtype: torch.dtype, vocab: int, rows: int = 3) -> Tensor:
     return (logits.round() if kind == "few values" else logits).to(dtype)
 
 
+def _params(temperature: float, top_k: int, top_p: float, min_p: float) -> SamplingParams:
+    return SamplingParams.of(temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+
+
 def _inputs(params: SamplingParams, vocab: int, width: int) -> RoundInputs:
     inputs = RoundInputs.on("cpu")
     inputs.set_params(params, vocab, width)
@@ -58,7 +62,7 @@ def test_rows_equal_the_host_s_unless_they_overflow(vocab, width, kind, dtype):
     logits = _logits(kind, dtype, vocab)
     exact = overflowing = 0
     for combination in COMBINATIONS:
-        params = SamplingParams(temperature, *combination)
+        params = _params(temperature, *combination)
         expected = filtered_logits(logits, params).softmax(-1)
         inputs, scores = _inputs(params, vocab, width), torch.zeros(len(logits), vocab)
         path = filter_path(params, vocab, width)
@@ -83,7 +87,7 @@ def test_rows_equal_the_host_s_unless_they_overflow(vocab, width, kind, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_only_ids_whose_mass_reaches_a_large_p_up_to_rounding_differ(dtype, top_p):
     vocab, width = SIZES[0]
-    params = SamplingParams(0.6, 0, top_p, 0.0)
+    params = SamplingParams.of(0.6, top_p=top_p)
     logits = _logits("spread", dtype, vocab)
     target = best_of_target(logits, _inputs(params, vocab, width), width, torch.zeros(len(logits), vocab))
     assert not target.overflow.any()
@@ -101,7 +105,7 @@ def test_of_equal_logits_top_p_keeps_those_with_the_lowest_ids(values):
     """Only one of three equal best is needed for a third of the mass, whatever order topk has."""
     logits = torch.tensor(values).repeat_interleave(40)[None, torch.randperm(40 * len(values))]
     for top_p in (0.2, 0.5, 0.8):
-        params = SamplingParams(1.0, 0, top_p, 0.0)
+        params = SamplingParams.of(top_p=top_p)
         inputs = _inputs(params, logits.shape[-1], 60)
         target = best_of_target(logits, inputs, 60, torch.zeros_like(logits))
         assert not target.overflow.any()
@@ -116,7 +120,7 @@ def test_a_row_overflows_where_the_last_ids_looked_at_equal_one_that_is_kept(equ
     """Then ids outside may be kept in their place. Of 40 ids the first few are equal, and four looked at."""
     logits = torch.full((1, 40), -9.0)
     logits[:, :equal] = 1.0
-    params = SamplingParams(**{"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **params})
+    params = SamplingParams.of(**params)
     target = best_of_target(logits, _inputs(params, 40, 4), 4, torch.zeros_like(logits))
     assert bool(target.overflow > 0) == overflows
 
@@ -124,7 +128,7 @@ def test_a_row_overflows_where_the_last_ids_looked_at_equal_one_that_is_kept(equ
 def test_masked_ids_outside_of_the_best_are_no_overflow():
     logits = torch.full((1, 40), -torch.inf)
     logits[:, :3] = torch.tensor([0.1, 0.3, 0.2])
-    params = SamplingParams(1.0, 0, 0.99999, 0.0)
+    params = SamplingParams.of(top_p=0.99999)
     target = best_of_target(logits, _inputs(params, 40, 4), 4, torch.zeros_like(logits))
     assert not target.overflow.any()
     _assert_equal(_probs(target, 40), filtered_logits(logits, params).softmax(-1))
@@ -137,7 +141,7 @@ def test_a_drafter_s_row_is_filtered_as_if_only_its_best_ids_existed(kind):
     worst = logits.topk(width).values[:, -1:]
     alone = logits.masked_fill(logits < worst, -torch.inf)
     for combination in product([0, 1, 50], [0.3, 0.9], [0.0, 0.05]):
-        params = SamplingParams(0.8, *combination)
+        params = _params(0.8, *combination)
         got = best_of_drafter(logits, _inputs(params, vocab, width), width)
         assert got.overflow is None
         _assert_equal(_probs(got, vocab), filtered_logits(alone, params).softmax(-1))
@@ -156,7 +160,7 @@ def test_a_drafter_s_row_is_filtered_as_if_only_its_best_ids_existed(kind):
     ],
 )
 def test_the_cheapest_way_is_chosen(top_k, top_p, min_p, vocab, path):
-    assert filter_path(SamplingParams(1.0, top_k, top_p, min_p), vocab) is path
+    assert filter_path(_params(1.0, top_k, top_p, min_p), vocab) is path
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf], ids=str)
@@ -166,7 +170,7 @@ def test_a_row_that_is_not_finite_has_probabilities_of_nan_and_no_overflow(path,
     logits[1, 7] = bad
     if bad == -torch.inf:
         logits[1] = bad
-    params = SamplingParams(1.0, 20, 0.9, 0.01)
+    params = _params(1.0, 20, 0.9, 0.01)
     inputs = _inputs(params, 600, 64)
     made = {
         FilterPath.NONE: lambda: temperature_only(logits, inputs),

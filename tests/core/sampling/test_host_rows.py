@@ -13,7 +13,7 @@ VOCABS = [1, 2, 5, 64, 1000, 3072, 50_257]
 
 
 def _params(**changed) -> SamplingParams:
-    return SamplingParams(**{"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **changed})
+    return SamplingParams.of(**{"temperature": 0.8, **changed})
 
 
 def _logits(rows: int, vocab: int, seed: int = 0) -> torch.Tensor:

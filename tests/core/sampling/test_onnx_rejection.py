@@ -15,7 +15,7 @@ from specdec_core.sampling.onnx_rejection import OnnxRejectionSampler
 from specdec_core.settings import MAX_GAMMA, Settings
 
 VOCABS = [1, 2, 5, 64, 1000, 3072, 50_257]
-PARAMS = SamplingParams(temperature=0.8, top_k=0, top_p=1.0, min_p=0.0)
+PARAMS = SamplingParams.of(0.8)
 
 
 class _Noise(KeyedNoise):
@@ -107,7 +107,7 @@ def test_a_draw_is_the_inverse_of_the_distribution_function(vocab, shape):
 
 def test_unlikely_ids_beside_a_likely_one_keep_their_mass():
     """In float32, sums lose what is 1e-8 of them: a draw must not."""
-    params = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    params = SamplingParams.of(1.0)
     logits = torch.full((1, 64), 1e-9).log()
     logits[0, 3] = 0
     tail = 60e-9 / (1 + 63e-9)

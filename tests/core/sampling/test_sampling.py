@@ -13,7 +13,7 @@ LOGITS = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
 
 
 def _probs(logits=LOGITS, **changed):
-    return probabilities(logits, SamplingParams(**{**PLAIN, **changed}))[0]
+    return probabilities(logits, SamplingParams.of(**{**PLAIN, **changed}))[0]
 
 
 def test_unfiltered_probabilities_are_the_softmax():
@@ -54,7 +54,7 @@ def test_a_nucleus_is_found_whatever_its_size_and_however_many_are_equal(top_p):
     probs = ordered.softmax(-1)
     kept = probs.cumsum(-1) - probs < top_p
     expected = torch.zeros_like(kept).scatter(-1, order, kept)
-    nucleus = probabilities(logits, SamplingParams(**{**PLAIN, "top_p": top_p})) > 0
+    nucleus = probabilities(logits, SamplingParams.of(**{**PLAIN, "top_p": top_p})) > 0
     # Where the mass reaches p only up to rounding, one token more or less may be kept.
     assert ((nucleus != expected).sum(-1) <= 1).all()
 
