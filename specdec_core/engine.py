@@ -117,8 +117,10 @@ class Engine:
                 vocab_padding=vocab_padding,
             )
         )
-        pair, info, report = load_pair(plan, watch, _ONLY_LOADED if for_workers else None)
-        engine = cls(pair, info, plan.settings, report=report if plan.drafter is not None else None)
+        loaded = load_pair(plan, watch, _ONLY_LOADED if for_workers else None)
+        report = loaded.report if plan.drafter is not None else None
+        engine = cls(loaded.pair, loaded.info, loaded.settings, report=report)
+        del loaded  # which would keep the weights after `unload`
         try:
             if not for_workers:
                 watch.say("Warming up", 0.95)

@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
@@ -97,6 +98,20 @@ class Preset(_Table):
     download_gb: float = Field(default=0.0, ge=0)
     examples: tuple[Text, ...] = Field(default=(), strict=False)
     settings: Annotated[InstanceOf[Settings], BeforeValidator(_settings)] = _settings({})
+    _chosen_settings: frozenset[str] = frozenset()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_chosen_settings(cls, data: Any, handler: ModelWrapValidatorHandler[Preset]) -> Preset:
+        preset = handler(data)
+        given = data.get("settings", {}) if isinstance(data, dict) else preset.settings
+        preset._chosen_settings = frozenset(SETTINGS if isinstance(given, Settings) else given)
+        return preset
+
+    @property
+    def chosen_settings(self) -> frozenset[str]:
+        """Names of the settings that the preset states; the others may be the model's own."""
+        return self._chosen_settings
 
     @model_validator(mode="after")
     def _fits_together(self) -> Preset:

@@ -90,6 +90,8 @@ def _load(arguments: argparse.Namespace, **changed: Any) -> Engine:
     if options["max_memory"] is not None:
         options["max_memory"] = dict(options["max_memory"])
     engine = Engine.load(**options, on_progress=_show_progress)
+    for note in engine.info.settings_notes:
+        report(f"note: {note}")
     if (drafts_end := engine.info.drafter_context_length) is not None:
         report(
             f"note: drafts end after {drafts_end:,} tokens of a conversation, since the drafter's context is "

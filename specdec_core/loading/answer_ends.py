@@ -5,15 +5,13 @@ Values of configuration classes do not count: the default of LlamaConfig, id 2, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..hub.file_names import CONFIG, GENERATION_CONFIG
 from ..text.template_probe import TemplateTraits
+from .json_files import values_of
 
 _TEXT_CONFIGS = ("text_config", "decoder", "generator")
 """Keys of the language model's part in the configuration of a multimodal model."""
@@ -31,21 +29,12 @@ def answer_ends(folder: str, tokenizer: PreTrainedTokenizerBase, template: Templ
 
 def _named(folder: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """EOS ids of the generation config, else of the model's config, else of the tokenizer."""
-    config = _values(Path(folder, CONFIG))
+    config = values_of(folder, CONFIG)
     parts = [config[key] for key in _TEXT_CONFIGS if isinstance(config.get(key), Mapping)]
-    for values in (_values(Path(folder, GENERATION_CONFIG)), *parts, config):
+    for values in (values_of(folder, GENERATION_CONFIG), *parts, config):
         if ids := _ids(values.get("eos_token_id")):
             return ids
     return _ids(tokenizer.eos_token_id)
-
-
-def _values(path: Path) -> Mapping[str, Any]:
-    """The values in a JSON file; none if there is no such file, or if transformers ignores it as damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, Mapping) else {}
 
 
 def _ids(value: object) -> frozenset[int]:

@@ -25,11 +25,13 @@ from ..out_of_memory import release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
 from ..runners.short_head import frequent_ids, shorten_head
+from ..settings import Settings
 from ..text.template_probe import probe_template
 from ..units import gigabytes
 from .answer_ends import answer_ends
 from .engine_info import EngineInfo, describe
 from .failures import raise_load_failure
+from .model_defaults import model_defaults
 from .pair_runners import choose_runners, without_optional_quantizations
 from .placement import Placement, plan_placement
 from .plan import PairPlan
@@ -72,9 +74,17 @@ class _Models:
         return [self.target] if self.drafter is None else [self.target, self.drafter]
 
 
-def load_pair(
-    plan: PairPlan, watch: Watch, eager: str | None = None
-) -> tuple[LoadedPair, EngineInfo, PairReport]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A loaded pair with its description, the gate's report, and its default settings."""
+
+    pair: LoadedPair
+    info: EngineInfo
+    report: PairReport
+    settings: Settings
+
+
+def load_pair(plan: PairPlan, watch: Watch, eager: str | None = None) -> Loaded:
     """Check, place, download and load a pair. A second load waits until the first one is done.
 
     `eager` is the reason to use eager runners, None to choose the fastest. Raises IncompatiblePairError,
@@ -95,7 +105,7 @@ def load_pair(
         _one_at_a_time.release()
 
 
-def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedPair, EngineInfo, PairReport]:
+def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> Loaded:
     if eager is not None:
         plan = without_optional_quantizations(plan)
     gate = _pass_gate(plan, watch)
@@ -117,7 +127,9 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> tuple[LoadedP
         drafter_name=plan.drafter.model if plan.drafter else "",
         gguf=gguf_of(folder) if plan.target.adapter is None else None,
     )
-    return pair, describe(plan, pair, placement), gate.report
+    defaults = model_defaults(folder)
+    info = describe(plan, pair, placement, defaults.notes)
+    return Loaded(pair, info, gate.report, defaults.under(plan.settings, plan.chosen_settings))
 
 
 def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:

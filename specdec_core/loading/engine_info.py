@@ -18,8 +18,9 @@ from .weights import ModelSource
 class EngineInfo:
     """Description of a loaded pair for people. `runner_reason` is why no faster runner took the target;
     `drafter_context_length` is None unless it is shorter than the target's, the `context_length`;
-    `template_notes` are sentences on what the chat template leaves out or refuses. `threads` are those of a
-    forward on a CPU, where the runner chose them.
+    `template_notes` are sentences on what the chat template leaves out or refuses, `settings_notes` on values
+    of the model's own settings that cannot be used. `threads` are those of a forward on a CPU, where the
+    runner chose them.
     """
 
     preset: str | None
@@ -39,6 +40,7 @@ class EngineInfo:
     takes_system_message: bool
     drafter_context_length: int | None = None
     template_notes: tuple[str, ...] = ()
+    settings_notes: tuple[str, ...] = ()
     threads: int | None = None
 
     @property
@@ -47,7 +49,9 @@ class EngineInfo:
         return self.device if self.threads is None else f"{self.device}, {counted(self.threads, 'thread')}"
 
 
-def describe(plan: PairPlan, pair: LoadedPair, placement: Placement) -> EngineInfo:
+def describe(
+    plan: PairPlan, pair: LoadedPair, placement: Placement, settings_notes: tuple[str, ...]
+) -> EngineInfo:
     """Return the description of a pair that was loaded as planned."""
     target, drafter = pair.target.model, pair.drafter.model if pair.drafter is not None else None
     on_cuda = pair.target.device.type == "cuda"
@@ -76,6 +80,7 @@ def describe(plan: PairPlan, pair: LoadedPair, placement: Placement) -> EngineIn
         takes_system_message=system_message,
         drafter_context_length=pair.drafter_context_length,
         template_notes=template.notes,
+        settings_notes=settings_notes,
         threads=pair.target.threads,
     )
 

@@ -24,7 +24,8 @@ class PairPlan:
     """The resolved choices of a load.
 
     `device` takes everything that is not split; `spread` bounds the devices of a split target.
-    `takes_system_message` is None if the chat template decides.
+    `takes_system_message` is None if the chat template decides. `chosen_settings` are the names of settings
+    that the model's own do not replace.
     """
 
     preset: str | None
@@ -39,6 +40,7 @@ class PairPlan:
     drafter_vocabulary_text: str | None
     takes_system_message: bool | None
     settings: Settings
+    chosen_settings: frozenset[str]
 
     @property
     def sources(self) -> list[ModelSource]:
@@ -105,6 +107,7 @@ def _plan_models(options: LoadOptions, target: str, device: torch.device, spread
         drafter_vocabulary_text=None,
         takes_system_message=None,
         settings=Settings(gamma="auto" if drafter else 0),
+        chosen_settings=frozenset(),
     )
 
 
@@ -134,6 +137,7 @@ def _plan_preset(
         drafter_vocabulary_text=chosen.drafter_vocabulary_text,
         takes_system_message=chosen.takes_system_message,
         settings=chosen.settings,
+        chosen_settings=chosen.chosen_settings,
     )
 
 

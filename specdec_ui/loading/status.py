@@ -85,7 +85,7 @@ def _name(loaded: Loaded) -> str:
 def _pair_lines(loaded: Loaded) -> str:
     """The pair, what to know before the first message, and the facts."""
     info, report = loaded.engine.info, loaded.engine.report
-    notes = list(info.template_notes)
+    notes = [*info.template_notes, *info.settings_notes]
     if info.drafter_context_length is not None:
         notes.append(
             f"The drafter holds {sd.counted(info.drafter_context_length, 'token')} of conversation; beyond "

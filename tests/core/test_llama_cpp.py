@@ -65,8 +65,8 @@ def test_it_gets_the_ids_of_our_prompt_and_our_settings(engine, llama_cpp):
     assert drawn["prompt"] == greedy["prompt"] == engine.pair.prompter.encode(PROMPT)
     assert (drawn["temperature"], drawn["top_k"], drawn["top_p"], drawn["min_p"]) == (0.7, 9, 0.8, 0.1)
     assert (drawn["seed"], drawn["n_predict"], drawn["cache_prompt"]) == (3, 24, False)
-    assert drawn["samplers"] == ["temperature", "top_k", "top_p", "min_p"]
-    assert (greedy["top_k"], greedy["samplers"]) == (1, ["top_k"])
+    assert drawn["samplers"] == ["penalties", "temperature", "top_k", "top_p", "min_p", "typ_p"]
+    assert (greedy["top_k"], greedy["samplers"]) == (1, ["penalties", "top_k"])
 
 
 def test_an_end_of_its_own_is_the_eos(engine, llama_cpp):
