@@ -36,7 +36,7 @@ _ONLY_LOADED = "answers are made in worker processes, and a graph captured here 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A whole answer."""
+    """A whole answer; `thought` is the text of a thought before it."""
 
     text: str
     token_ids: list[int]
@@ -44,6 +44,7 @@ class Result:
     rounds: list[Round]
     stats: Stats
     finish_reason: FinishReason
+    thought: str = ""
 
 
 class Engine:
@@ -191,6 +192,7 @@ class Engine:
             rounds=rounds,
             stats=last.stats,
             finish_reason=last.finish_reason,
+            thought="".join(rnd.thought for rnd in rounds),
         )
 
     def peer_stream(
@@ -208,7 +210,7 @@ class Engine:
         SettingsError, PromptError, and SpecDecError for what the other code does not support.
         """
         pair, settings = self.pair, self._settings(settings)
-        pair.require_known_tokens(settings)
+        pair.require_fitting(settings)
         cancel = cancel or threading.Event()
 
         def cancelled() -> bool:
@@ -229,8 +231,8 @@ class Engine:
         possible. Raises SettingsError, PromptError and AnswerError.
         """
         pair, settings = self.pair, require_settings(settings)
-        pair.require_known_tokens(settings)
-        prompt_ids = pair.prompter.encode(prompt)
+        pair.require_fitting(settings)
+        prompt_ids = pair.prompter.encode(prompt, thinking=settings.thinking)
         with self._turn:
             return token_margin(pair, [*prompt_ids, *answer], len(prompt_ids), settings, self._make_room)
 

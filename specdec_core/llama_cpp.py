@@ -23,7 +23,6 @@ from .fair_lock import FairLock
 from .pair import LoadedPair
 from .rounds import last_plain_round, plain_round
 from .settings import Settings
-from .text.detokenization import AnswerText
 from .text.prompting import Prompt
 from .trace import FinishReason, Round
 
@@ -248,10 +247,10 @@ def llama_cpp_rounds(
     """
     rounds: list[Round] = []
     with turn, running_server(pair) as server:
-        prompt_ids, room = pair.prompter.encode_within(prompt, server.load.context_length)
+        prompt_ids, room = pair.prompter.encode_within(prompt, server.load.context_length, settings.thinking)
         finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
         settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
-        text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)
+        text = pair.answer_text(prompt, prompt_ids, settings)
         position = 0
 
         def encode(part: str) -> list[int]:

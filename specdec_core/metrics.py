@@ -22,6 +22,7 @@ def summarize(
     dropped_messages: int = 0,
     seed: int | None = None,
     same_rows: bool | None = None,
+    thought_tokens: int = 0,
 ) -> Stats:
     """Return the figures of an answer; its rates are those of its `counted_rounds`. `same_rows` is the
     target's.
@@ -53,6 +54,7 @@ def summarize(
         dropped_messages=dropped_messages,
         seed=seed,
         same_rows=_tokens_of_same_rows(rounds, same_rows),
+        thought_tokens=thought_tokens,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -22,7 +22,8 @@ from .sampling.filters import SamplingParams, adjusted, filtered_logits
 from .sampling.history import Tally
 from .sampling.noise import KeyedNoise
 from .settings import Drafting, Settings
-from .text.prompting import Prompter
+from .text.detokenization import AnswerText
+from .text.prompting import Prompt, Prompter
 from .units import counted
 
 
@@ -72,9 +73,9 @@ class LoadedPair:
     def feasible(self, settings: Settings) -> Settings:
         """Return settings that the pair can answer with: gamma 0 in place of "auto" for a target that takes
         no draft back. Raises SettingsError for drafts that no model is there to make or that cannot be
-        taken back, for ids beyond the vocabulary, and if every token is banned.
+        taken back, and as require_fitting does.
         """
-        self.require_known_tokens(settings)
+        self.require_fitting(settings)
         if settings.gamma == 0:
             return settings
         if not self.target.rewinds:
@@ -87,8 +88,29 @@ class LoadedPair:
             self.require_drafter()
         return settings
 
-    def require_known_tokens(self, settings: Settings) -> None:
-        """Raise SettingsError for ids beyond the vocabulary, and if every token is banned."""
+    def answer_text(self, prompt: Prompt, ids: Sequence[int], settings: Settings) -> AnswerText:
+        """Return the text of an answer to a prompt with these ids. A raw prompt's has no thought apart."""
+        traits = None if isinstance(prompt, str) else self.prompter.template.thinking
+        return AnswerText(
+            self.tokenizer,
+            ids,
+            self.eos_ids,
+            settings.stop,
+            tags=None if traits is None else traits.tags,
+            thought_opened=traits is not None and settings.thinking in traits.opened,
+            alternatives=settings.alternatives > 0,
+        )
+
+    def require_fitting(self, settings: Settings) -> None:
+        """Raise SettingsError for ids beyond the vocabulary, if every token is banned, and for a choice about
+        thinking that the chat template does not offer.
+        """
+        traits = self.prompter.template.thinking
+        if settings.thinking != "auto" and (traits is None or traits.switch is None):
+            raise SettingsError(
+                f'thinking must be "auto" with this pair, not "{settings.thinking}": its chat template has '
+                "no switch for it."
+            )
         vocab = self.target.vocab_size
         for name, ids in (("banned_tokens", settings.banned_tokens), ("logit_bias", settings.logit_bias)):
             if ids and max(ids) >= vocab:

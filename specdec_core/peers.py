@@ -30,7 +30,6 @@ from .runners.short_head import whole_heads
 from .sampling.filters import Penalty, SamplingParams, adjusted
 from .sampling.history import Tally
 from .settings import Settings
-from .text.detokenization import AnswerText
 from .text.prompting import Prompt
 from .trace import FinishReason, Round
 
@@ -142,10 +141,10 @@ def peer_rounds(
         _require_drafter(pair)
     # transformers' generate does not go on without its assistant past the end of the assistant's context.
     context_length = pair.shared_context_length if assisted else pair.context_length
-    prompt_ids, room = pair.prompter.encode_within(prompt, context_length)
+    prompt_ids, room = pair.prompter.encode_within(prompt, context_length, settings.thinking)
     finish: FinishReason = "length" if settings.max_new_tokens <= room else "context"
     settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
-    text = AnswerText(pair.tokenizer, prompt_ids, pair.eos_ids, settings.stop)
+    text = pair.answer_text(prompt, prompt_ids, settings)
     rounds: list[Round] = []
     position, ended = 0, False
     steps = _Steps()

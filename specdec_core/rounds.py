@@ -54,6 +54,7 @@ def build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
         gamma_reason=step.gamma_reason,
         tokens=tokens,
         text=text.take(final=step.finish_reason is not None),
+        thought=text.thought,
         draft_s=step.draft_s,
         verify_s=step.verify_s,
         overhead_s=max(0.0, step.total_s - step.draft_s - step.verify_s) + time.perf_counter() - started,
@@ -109,6 +110,7 @@ def plain_round(
         gamma_reason=code,
         tokens=tokens,
         text=text.take(final=final),
+        thought=text.thought,
         draft_s=0.0,
         verify_s=seconds,
         overhead_s=0.0,
@@ -130,6 +132,7 @@ def last_plain_round(
         time_to_first_token_s=rounds[0].seconds if rounds else 0.0,
         prompt_tokens=prompt_tokens,
         seed=settings.seed,
+        thought_tokens=text.thought_tokens,
     )
     last = plain_round(code, len(rounds), position, [], 0.0, text, final=True)
     return replace(last, finish_reason=finish, stats=stats)

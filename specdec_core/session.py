@@ -24,7 +24,6 @@ from .runners import RewindableCache
 from .sampling import Sampler, sampler_for
 from .sampling.noise import KeyedNoise
 from .settings import Drafting, Settings, require_settings
-from .text.detokenization import AnswerText
 from .text.prompting import Message, Prompt, check_messages
 from .trace import Round, emitted_ids, first_difference
 
@@ -146,9 +145,7 @@ class Session:
         sampler = with_second_try(lambda: _prepare(caches, len(context), settings, noise), make_room)
         drafter = _drafter(caches, settings)
         ahead = steps_ahead(pair.target, caches.target, drafter, sampler, settings)
-        text = AnswerText(
-            pair.tokenizer, context, pair.eos_ids, settings.stop, alternatives=settings.alternatives > 0
-        )
+        text = pair.answer_text(prompt, context, settings)
         steps = Decoding(
             context,
             pair.target,
@@ -179,6 +176,7 @@ class Session:
                         dropped_messages=dropped,
                         seed=noise.seed,
                         same_rows=pair.target.same_rows,
+                        thought_tokens=text.thought_tokens,
                     )
                     rnd = replace(rnd, stats=stats)
                 yield rnd
@@ -187,7 +185,8 @@ class Session:
         finally:
             steps.close()
             if not text.stopped:
-                self._remember(emitted_ids(rounds), "".join(rnd.text for rnd in rounds), pair.eos_ids)
+                answer = "".join(rnd.text for rnd in rounds)
+                self._remember(emitted_ids(rounds), text.thought_tokens, answer, pair)
 
     def _policy(self, pair: LoadedPair, settings: Settings) -> GammaPolicy:
         """An adaptive policy continues with the counts of the conversation's earlier answers."""
@@ -207,14 +206,16 @@ class Session:
         # Room for an answer is made by dropping old turns, but a long last message may use it up.
         room = limit - min(settings.max_new_tokens, limit // 4)
         kept, *shorter = _without_oldest_turns(prompt)
-        ids = pair.prompter.encode(kept, self.sampled)
+
+        def encode(messages: Sequence[Message]) -> list[int]:
+            return pair.prompter.encode(messages, self.sampled, settings.thinking)
+
+        ids = encode(kept)
         if len(ids) > room and shorter:
             # The rendering of a long conversation takes many milliseconds, so not every one is tried.
-            at = bisect_left(
-                shorter[:-1], True, key=lambda some: len(pair.prompter.encode(some, self.sampled)) <= room
-            )
+            at = bisect_left(shorter[:-1], True, key=lambda some: len(encode(some)) <= room)
             kept = shorter[at]
-            ids = pair.prompter.encode(kept, self.sampled)
+            ids = encode(kept)
         if len(ids) >= limit:
             raise PromptError(
                 f"The message has {len(ids)} tokens; this pair's context holds {limit}, the answer "
@@ -237,10 +238,15 @@ class Session:
             cache.rewind(shared)
         return caches.target.length
 
-    def _remember(self, ids: list[int], text: str, eos_ids: frozenset[int]) -> None:
-        """Store the ids that were sampled for a text."""
-        if ids and ids[-1] in eos_ids:
+    def _remember(self, ids: list[int], thought_tokens: int, text: str, pair: LoadedPair) -> None:
+        """Store the ids that were sampled for a text, which follow those of a thought."""
+        if ids and ids[-1] in pair.eos_ids:
             ids = ids[:-1]
+        if thought_tokens:
+            ids = ids[thought_tokens:]
+            # The first may begin with white space that the text leaves out.
+            if pair.tokenizer.decode(ids, skip_special_tokens=True) != text:
+                return
         if ids:
             self.sampled[text] = ids
 

@@ -13,6 +13,8 @@ from .errors import SettingsError
 
 Drafting = Literal["model", "ngram"]
 Verification = Literal["rejection", "coupled"]
+Thinking = Literal["auto", "on", "off"]
+THINKING: tuple[Thinking, ...] = get_args(Thinking)
 Quantization = Literal["none", "nf4", "int8", "int4"]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 VocabPadding = Literal["refuse", "trim"]
@@ -254,6 +256,13 @@ class Settings:
         "Alternatives",
         "The trace has this many of the likeliest tokens at every position, with both models' probabilities.",
         WholeNumber(0, 20),
+    )
+
+    thinking: Thinking = _declare(
+        "auto",
+        "Thinking",
+        "Whether the model thinks before it answers, where its chat template has a switch.",
+        Choice(THINKING),
     )
 
     def __post_init__(self) -> None:

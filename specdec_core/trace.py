@@ -95,6 +95,8 @@ class Stats:
     """Tokens of the answer whose logits the target computed bit for bit as in plain decoding, a row beside
     others like one alone: its runner compared both when it was loaded. None where it did not.
     """
+    thought_tokens: int = 0
+    """Those of `new_tokens` that are a thought before the answer proper, with its tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,9 @@ class Round:
     """One step of the loop.
 
     `tokens` are the drafts in order, then the target's own; those of an emitted kind are in the answer, the
-    first of them at index `position`. Round 0 is the prefill: one token, and `verify_s` is its time. `stats`
-    and `finish_reason` are None except in the last round.
+    first of them at index `position`. Round 0 is the prefill: one token, and `verify_s` is its time. `text`
+    is that of the answer proper, `thought` that of a thought before it. `stats` and `finish_reason` are None
+    except in the last round.
     `gamma_gain` is the expected rate over the plain one, if gamma was chosen for it; `gamma_cut` is True if
     gamma was limited by the room left in the answer, in the context or in the drafter's context.
     """
@@ -121,6 +124,7 @@ class Round:
     stats: Stats | None = None
     gamma_gain: float | None = None
     gamma_cut: bool = False
+    thought: str = ""
 
     @property
     def emitted(self) -> list[Token]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 
 from ..chat_engine import ChatEngine, ChatSession
 from ..errors import SpecDecError
@@ -24,14 +25,24 @@ _STYLES: dict[TokenKind, str | None] = {
 }
 """ANSI escape sequences by kind of token; None hides the token."""
 _HELP = "/drafts shows or hides drafts, /clear starts anew, /quit or Ctrl-D ends, Ctrl-C stops an answer."
+_THOUGHTS_HELP = " /thoughts shows or hides what the model thinks before it answers."
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What is printed beside the text of an answer."""
+
+    drafts: bool
+    thoughts: bool = False
 
 
 def chat(engine: ChatEngine, settings: Settings) -> int:
     """Answer messages from stdin until it ends. Return the exit code."""
     session = engine.session()
     messages: list[Message] = []
-    show_drafts = sys.stdout.isatty()
-    print(f"{engine.info.title} on {engine.info.device_and_threads}. {_HELP}", file=sys.stderr)
+    shown = _Shown(drafts=sys.stdout.isatty())
+    commands = _HELP + (_THOUGHTS_HELP if engine.info.thinks else "")
+    print(f"{engine.info.title} on {engine.info.device_and_threads}. {commands}", file=sys.stderr)
     while True:
         try:
             typed = input("> ")
@@ -46,9 +57,11 @@ def chat(engine: ChatEngine, settings: Settings) -> int:
         if typed == "/clear":
             messages = []
         elif typed == "/drafts":
-            show_drafts = not show_drafts
+            shown.drafts = not shown.drafts
+        elif typed == "/thoughts":
+            shown.thoughts = not shown.thoughts
         else:
-            messages = _answer(engine, settings, session, [*messages, _message("user", typed)], show_drafts)
+            messages = _answer(engine, settings, session, [*messages, _message("user", typed)], shown)
 
 
 def _answer(
@@ -56,19 +69,24 @@ def _answer(
     settings: Settings,
     session: ChatSession,
     messages: list[Message],
-    show_drafts: bool,
+    shown: _Shown,
 ) -> list[Message]:
     """Print an answer. Return the conversation with it, also as far as it came before an error; without the
     last message if there is nothing of an answer.
     """
     text = ""
     stats: Stats | None = None
+    thought = _ThoughtLine(shown.thoughts)
     try:
         with closing(engine.stream(messages, settings, session)) as rounds:
             for rnd in rounds:
                 text += rnd.text
                 stats = rnd.stats
-                print(_styled(rnd) if show_drafts else rnd.text, end="", flush=True)
+                thought.show(rnd)
+                # A round at the border of a thought has tokens of both.
+                drafts = shown.drafts and not (rnd.thought or thought.open)
+                print(_styled(rnd) if drafts else rnd.text, end="", flush=True)
+        thought.close()
         print()
         if stats is not None:
             print(figures(stats), file=sys.stderr)
@@ -83,13 +101,43 @@ def _answer(
     return [*messages, _message("assistant", text)]
 
 
+class _ThoughtLine:
+    """A thought before an answer, faint: its text, or one word in its place."""
+
+    def __init__(self, whole: bool) -> None:
+        self._whole = whole
+        self._begun = self.open = False
+
+    def show(self, rnd: Round) -> None:
+        """Print what a round adds to the thought, and end it if the answer proper begins."""
+        if rnd.thought:
+            if not self._begun and not self._whole:
+                print("\033[2mThinking…\033[0m", end="", flush=True)
+            self._begun = self.open = True
+            if self._whole:
+                print(f"\033[2m{rnd.thought}\033[0m", end="", flush=True)
+        if rnd.text:
+            self.close()
+
+    def close(self) -> None:
+        """End the thought with an empty line, if there is one."""
+        if self.open:
+            print("\n", flush=True)
+        self.open = False
+
+
 def figures(stats: Stats) -> str:
-    """Return a line of figures: tokens/s, acceptance rate, block efficiency, time to first token."""
+    """Return a line of figures: tokens/s, acceptance rate, block efficiency, time to first token, and the
+    tokens of a thought if there are any.
+    """
     rate = f"{stats.tokens_per_second:.0f} tokens/s" if stats.tokens_per_second else "– tokens/s"
     first = f"first token after {stats.time_to_first_token_s * 1000:.0f} ms"
     if stats.dropped_messages:
         dropped = counted(stats.dropped_messages, "message")
         first += f"; {dropped} at the beginning left out, for want of room"
+    if stats.thought_tokens:
+        answered = stats.new_tokens - stats.thought_tokens
+        first += f"; {counted(stats.thought_tokens, 'token')} of thought, {answered} of answer"
     if stats.acceptance_rate is None or stats.block_efficiency is None:
         return f"{rate}, {first}"
     return (

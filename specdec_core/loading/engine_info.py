@@ -20,7 +20,8 @@ class EngineInfo:
     `drafter_context_length` is None unless it is shorter than the target's, the `context_length`;
     `template_notes` are sentences on what the chat template leaves out or refuses, `settings_notes` on values
     of the model's own settings that cannot be used. `threads` are those of a forward on a CPU, where the
-    runner chose them.
+    runner chose them. `thinks` is True for a model that writes thoughts in tags before it answers, `can_switch_thinking` if
+    its chat template follows settings.thinking.
     """
 
     preset: str | None
@@ -42,6 +43,8 @@ class EngineInfo:
     template_notes: tuple[str, ...] = ()
     settings_notes: tuple[str, ...] = ()
     threads: int | None = None
+    thinks: bool = False
+    can_switch_thinking: bool = False
 
     @property
     def device_and_threads(self) -> str:
@@ -82,6 +85,8 @@ def describe(
         template_notes=template.notes,
         settings_notes=settings_notes,
         threads=pair.target.threads,
+        thinks=template.thinking is not None and template.thinking.tags is not None,
+        can_switch_thinking=template.thinking is not None and template.thinking.switch is not None,
     )
 
 

@@ -24,11 +24,13 @@ def render(
     *,
     roles_in_parts: Collection[str] = (),
     add_generation_prompt: bool = False,
+    variables: Mapping[str, bool] | None = None,
 ) -> str:
     """Return the messages as the tokenizer's chat template writes them.
 
-    Contents of the `roles_in_parts` are given as a list of one part, `{"type": "text", "text": ...}`. Raises
-    PromptError if there is no template, if it raises anything, or if its text is endless or no Unicode text.
+    Contents of the `roles_in_parts` are given as a list of one part, `{"type": "text", "text": ...}`.
+    `variables` are those of the template that switch something. Raises PromptError if there is no template,
+    if it raises anything, or if its text is endless or no Unicode text.
     """
     _require_template(tokenizer.chat_template)
     given = [
@@ -36,7 +38,10 @@ def render(
     ]
     try:
         text = tokenizer.apply_chat_template(
-            cast("list[dict[str, str]]", given), tokenize=False, add_generation_prompt=add_generation_prompt
+            cast("list[dict[str, str]]", given),
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **cast(Any, variables or {}),
         )
     except Exception as error:  # a template may fail in any way
         raise PromptError(_explain(error)) from error

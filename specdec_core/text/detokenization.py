@@ -12,14 +12,16 @@ from transformers import PreTrainedTokenizerBase
 from ..trace import FinishReason
 from .detokenizer import Detokenizer
 from .stop_strings import StopStrings
+from .thoughts import ThoughtSplit, ThoughtTags
 
 
 class AnswerText:
     """The text of one answer, from its ids: finds the end, and withholds the possible start of a stop string.
 
     `before` are ids of the context in front of the answer, `eos_ids` and `stop` what ends it. A stop string
-    may spell special tokens, alone or amid text, though the text leaves them out. `alternatives` makes
-    `alternatives_after` possible.
+    may spell special tokens, alone or amid text, though the text leaves them out. `tags` are those of
+    thoughts, which are no part of the text, and `thought_opened` is True if `before` has the opening one.
+    `alternatives` makes `alternatives_after` possible.
     """
 
     def __init__(
@@ -28,6 +30,9 @@ class AnswerText:
         before: Sequence[int],
         eos_ids: Collection[int],
         stop: Sequence[str],
+        *,
+        tags: ThoughtTags | None = None,
+        thought_opened: bool = False,
         alternatives: bool = False,
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer, before)
@@ -35,14 +40,34 @@ class AnswerText:
         self._text = StopStrings(tokenizer, stop)
         self._before_last = self._detokenizer
         self._before_first = self._detokenizer if alternatives else None
+        self._split = None if tags is None else ThoughtSplit(tags, thought_opened)
+        self._split_of_tokens = None if tags is None else ThoughtSplit(tags, thought_opened)
+        self._tokens_before_answer = 0
+        self.thought = ""
+        """The part of a thought that became ready with the last `take`."""
         self.pieces: list[str] = []
         """The text of each id that the last `feed` took."""
+
+    @property
+    def thought_tokens(self) -> int:
+        """Tokens so far of a thought that the answer begins with, its tags among them."""
+        split = self._split_of_tokens
+        return self._tokens_before_answer if split is not None and split.found else 0
 
     def feed(self, ids: Sequence[int]) -> tuple[int, FinishReason | None]:
         """Take ids up to the one that ends the answer. Return their number, and the reason if one ended it.
 
         Sets `pieces`.
         """
+        count, reason = self._feed(ids)
+        split = self._split_of_tokens
+        if split is not None and not split.answers:
+            for piece in self.pieces:
+                split.add(piece)
+                self._tokens_before_answer += not split.answers
+        return count, reason
+
+    def _feed(self, ids: Sequence[int]) -> tuple[int, FinishReason | None]:
         self.pieces = []
         if self._before_first is not None:
             self._before_first = self._detokenizer.copy()
@@ -67,10 +92,19 @@ class AnswerText:
         return self._text.is_completed_by(pending) and self._text.add(self._detokenizer.flush())
 
     def take(self, *, final: bool = False) -> str:
-        """Return the text that became ready since the last call; with `final`, the withheld text too."""
+        """Return the text that became ready since the last call; with `final`, the withheld text too. Sets
+        `thought`.
+        """
         if final and not self.stopped and not self._text.add(self._detokenizer.flush()):
             self._text.release()
-        return self._text.take()
+        text = self._text.take()
+        if self._split is None:
+            return text
+        self.thought, text = self._split.add(text)
+        if final:
+            thought, rest = self._split.finish()
+            self.thought, text = self.thought + thought, text + rest
+        return text
 
     @property
     def stopped(self) -> bool:

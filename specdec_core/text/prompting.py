@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import PromptError
 from ..plain_text import find_surrogate
+from ..settings import Thinking
 from .chat_template import render
 from .kept_text import folded, missing_word, squeezed, text_in_place
 from .marks import Marks, unused_character
@@ -39,15 +40,24 @@ class Prompter:
         """The traits of the chat template."""
         return probe_template(self.tokenizer)
 
-    def encode(self, prompt: Prompt, sampled: Mapping[str, Sequence[int]] | None = None) -> list[int]:
+    def encode(
+        self,
+        prompt: Prompt,
+        sampled: Mapping[str, Sequence[int]] | None = None,
+        thinking: Thinking = "auto",
+    ) -> list[int]:
         """Return the ids of a raw prompt or of a conversation. Raises PromptError."""
-        return self.encode_raw(prompt) if isinstance(prompt, str) else self.encode_chat(prompt, sampled)
+        if isinstance(prompt, str):
+            return self.encode_raw(prompt)
+        return self.encode_chat(prompt, sampled, thinking)
 
-    def encode_within(self, prompt: Prompt, context_length: int) -> tuple[list[int], int]:
+    def encode_within(
+        self, prompt: Prompt, context_length: int, thinking: Thinking = "auto"
+    ) -> tuple[list[int], int]:
         """Return the ids of a prompt, and the number of tokens that may follow in a context of that length.
         Raises PromptError, also if there is no room for one.
         """
-        ids = self.encode(prompt)
+        ids = self.encode(prompt, thinking=thinking)
         room = context_length - len(ids)
         if room < 1:
             raise PromptError(
@@ -69,9 +79,14 @@ class Prompter:
         return text_ids if text_ids[: len(lead)] == lead else lead + text_ids
 
     def encode_chat(
-        self, messages: Sequence[Message], sampled: Mapping[str, Sequence[int]] | None = None
+        self,
+        messages: Sequence[Message],
+        sampled: Mapping[str, Sequence[int]] | None = None,
+        thinking: Thinking = "auto",
     ) -> list[int]:
         """Return the ids of a conversation, up to the beginning of the model's next answer.
+
+        `thinking` other than "auto" sets the template's switch, if it has one.
 
         `sampled` maps the text of earlier answers to the ids that were sampled for them. An assistant message
         with such a text gets these ids, unless the template rewrites it or the text before it. Raises
@@ -80,7 +95,9 @@ class Prompter:
         """
         check_messages(messages)
         marks = Marks()
-        text, answers = self._mark_answers(messages, sampled or {}, marks)
+        traits = self.template.thinking
+        variables = {} if traits is None else traits.variables(thinking)
+        text, answers = self._mark_answers(messages, sampled or {}, marks, variables)
         ids: list[int] = []
         for mark, answer in answers.items():
             before, _, text = text.partition(mark)
@@ -88,14 +105,18 @@ class Prompter:
         return ids + self._rendered_text.encode(text, marks)
 
     def _mark_answers(
-        self, messages: Sequence[Message], sampled: Mapping[str, Sequence[int]], marks: Marks
+        self,
+        messages: Sequence[Message],
+        sampled: Mapping[str, Sequence[int]],
+        marks: Marks,
+        variables: Mapping[str, bool],
     ) -> tuple[str, dict[str, _Answer]]:
         """Render the messages with a mark in place of each answer that its sampled ids can replace."""
         current = [
             {**m, "content": self._rendered_text.mask(m["content"], marks, of_model=m["role"] == "assistant")}
             for m in messages
         ]
-        rendered = self._render(current)
+        rendered = self._render(current, variables)
         self._require_kept(current, rendered, marks)
         answers: dict[str, _Answer] = {}
         for at, message in enumerate(messages):
@@ -104,7 +125,7 @@ class Prompter:
             mark, text = next(marks), current[at]["content"]
             marked = [*current[:at], {**current[at], "content": mark}, *current[at + 1 :]]
             try:
-                whole, question = self._render(marked), self._render(current[:at])
+                whole, question = self._render(marked, variables), self._render(current[:at], variables)
             except PromptError:  # a template that takes the conversation, but not its beginning
                 continue
             same_text = mark in whole and squeezed(whole.replace(mark, text)) == squeezed(rendered)
@@ -113,9 +134,14 @@ class Prompter:
                 answers[mark] = _Answer(sampled[message["content"]], question[len(question.rstrip()) :])
         return rendered, answers
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        roles = self.template.roles_in_parts
-        return render(self.tokenizer, messages, roles_in_parts=roles, add_generation_prompt=True)
+    def _render(self, messages: list[dict[str, str]], variables: Mapping[str, bool] | None = None) -> str:
+        return render(
+            self.tokenizer,
+            messages,
+            roles_in_parts=self.template.roles_in_parts,
+            add_generation_prompt=True,
+            variables=variables,
+        )
 
     def _require_kept(self, messages: list[dict[str, str]], rendered: str, marks: Marks) -> None:
         """Raise PromptError if the template leaves out a word of the last message or of a system message."""

@@ -5,18 +5,39 @@ Renders conversations of words that occur nowhere else, and looks for them in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import PromptError
+from ..settings import THINKING, Thinking
 from .chat_template import render
 from .control_tokens import control_tokens
 from .probe_messages import KeptMessages, find_messages, long_messages, short_messages, system_message
+from .thoughts import KNOWN_TAGS, ThoughtTags
 
 _FORMS = [frozenset[str](), frozenset({"user", "assistant"}), frozenset({"user"}), frozenset({"assistant"})]
 """Sets of roles whose content may be given in parts, the preferred one first."""
 _SHORT_CONVERSATION = 5
+_SWITCHES = ("enable_thinking", "thinking")
+"""Variables of templates that switch thinking on and off."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingTraits:
+    """Properties of the chat template of a model that thinks before it answers.
+
+    `switch` is the template's variable, `tags` what a thought is written in; each is None if there is none.
+    `opened` are the settings with which the prompt itself ends with the opening tag.
+    """
+
+    switch: str | None
+    tags: ThoughtTags | None
+    opened: frozenset[Thinking]
+
+    def variables(self, thinking: Thinking) -> dict[str, bool]:
+        """Return the template's variables for a setting."""
+        return {} if thinking == "auto" or self.switch is None else {self.switch: thinking == "on"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +46,8 @@ class TemplateTraits:
 
     `roles_in_parts`: roles whose content it takes as a list of parts, not as text. `dropped`: names of what
     it leaves out of a conversation. `error`: the reason why an ordinary conversation cannot be rendered.
-    `turn_end`: the id of the added token, special or not, that it writes right after an answer.
+    `turn_end`: the id of the added token, special or not, that it writes right after an answer. `thinking`:
+    None for a model that does not think.
     """
 
     roles_in_parts: frozenset[str] = frozenset()
@@ -34,6 +56,7 @@ class TemplateTraits:
     error: str | None = None
     can_chat: bool = True
     turn_end: int | None = None
+    thinking: ThinkingTraits | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -90,6 +113,7 @@ def _traits(
         error=error,
         can_chat=can_chat,
         turn_end=_turn_end(tokenizer, opening, roles),
+        thinking=_thinking(tokenizer, [*opening, *short_messages(1)], roles),
     )
 
 
@@ -161,3 +185,35 @@ def _turn_end(
     controls = control_tokens(tokenizer)
     closing = [token for token in controls if answered and after.lstrip().startswith(token)]
     return controls[max(closing, key=len)] if closing else None
+
+
+def _thinking(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], roles: frozenset[str]
+) -> ThinkingTraits | None:
+    """The traits of a template that names a switch or tags of thoughts."""
+    source = str(tokenizer.chat_template)
+    tags = next((tags for tags in KNOWN_TAGS if tags.closing in source), None)
+    names = [name for name in _SWITCHES if name in source]
+    if tags is None and not names:
+        return None
+
+    def prompt(variables: dict[str, bool]) -> str | None:
+        try:
+            return render(
+                tokenizer, messages, roles_in_parts=roles, add_generation_prompt=True, variables=variables
+            )
+        except PromptError:
+            return None
+
+    switch = next((name for name in names if _differ(prompt({name: True}), prompt({name: False}))), None)
+    if tags is None and switch is None:
+        return None
+    traits = ThinkingTraits(switch, tags, frozenset())
+    prompts = {mode: prompt(traits.variables(mode)) or "" for mode in THINKING}
+    opened = [mode for mode, text in prompts.items() if tags and text.rstrip().endswith(tags.opening)]
+    return replace(traits, opened=frozenset(opened))
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    """True for two texts that differ; None stands for none."""
+    return one is not None and other is not None and one != other
