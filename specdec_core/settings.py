@@ -160,7 +160,7 @@ class Setting:
 def _declare(default: Any, label: str, help: str, values: Values) -> Any:
     metadata = {"label": label, "help": help, "values": values}
     if isinstance(default, list | dict):
-        return field(default_factory=default.copy, metadata=metadata)
+        return field(default_factory=default.copy, hash=False, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -254,7 +254,7 @@ class Settings:
     alternatives: int = _declare(
         0,
         "Alternatives",
-        "The trace has this many of the likeliest tokens at every position, with both models' probabilities.",
+        "Each round shows this many of the likeliest tokens at every position, with p and q. 0 is off.",
         WholeNumber(0, 20),
     )
 

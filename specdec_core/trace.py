@@ -189,15 +189,20 @@ def _token(data: Mapping[str, Any]) -> Token:
 
 def _checked(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(data, Mapping):
-        raise ValueError(f"A {cls.__name__.lower()} must be a JSON object, not {type(data).__name__}.")
+        raise ValueError(f"{_named(cls).capitalize()} must be a JSON object, not {type(data).__name__}.")
     known = {field.name for field in fields(cls)}
     required = {f.name for f in fields(cls) if f.default is MISSING}
     if unknown := set(data) - known:
-        raise ValueError(f"Unknown field in a {cls.__name__.lower()}: {', '.join(sorted(unknown))}.")
+        raise ValueError(f"Unknown field in {_named(cls)}: {', '.join(sorted(unknown))}.")
     if missing := required - set(data):
-        raise ValueError(f"Missing field in a {cls.__name__.lower()}: {', '.join(sorted(missing))}.")
+        raise ValueError(f"Missing field in {_named(cls)}: {', '.join(sorted(missing))}.")
     for name, value in data.items():
         numbers = value if isinstance(value, list) else [value]
         if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
-            raise ValueError(f"{name} of a {cls.__name__.lower()} must be finite, not {value}.")
+            raise ValueError(f"{name} of {_named(cls)} must be finite, not {value}.")
     return dict(data)
+
+
+def _named(cls: type) -> str:
+    name = cls.__name__.lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -165,11 +165,20 @@ class _Listeners:
         about = gr.skip()
         if frame.status is not None and not frame.loading:
             about = self.choose(chosen)
-        settings = [gr.skip()] * len(CHAT_PANEL.fields) if frame.settings is None else frame.settings
         examples = gr.skip() if frame.examples is None else gr.Dataset(samples=[[x] for x in frame.examples])
         takes = frame.takes_system_message
         system = gr.skip() if takes is None else gr.update(visible=takes)
-        return [*load_bar.updates(frame, self.locked()), about, *settings, system, examples]
+        return [*load_bar.updates(frame, self.locked()), about, *_settings(frame), system, examples]
+
+
+def _settings(frame: LoadFrame) -> list[Any]:
+    """Updates of the Chat tab's settings. The switch of thinking is shown where the template has one."""
+    if frame.settings is None:
+        return [gr.skip()] * len(CHAT_PANEL.fields)
+    settings = list(frame.settings)
+    at = CHAT_PANEL.fields.index("thinking")
+    settings[at] = gr.update(value=settings[at], visible=frame.can_switch_thinking)
+    return settings
 
 
 def launch_options() -> dict[str, Any]:

@@ -80,11 +80,11 @@ def _answer(
     try:
         with closing(engine.stream(messages, settings, session)) as rounds:
             for rnd in rounds:
+                # Tokens of a thought are not drawn, nor is the round that ends it, which has tokens of both.
+                drafts = shown.drafts and (text != "" or not engine.info.thinks)
                 text += rnd.text
                 stats = rnd.stats
                 thought.show(rnd)
-                # A round at the border of a thought has tokens of both.
-                drafts = shown.drafts and not (rnd.thought or thought.open)
                 print(_styled(rnd) if drafts else rnd.text, end="", flush=True)
         thought.close()
         print()
@@ -106,24 +106,27 @@ class _ThoughtLine:
 
     def __init__(self, whole: bool) -> None:
         self._whole = whole
-        self._begun = self.open = False
+        self._open = False
 
     def show(self, rnd: Round) -> None:
         """Print what a round adds to the thought, and end it if the answer proper begins."""
-        if rnd.thought:
-            if not self._begun and not self._whole:
-                print("\033[2mThinking…\033[0m", end="", flush=True)
-            self._begun = self.open = True
-            if self._whole:
-                print(f"\033[2m{rnd.thought}\033[0m", end="", flush=True)
+        if self._whole:
+            self._print(rnd.thought)
+        elif rnd.thought and not self._open and sys.stdout.isatty():
+            self._print("Thinking…")
         if rnd.text:
             self.close()
 
     def close(self) -> None:
         """End the thought with an empty line, if there is one."""
-        if self.open:
+        if self._open:
             print("\n", flush=True)
-        self.open = False
+        self._open = False
+
+    def _print(self, text: str) -> None:
+        if text:
+            self._open = True
+            print(f"\033[2m{text}\033[0m" if sys.stdout.isatty() else text, end="", flush=True)
 
 
 def figures(stats: Stats) -> str:

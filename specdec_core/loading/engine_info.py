@@ -20,8 +20,8 @@ class EngineInfo:
     `drafter_context_length` is None unless it is shorter than the target's, the `context_length`;
     `template_notes` are sentences on what the chat template leaves out or refuses, `settings_notes` on values
     of the model's own settings that cannot be used. `threads` are those of a forward on a CPU, where the
-    runner chose them. `thinks` is True for a model that writes thoughts in tags before it answers, `can_switch_thinking` if
-    its chat template follows settings.thinking.
+    runner chose them. `thinks` is True for a model that writes a thought in tags before it answers,
+    `can_switch_thinking` if its chat template follows settings.thinking.
     """
 
     preset: str | None

@@ -65,8 +65,8 @@ def add_chat_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visitors)
     ) -> Iterator[dict[str, Any]]:
         """Sends a message in the client's own conversation; settings left out are the preset's.
 
-        Yields, for each round, {"text": the answer so far, "round", "finish_reason", "stats"}; the last has a
-        finish_reason and stats.
+        Yields, for each round, {"text": the answer so far, "thought": what the model thought before it so
+        far, "round", "finish_reason", "stats"}; the last has a finish_reason and stats.
         """
         visitor = visitors.of(request.session_hash)
         with errors_for_clients():
@@ -120,16 +120,18 @@ def chat_rounds(
     if new_conversation:
         with visitor.turn():
             visitor.conversation.clear()
-    answer = ""
+    answer = thought = ""
     with closing(visitor.ask(text, settings, holder)) as steps:
         for step in steps:
             if not isinstance(step, sd.Round):
                 continue
             answer += step.text
+            thought += step.thought
             values = step.to_dict()
             stats = values.pop("stats")
             yield {
                 "text": answer,
+                "thought": thought,
                 "finish_reason": values.pop("finish_reason"),
                 "stats": stats,
                 "round": values,

@@ -129,6 +129,7 @@ def ready(loaded: Loaded) -> LoadFrame:
         status=status.ready(loaded),
         settings=CHAT_PANEL.values(loaded.default_settings),
         takes_system_message=loaded.engine.info.takes_system_message,
+        can_switch_thinking=loaded.engine.info.can_switch_thinking,
         examples=list(loaded.preset.examples),
         loaded=loaded.preset.name,
     )

@@ -34,12 +34,17 @@ def in_words(stats: sd.Stats) -> str:
     """Explain the counts of an answer to a newcomer; empty if no round was counted."""
     if not stats.rounds:
         return ""
+    thought = ""
+    if stats.thought_tokens:
+        answered = stats.new_tokens - stats.thought_tokens
+        thought = f" The thought took {sd.counted(stats.thought_tokens, 'token')}, the answer {answered}."
     if not stats.drafted:
-        return "Plain decoding: nothing was drafted, so each step of the target gave one token."
+        return f"Plain decoding: nothing was drafted, so each step of the target gave one token.{thought}"
     drafted = f"{sd.counted(stats.drafted, 'token')} {'was' if stats.drafted == 1 else 'were'} drafted"
     steps = "its one step" if stats.rounds == 1 else f"each of its {stats.rounds} steps"
     tokens = f"{stats.block_efficiency:.1f} tokens instead of one"
-    return f"{drafted}; the target tested {stats.tested} and kept {stats.accepted}. So {steps} gave {tokens}."
+    kept = f"the target tested {stats.tested} and kept {stats.accepted}"
+    return f"{drafted}; {kept}. So {steps} gave {tokens}.{thought}"
 
 
 def _values(

@@ -82,6 +82,7 @@ class LoadFrame:
     own: bool = False
     settings: list[Any] | None = None
     takes_system_message: bool | None = None
+    can_switch_thinking: bool | None = None
     examples: list[str] | None = None
     loaded: str | None = None
     error: str | None = None

@@ -21,7 +21,8 @@ class Widget:
     """The page's own choices for a setting's control, over those of its declaration.
 
     `low` and `high` narrow the range. `step` makes a slider of a number. `choice_labels` are by word.
-    `empty` is the value of an emptied box.
+    `empty` is the value of an emptied box. One that is not `visible` is shown where the loaded pair has a use
+    for it.
     """
 
     low: float | None = None
@@ -30,6 +31,7 @@ class Widget:
     choice_labels: Mapping[str, str] = field(default_factory=dict)
     placeholder: str | None = None
     empty: Any = None
+    visible: bool = True
 
 
 WIDGETS: Mapping[str, Widget] = {
@@ -43,6 +45,12 @@ WIDGETS: Mapping[str, Widget] = {
     "top_p": Widget(low=0.01, step=0.01),
     "top_k": Widget(empty=0),
     "min_p": Widget(high=0.99, step=0.01),
+    "typical_p": Widget(low=0.01, step=0.01),
+    "repetition_penalty": Widget(low=0.5, high=2, step=0.05),
+    "frequency_penalty": Widget(step=0.1),
+    "presence_penalty": Widget(step=0.1),
+    "alternatives": Widget(step=1),
+    "thinking": Widget(choice_labels={"auto": "the model's default"}, visible=False),
 }
 """Widgets in the order of the panel. A setting without one follows as a plain box or radio buttons."""
 
@@ -151,7 +159,7 @@ class Panel:
         match self._range(name):
             case sd.Choice(words):
                 choices = [(widget.choice_labels.get(word, word), word) for word in words]
-                return gr.Radio(choices, value=value, label=label, info=info)
+                return gr.Radio(choices, value=value, label=label, info=info, visible=widget.visible)
             case sd.WholeNumber(low, high) | sd.Number(low, high):
                 if widget.step is not None:
                     return gr.Slider(low, high, value=value, step=widget.step, label=label, info=info)

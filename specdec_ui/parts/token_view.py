@@ -123,21 +123,46 @@ def answer_line(number: int, question: str = "", settings: Mapping[str, Any] | N
 
 
 def round_line(rnd: sd.Round) -> str:
-    """Return the line of a round: kind, text, p and q of each token; gamma and its reason; times in ms.
+    """Return the line of a round: kind, text, p and q of each token; gamma and its reason; times in ms. Where
+    there are alternatives, text, p and q of those of each token.
 
     Tokens without text have their id too: one of them may turn out to be the end.
     """
-    tokens = [
-        [token.kind, token.text, _rounded(token.target_prob), _rounded(token.drafter_prob)]
-        + ([] if token.text else [token.id])
-        for token in rnd.tokens
-    ]
+    tokens = [[token.kind, *_text_p_q(token)] for token in rnd.tokens]
+    alternatives = {}
+    if any(token.alternatives is not None for token in rnd.tokens):
+        alternatives["alternatives"] = [
+            [_text_p_q(each) for each in _alternatives(rnd, at)] for at in range(len(rnd.tokens))
+        ]
     return json_line(
         round=rnd.index,
         tokens=tokens,
+        **alternatives,
         gamma=[rnd.gamma, rnd.gamma_reason[:_REASON_CHARACTERS], _rounded(rnd.gamma_gain), rnd.gamma_cut],
         ms=[_rounded(1000 * seconds) for seconds in (rnd.draft_s, rnd.verify_s, rnd.overhead_s)],
     )
+
+
+def _text_p_q(token: sd.Token | sd.Alternative) -> list[Any]:
+    """Text, p and q; for one without text the id too."""
+    known = [token.text, _rounded(token.target_prob), _rounded(token.drafter_prob)]
+    return known if token.text else [*known, token.id]
+
+
+def _alternatives(rnd: sd.Round, at: int) -> list[sd.Alternative]:
+    """The likeliest tokens of both models other than token `at`. A rejected draft's are the correction's."""
+    token = rnd.tokens[at]
+    if token.kind == "rejected" and rnd.tokens[-1].kind == "correction":
+        return []
+    shown = {token.id} | {
+        other.id for other in rnd.tokens if {token.kind, other.kind} == {"correction", "rejected"}
+    }
+    found = []
+    for each in (*(token.alternatives or []), *(token.drafter_alternatives or [])):
+        if each.id not in shown:
+            shown.add(each.id)
+            found.append(each)
+    return found
 
 
 def end_line(reason: str) -> str:
@@ -150,7 +175,10 @@ def _rule(settings: Mapping[str, Any]) -> str:
     if settings.get("gamma") == 0:
         return ""
     if settings.get("temperature") == 0:
-        return "At temperature 0 a draft stands if the target would choose it too: p is 100 % or 0 %."
+        likely = " Alternatives have their chances at temperature 1." if settings.get("alternatives") else ""
+        return (
+            f"At temperature 0 a draft stands if the target would choose it too: p is 100 % or 0 %.{likely}"
+        )
     return {
         "rejection": "A draft stands with the chance p ÷ q, and surely where p is larger than q.",
         "coupled": "A draft stands if the target, drawing with the same noise as the drafter, chose it too.",

@@ -118,6 +118,8 @@ class Conversation:
                 self._settle("".join(answer), last)
 
     def _show_round(self, rnd: sd.Round, live: LiveFigures) -> None:
+        if rnd.thought:
+            self.transcript += json_line(event="thought", text=rnd.thought)
         if rnd.text:
             self.transcript += json_line(event="text", text=rnd.text)
         self.tokens += token_view.round_line(rnd)

@@ -79,6 +79,22 @@ export default function mount(view) {
     return list;
   }
 
+  // What the model thought before the answer, folded away. Only ever text.
+  function thoughtOf(turn) {
+    if (!turn.thought) {
+      const box = make("details", "turn-thought");
+      turn.thought = make("div", "turn-thought-text");
+      turn.thought.dir = "auto";
+      box.append(make("summary", "", "Thinking…"), turn.thought);
+      turn.text.before(box);
+    }
+    return turn.thought;
+  }
+
+  function endThought(turn) {
+    if (turn.thought) turn.thought.previousSibling.textContent = "Thought";
+  }
+
   const handle = {
     user(line) {
       withdrawChanges();
@@ -96,7 +112,11 @@ export default function mount(view) {
       answer.article.classList.add("is-streaming");
       log.setAttribute("aria-busy", "true");
     },
+    thought(line) {
+      thoughtOf(answer).append(line.text);
+    },
     text(line) {
+      endThought(answer);
       answer.markdown.append(line.text);
       answer.grown = true;
     },
@@ -106,6 +126,7 @@ export default function mount(view) {
       });
     },
     end(line) {
+      endThought(answer);
       answer.markdown.show(true);
       answer.grown = false;
       answer.article.classList.remove("is-streaming");

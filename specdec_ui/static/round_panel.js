@@ -77,16 +77,21 @@ export function roundPanel(box, onMove) {
     const rows = part("tokens").tBodies[0];
     rows.replaceChildren();
     line.tokens.forEach((token, which) => {
-      const { kind, p, q } = token;
-      const row = make("tr");
-      const sample = make("span", "token-sample");
-      sample.dataset.kind = kind;
-      fill(sample, token, false);
-      row.append(make("td", "", isDrafted(kind) ? String(which + 1) : ""), make("td"));
-      row.lastChild.append(sample);
-      row.append(make("td", "", percent(p)), make("td", "", percent(q)), make("td", "", kind));
-      rows.append(row);
+      rows.append(rowOf(token, isDrafted(token.kind) ? String(which + 1) : ""));
+      for (const other of line.alternatives[which] || []) rows.append(rowOf(other, ""));
     });
+  }
+
+  function rowOf(token, place) {
+    const { kind, p, q } = token;
+    const row = make("tr", kind === "alternative" ? "round-alternative" : "");
+    const sample = make("span", "token-sample");
+    sample.dataset.kind = kind;
+    fill(sample, token, false);
+    row.append(make("td", "", place), make("td"));
+    row.lastChild.append(sample);
+    row.append(make("td", "", percent(p)), make("td", "", percent(q)), make("td", "", kind));
+    return row;
   }
 
   function count() {

@@ -61,7 +61,8 @@ export function tokenView(element, feed) {
     const tokens = current.rounds.flatMap((line) => line.tokens);
     const last = tokens.findLast((token) => isEmitted(token.kind));
     if (current.end !== "eos" || !last || last.id === undefined) return;
-    for (const token of tokens) token.ends = token.id === last.id;
+    const others = current.rounds.flatMap((line) => line.alternatives.flat());
+    for (const token of [...tokens, ...others]) token.ends = token.id === last.id;
     for (const span of flow.querySelectorAll(".token")) {
       const { token } = facts.get(span);
       if (!token.ends) continue;
@@ -248,6 +249,9 @@ export function tokenView(element, feed) {
       if (line.answer !== undefined) begin(line);
       if (line.tokens && line.tokens.length) {
         const round = { ...line, tokens: line.tokens.map(tokenOf) };
+        // Alternatives are tokens too, of a kind of their own.
+        const others = (list) => list.map((known) => tokenOf(["alternative", ...known]));
+        round.alternatives = (line.alternatives || []).map(others);
         growing().rounds.push(round);
         if (growing() === current) addRound(round);
       }

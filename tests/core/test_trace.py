@@ -5,12 +5,16 @@ import json
 import pytest
 
 from specdec_core.metrics import summarize
-from specdec_core.trace import Round, Token
+from specdec_core.trace import Alternative, Round, Token
 
 
 @pytest.fixture
 def rnd() -> Round:
-    tokens = [Token(5, "a", "accepted", 0.5, 0.25), Token(6, "", "correction", 0.1, None)]
+    likely = [Alternative(5, "a", 0.5, 0.25), Alternative(9, "b", 0.2, 0.0)]
+    tokens = [
+        Token(5, "a", "accepted", 0.5, 0.25, likely, likely[:1]),
+        Token(6, "", "correction", 0.1, None, [Alternative(6, "", 0.1)], []),
+    ]
     plain = Round(1, 3, 2, "fixed", tokens, "a", 0.1, 0.2, 0.01)
     stats = summarize([plain], time_to_first_token_s=0.2, prompt_tokens=4, seed=3)
     return Round(1, 3, 2, "fixed", tokens, "a", 0.1, 0.2, 0.01, "eos", stats)
@@ -33,6 +37,13 @@ def test_emitted_and_drafted_tokens_are_told_apart(rnd):
         (lambda data: data["tokens"][0].pop("id"), "Missing field in a token: id"),
         (lambda data: data["stats"].pop("rounds"), "Missing field in a stats: rounds"),
         (lambda data: data.update(tokens=["x"]), "token must be a JSON object"),
+        (lambda data: data["tokens"][0].update(alternatives=3), "alternatives of a token must be a list"),
+        (
+            lambda data: data["tokens"][0].update(drafter_alternatives=[4]),
+            "An alternative must be a JSON object",
+        ),
+        (lambda data: data["tokens"][0]["alternatives"][0].pop("text"), "Missing field in an alternative"),
+        (lambda data: data["tokens"][0]["alternatives"][0].update(x=1), "Unknown field in an alternative"),
     ],
 )
 def test_what_is_not_a_round_is_refused_by_name(rnd, change, said):

@@ -163,7 +163,7 @@ def test_the_chart_is_written_where_it_is_asked_for(pair, capsys, tmp_path):
 
 def test_exactness_is_counted_over_prompts(pair, capsys):
     report = bench_json(capsys, *pair, "--exactness", "2", "--max-new-tokens", "30")
-    assert report["compared"] == 2 * (4 + 1 + 4)
+    assert report["compared"] == 2 * (4 + 1 + 4 + 4 * (1 + 1) + 2)
     assert report["unexcused"] == 0
 
 

@@ -12,6 +12,7 @@ from specdec_core.cli import main
 from specdec_core.loading.memory import memory_need
 from specdec_core.loading.weights import ModelSource
 from tests.support.hub_server import COMMIT
+from tests.support.thinking_model import ANSWER, THOUGHT, save_thinking_model
 from tests.support.tiny_pair import byte_level_tokenizer
 
 STATS = {
@@ -66,6 +67,15 @@ def test_every_gamma_and_drafting_greedily_gives_one_text(pair, capsys, gamma, d
         (["--top-k", "-1"], "top_k"),
         (["--seed", "99999999999999999999"], "seed"),
         (["--stop", ""], "stop"),
+        (["--typical-p", "0"], "typical_p"),
+        (["--repetition-penalty", "-1"], "repetition_penalty"),
+        (["--frequency-penalty", "3"], "frequency_penalty"),
+        (["--alternatives", "50"], "alternatives"),
+        (["--banned-tokens", "-4"], "banned_tokens"),
+        (["--banned-tokens", "99999"], "banned_tokens"),
+        (["--logit-bias", "4=1000"], "logit_bias"),
+        (["--logit-bias", "99999=1"], "logit_bias"),
+        (["--thinking", "on"], "thinking"),
         (["--device", "auto", "--max-memory", "cpu=0GB"], "max_memory"),
         (["--device", "auto", "--max-memory", "cpu=infGB"], "max_memory"),
         (["--device", "auto", "--max-memory", "cpu=nan"], "max_memory"),
@@ -78,7 +88,20 @@ def test_a_wrong_setting_ends_with_2_and_names_it_on_stderr(pair, capsys, wrong,
     assert words in printed.err
 
 
-@pytest.mark.parametrize("wrong", [["--gamma", "²"], ["--gamma", "--5"], ["--top-k", "x"], ["--seed", "1.5"]])
+NOT_NUMBERS = [
+    ["--gamma", "²"],
+    ["--gamma", "--5"],
+    ["--top-k", "x"],
+    ["--seed", "1.5"],
+    ["--banned-tokens", "the"],
+    ["--logit-bias", "4"],
+    ["--logit-bias", "the=2"],
+    ["--logit-bias", "4=much"],
+    ["--thinking", "maybe"],
+]
+
+
+@pytest.mark.parametrize("wrong", NOT_NUMBERS)
 def test_a_number_that_is_none_is_refused_by_the_parser(pair, capsys, wrong):
     with pytest.raises(SystemExit) as ended:
         main(["generate", *pair, "--prompt", "x", *wrong])
@@ -222,6 +245,80 @@ def test_another_failure_in_a_command_keeps_its_traceback(foreign_command):
     )
     with pytest.raises(RuntimeError, match="a bug"):
         main(["shout"])
+
+
+def test_bans_and_biases_by_id_change_the_answer_and_alternatives_are_in_the_json(pair, capsys):
+    ask = [
+        "generate",
+        *pair,
+        "--prompt",
+        "Once upon",
+        "--max-new-tokens",
+        "8",
+        "--temperature",
+        "0",
+        "--json",
+    ]
+
+    def answer(*options: str) -> dict:
+        assert main([*ask, *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plain = answer()
+    banned = [option for token in set(plain["token_ids"]) for option in ("--banned-tokens", str(token))]
+    assert not set(answer(*banned)["token_ids"]) & set(plain["token_ids"])
+    assert set(answer("--logit-bias", "70=100", "--logit-bias", "71=99")["token_ids"]) == {70}
+    assert plain["rounds"][0]["tokens"][0]["alternatives"] is None
+    shown = answer("--alternatives", "3")
+    assert shown["token_ids"] == plain["token_ids"]
+    for rnd in shown["rounds"]:
+        for token in rnd["tokens"]:
+            likely = token["alternatives"]
+            assert len(likely) == 3
+            if token["kind"] != "rejected" and token["kind"] != "untested":
+                assert (likely[0]["id"], likely[0]["text"]) == (token["id"], token["text"])
+            assert len(token["drafter_alternatives"]) == (3 if token["drafter_prob"] is not None else 0)
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory) -> str:
+    return save_thinking_model(tmp_path_factory.mktemp("thinking"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "printed"),
+    [
+        ("Is it?\n", f"> {ANSWER}\n> "),
+        ("/thoughts\nIs it?\n", f"> > {THOUGHT}\n\n{ANSWER}\n> "),
+        ("/drafts\nIs it?\n", f"> > {ANSWER}\n> "),
+    ],
+)
+def test_a_thought_is_left_out_of_a_chat_unless_it_is_asked_for(
+    thinking, typed, printed, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", StringIO(typed))
+    assert main(["chat", "--target", thinking, "--temperature", "0"]) == 0
+    out, err = capsys.readouterr()
+    assert out.replace("\n> \n> ", "\n> ") == printed
+    assert "/thoughts shows or hides" in err
+    assert "7 tokens of thought, 5 of answer" in err
+
+
+def test_a_terminal_shows_one_word_in_place_of_a_thought(thinking, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", StringIO("Is it?\n"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["chat", "--target", thinking, "--temperature", "0"]) == 0
+    assert f"\033[2mThinking…\033[0m\n\n{ANSWER}" in capsys.readouterr().out
+
+
+def test_a_switched_off_thought_is_in_no_json(thinking, capsys):
+    ask = ["generate", "--target", thinking, "--message", "Is it?", "--temperature", "0", "--json"]
+    assert main(ask) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["text"], data["thought"], data["stats"]["thought_tokens"]) == (ANSWER, THOUGHT, 7)
+    assert main([*ask, "--thinking", "off"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["text"], data["thought"], data["stats"]["thought_tokens"]) == (ANSWER, "", 0)
 
 
 def test_chat_answers_what_is_typed_and_survives_an_empty_line(pair, capsys, monkeypatch):

@@ -30,6 +30,15 @@ OUT_OF_RANGE = [
     ("drafting", "luck", "'model' or 'ngram'"),
     ("verification", "hope", "'rejection' or 'coupled'"),
     ("stop", [""], "non-empty strings"),
+    ("typical_p", 0, "above 0 and at most 1"),
+    ("repetition_penalty", 0, "above 0 and at most 10"),
+    ("frequency_penalty", 3, "at least -2 and at most 2"),
+    ("presence_penalty", -3, "at least -2 and at most 2"),
+    ("alternatives", 21, "from 0 to 20"),
+    ("banned_tokens", ["the"], "list of token ids"),
+    ("logit_bias", {"the": 1}, "token ids"),
+    ("logit_bias", {"5": 1000}, "at most 100"),
+    ("thinking", "maybe", "'auto' or 'on' or 'off'"),
 ]
 
 

@@ -21,9 +21,10 @@ class ExtendedSettings:
     added = None
 
 
-def test_every_setting_but_lists_of_texts_has_a_control_with_its_label_and_help():
+def test_every_setting_with_one_value_has_a_control_with_its_label_and_help():
     controls = created(CHAT_PANEL)
-    settings = [each for each in sd.SETTINGS.values() if not isinstance(each.values, sd.Texts)]
+    several = (sd.Texts, sd.TokenIds, sd.TokenNumbers)
+    settings = [each for each in sd.SETTINGS.values() if not isinstance(each.values, several)]
     assert {*controls} == {each.name for each in settings} | {"auto_gamma"}
     for setting in settings:
         assert (controls[setting.name].label, controls[setting.name].info) == (setting.label, setting.help)

@@ -37,6 +37,36 @@ def test_a_round_line_has_the_id_of_a_token_without_text():
     assert [shown[4:] for shown in line["tokens"]] == [[], [2]]
 
 
+def _likely(*ids: int) -> list[sd.Alternative]:
+    return [sd.Alternative(each, f" w{each}" if each else "", 0.5 / (1 + each), 0.25) for each in ids]
+
+
+ALTERNATIVES = sd.Round(
+    1,
+    0,
+    4,
+    "fixed",
+    [
+        sd.Token(5, " w5", "accepted", 0.9, 0.8, _likely(5, 6), _likely(5, 7)),
+        sd.Token(8, " w8", "rejected", 0.1, 0.8, _likely(9, 0), _likely(8, 6)),
+        sd.Token(3, " w3", "untested", 0.1, 0.8, _likely(3), _likely(3)),
+        sd.Token(9, " w9", "correction", 0.9, 0.1, _likely(9, 0), _likely(8, 6)),
+    ],
+    " w5 w9",
+    0.1,
+    0.2,
+    0.0,
+)
+
+
+def test_a_round_line_has_the_other_tokens_that_were_likely_once():
+    line = json.loads(token_view.round_line(ALTERNATIVES))
+    texts = [[each[0] for each in others] for others in line["alternatives"]]
+    assert texts == [[" w6", " w7"], [], [], ["", " w6"]]
+    assert line["alternatives"][3][0] == ["", 0.5, 0.25, 0]
+    assert "alternatives" not in json.loads(token_view.round_line(rounds_of(STORY)[3]))
+
+
 def test_a_round_line_stays_small_whatever_a_file_says():
     rnd = sd.Round(1, 0, 4, "x" * 10_000, [], "", 0.0, 0.0, 0.0)
     assert len(token_view.round_line(rnd)) < 400
@@ -55,6 +85,7 @@ def test_a_question_is_cut_to_a_line():
         (sd.Settings(verification="rejection", temperature=0.8), "p ÷ q"),
         (sd.Settings(verification="coupled", temperature=0.8), "same noise"),
         (sd.Settings(temperature=0), "temperature 0"),
+        (sd.Settings(temperature=0, alternatives=3), "Alternatives have their chances at temperature 1"),
         (sd.Settings(gamma=0), "^$"),
     ],
 )
@@ -118,6 +149,28 @@ def panel(page):
 
 def first_with(kind):
     return next(rnd for rnd in rounds_of(STORY) if any(each.kind == kind for each in rnd.tokens))
+
+
+@in_browser
+def test_a_round_lists_alternatives_below_their_token(visit, engine):
+    engine.given = [ALTERNATIVES]
+    page = visit()
+    engine.given = [ALTERNATIVES]
+    ask(page)
+    token(page, "accepted").click()
+    rows = panel(page).locator("tbody tr")
+    cells = [[cell.strip() for cell in row.locator("td").all_inner_texts()] for row in rows.all()]
+    assert [(row[1], row[4]) for row in cells] == [
+        ("w5", "accepted"),
+        ("w6", "alternative"),
+        ("w7", "alternative"),
+        ("w8", "rejected"),
+        ("w3", "untested"),
+        ("w9", "correction"),
+        ("end", "alternative"),
+        ("w6", "alternative"),
+    ]
+    assert cells[1][2:4] == ["7.14 %", "25.0 %"]
 
 
 @in_browser

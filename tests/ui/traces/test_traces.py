@@ -26,6 +26,17 @@ def test_a_trace_comes_back_as_it_was(gamma):
     assert from_json(to_json(trace).encode()) == trace
 
 
+def test_alternatives_and_biases_come_back_too():
+    trace = made_up()
+    likely = [sd.Alternative(4, " x", 0.5, 0.25), sd.Alternative(2, "", 0.1)]
+    tokens = [
+        replace(token, alternatives=likely, drafter_alternatives=[]) for token in trace.rounds[2].tokens
+    ]
+    rounds = [*trace.rounds[:2], replace(trace.rounds[2], tokens=tokens), *trace.rounds[3:]]
+    trace = replace(trace, rounds=rounds, settings={**trace.settings, "logit_bias": {"15": -2.0}})
+    assert from_json(to_json(trace).encode()) == trace
+
+
 def test_a_file_has_what_the_answer_was_made_with():
     data = json.loads(to_json(made_up()))
     assert data["settings"]["seed"] == 7
@@ -68,6 +79,9 @@ def with_token(**changes):
         (b"[]", "not a trace"),
         (b'{"rounds": []}', "not a trace"),
         (damaged(version=9), "version 9"),
+        (with_token(alternatives=[3]), "alternative must be a JSON object"),
+        (with_token(alternatives=[{"id": 1, "text": 5, "target_prob": 0.5}]), "alternative must have text"),
+        (with_token(drafter_alternatives=[{"id": 1, "text": "", "target_prob": 7}]), "from 0 to 1"),
         (damaged(rounds=[]), "at least one round"),
         (damaged(rounds="x"), "at least one round"),
         (damaged(rounds=[3]), "round 0"),
