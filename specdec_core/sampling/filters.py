@@ -128,7 +128,7 @@ def adjusted(logits: Tensor, params: SamplingParams, history: History | None = N
     """
     logits = logits.float()
     for each in params.on_logits:
-        value = params.value(each.setting)
+        value = params.values[each.setting]
         if isinstance(each, Bias):
             logits = logits + each.row(value, logits.shape[-1]).to(logits.device)
         elif history is None:
@@ -146,7 +146,7 @@ def filtered_logits(logits: Tensor, params: SamplingParams, history: History | N
     """
     scores = adjusted(logits, params, history) * (1 / params.temperature)
     for each in params.cuts:
-        scores = scores.masked_fill(each.function(scores, params.value(each.setting)), -torch.inf)
+        scores = scores.masked_fill(each.function(scores, params.values[each.setting]), -torch.inf)
     return scores
 
 
