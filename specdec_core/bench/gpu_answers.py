@@ -19,12 +19,13 @@ _CHAT: list[Message] = [{"role": "user", "content": "Tell me a story about a sma
 _PLAIN = Settings(max_new_tokens=150, temperature=0, gamma=0, seed=1)
 _RULES = {
     "greedy": _PLAIN,
+    "greedy, repetition penalty": dataclasses.replace(_PLAIN, repetition_penalty=1.2),
     "coupled": dataclasses.replace(_PLAIN, temperature=0.8, verification="coupled"),
     "rejection": dataclasses.replace(_PLAIN, temperature=0.8),
     "rejection, top-p": dataclasses.replace(_PLAIN, temperature=0.8, top_p=0.9),
 }
 """The baseline's settings by rule."""
-_REPEATABLE = ("greedy", "coupled")
+_REPEATABLE = ("greedy", "greedy, repetition penalty", "coupled")
 """Rules under which an answer does not depend on drafts or device."""
 _GAMMAS: tuple[int | Literal["auto"], ...] = (0, 1, 2, 4, "auto")
 

@@ -44,13 +44,23 @@ RULES = {
 """Settings with each rule of verification."""
 _NO_KERNELS = "a CPU runs no Triton kernels"
 _FILTERED = Settings(max_new_tokens=96, temperature=0.9, top_k=50, top_p=0.9, min_p=0.01, gamma=4, seed=1)
+_WITH_FILTERS = {
+    "rejection, filtered": _FILTERED,
+    "greedy, penalties": dataclasses.replace(RULES["greedy"], repetition_penalty=1.2, presence_penalty=0.5),
+    "rejection, penalty and typical-p": dataclasses.replace(
+        RULES["rejection"], frequency_penalty=0.5, typical_p=0.8
+    ),
+    "coupled, bias, ban and alternatives": dataclasses.replace(
+        RULES["coupled"], logit_bias={5: 2.0}, banned_tokens=[7], alternatives=5
+    ),
+}
 
 
 def graphs_step(run: StepRun) -> None:
     """Compare captured rounds with uncaptured ones, count graphs, and let one fail."""
     folder = save_random(run.folder / "llama", "llama", SMALL, run.device)
     model = partial(run.load, folder, "none")
-    for rule, settings in {**RULES, "rejection, filtered": _FILTERED}.items():
+    for rule, settings in {**RULES, **_WITH_FILTERS}.items():
         name = f"captured draft steps and verification equal uncaptured ones: {rule}"
         run.attempt(name, partial(captured_steps_equal_eager, model, settings))
     run.attempt("new settings capture nothing", partial(settings_capture_nothing, model, _FILTERED))

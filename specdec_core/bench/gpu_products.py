@@ -75,6 +75,9 @@ _RULES = {
     "rejection, min-p": dataclasses.replace(_SAMPLED, min_p=0.05),
     "rejection, top-p": dataclasses.replace(_SAMPLED, top_p=0.9),
     "rejection, top-k, top-p and min-p": dataclasses.replace(_SAMPLED, top_k=50, top_p=0.9, min_p=0.01),
+    "rejection, typical-p": dataclasses.replace(_SAMPLED, typical_p=0.9),
+    "rejection, repetition penalty": dataclasses.replace(_SAMPLED, repetition_penalty=1.1),
+    "rejection, alternatives": dataclasses.replace(_SAMPLED, alternatives=5),
     "coupled": _COUPLED,
     "coupled, top-p": dataclasses.replace(_COUPLED, top_p=0.9),
 }

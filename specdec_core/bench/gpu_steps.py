@@ -41,7 +41,7 @@ STEPS = (
     Step("gemma_2b_nf4", 50, partial(step_times_step, "gemma_2b", "nf4")),
     Step("gemma_7b_nf4", 75, partial(step_times_step, "gemma_7b", "nf4")),
     Step("rounds", 80, rounds_step),
-    Step("graphs", 60, graphs_step),
+    Step("graphs", 90, graphs_step),
     Step("failed_capture", 40, failed_capture_step),
     Step("memory", 60, memory_step),
     Step("capture_int8", 50, partial(capture_step, "int8")),
