@@ -200,7 +200,7 @@ def _request(prompt_ids: Sequence[int], settings: Settings) -> dict[str, Any]:
         "min_p": settings.min_p,
         "typical_p": settings.typical_p,
         "repeat_penalty": settings.repetition_penalty,
-        "repeat_last_n": -1,
+        "repeat_last_n": len(prompt_ids) + settings.max_new_tokens,
         "frequency_penalty": settings.frequency_penalty,
         "presence_penalty": settings.presence_penalty,
         "logit_bias": [list(bias) for bias in biases.items()],

@@ -163,8 +163,8 @@ class GreedySampler(_HostSampler):
         return choices, [1.0 if math.isfinite(score) else math.nan for score in best]
 
 
-class RejectionSampler(_HostSampler):
-    """Speculative sampling with independent keyed draws for drafting, acceptance and the residual."""
+class _NoiseSampler(_HostSampler):
+    """Base of the samplers that draw with keyed noise."""
 
     def __init__(
         self,
@@ -175,6 +175,10 @@ class RejectionSampler(_HostSampler):
     ) -> None:
         super().__init__(params, eos_ids, alternatives)
         self.noise = noise
+
+
+class RejectionSampler(_NoiseSampler):
+    """Speculative sampling with independent keyed draws for drafting, acceptance and the residual."""
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
         """See Sampler.start_round."""
@@ -198,22 +202,12 @@ class RejectionSampler(_HostSampler):
         return self._verdict(accepted, token, p)
 
 
-class CoupledSampler(_HostSampler):
+class CoupledSampler(_NoiseSampler):
     """Argmax of log probability plus Gumbel noise in both models, with the same noise, keyed by position.
 
     Gumbel-max draws exactly from p. The draw does not depend on the drafts, so a seed gives the baseline's
     text.
     """
-
-    def __init__(
-        self,
-        params: SamplingParams,
-        noise: KeyedNoise,
-        eos_ids: Collection[int] = (),
-        alternatives: int = 0,
-    ) -> None:
-        super().__init__(params, eos_ids, alternatives)
-        self.noise = noise
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
         """See Sampler.start_round."""
