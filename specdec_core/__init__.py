@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .session import Session as Session
     from .settings import (
         MAX_GAMMA as MAX_GAMMA,
+        MOST_ALTERNATIVES as MOST_ALTERNATIVES,
         SETTINGS as SETTINGS,
         Choice as Choice,
         Drafting as Drafting,
@@ -100,6 +101,7 @@ _PUBLIC = {
     "session": ("Session",),
     "settings": (
         "MAX_GAMMA",
+        "MOST_ALTERNATIVES",
         "SETTINGS",
         "Choice",
         "Drafting",

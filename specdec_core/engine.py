@@ -204,7 +204,7 @@ class Engine:
         cancel: threading.Event | None = None,
     ) -> Generator[Round, None, None]:
         """Yield the answer of other code with the target's weights: a round of plain tokens a step, as drafts
-        are not reported. Other answers wait for its end.
+        are not reported, without alternatives. Other answers wait for its end.
 
         llama.cpp answers from the GGUF file in the target's folder, which it loads the first time. Raises
         SettingsError, PromptError, and SpecDecError for what the other code does not support.

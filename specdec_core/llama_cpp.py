@@ -22,6 +22,7 @@ from .errors import SettingsError, SpecDecError, quote
 from .fair_lock import FairLock
 from .pair import LoadedPair
 from .rounds import last_plain_round, plain_round
+from .sampling.filters import SamplingParams
 from .settings import Settings
 from .text.prompting import Prompt
 from .trace import FinishReason, Round
@@ -34,6 +35,9 @@ _TIMEOUT_S = 600.0
 """Longest wait for a token, the prompt's time included."""
 _SAMPLERS = ["temperature", "top_k", "top_p", "min_p", "typ_p"]
 """Its samplers after the penalties, in our order."""
+_FILTERS = {"logit_bias", "banned_tokens", "repetition_penalty", "frequency_penalty", "presence_penalty"}
+_FILTERS |= {"top_k", "top_p", "min_p", "typical_p"}
+"""Settings of filters that a request has."""
 _POLL_S = 0.1
 _STOP_S = 10.0
 """Longest wait for the end of another engine's answer."""
@@ -187,9 +191,12 @@ def stop_server(path: str) -> None:
 
 def _request(prompt_ids: Sequence[int], settings: Settings) -> dict[str, Any]:
     """A request for an answer with the settings that llama.cpp has too; its filters come in our order. Its
-    frequency and presence penalties count the prompt as well.
+    frequency and presence penalties count the prompt as well. Raises SettingsError for a filter it lacks.
     """
-    greedy = settings.temperature == 0
+    params = SamplingParams.from_settings(settings)
+    if unknown := [name for name in params.values if name not in _FILTERS]:
+        raise SettingsError(f"llama.cpp's lane has no {unknown[0]}.")
+    greedy = params.greedy
     biases = {**settings.logit_bias, **dict.fromkeys(settings.banned_tokens, False)}
     return {
         "prompt": list(prompt_ids),

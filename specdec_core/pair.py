@@ -17,6 +17,7 @@ from .onnx_runtime.threads import most_threads
 from .out_of_memory import out_of_memory, release_memory, with_second_try
 from .runners import Runner
 from .runners.float16 import float16_overflow
+from .runners.short_head import puts_out_only
 from .sampling import DeviceSampling
 from .sampling.filters import SamplingParams, adjusted, filtered_logits
 from .sampling.history import Tally
@@ -84,8 +85,14 @@ class LoadedPair:
             raise SettingsError(
                 f"gamma must be 0, not {settings.gamma}, with this target: {self.target.reason}"
             )
-        if settings.drafting == "model":
-            self.require_drafter()
+        if settings.drafting == "model" and puts_out_only(
+            self.require_drafter().model, settings.banned_tokens
+        ):
+            if settings.gamma == "auto":
+                return replace(settings, gamma=0)
+            raise SettingsError(
+                "banned_tokens has every token that the drafter puts out. Leave one, or set gamma to 0."
+            )
         return settings
 
     def answer_text(self, prompt: Prompt, ids: Sequence[int], settings: Settings) -> AnswerText:

@@ -127,6 +127,7 @@ def last_plain_round(
     settings: Settings,
 ) -> Round:
     """Return the round without tokens that ends an answer of other code, with the withheld text and stats."""
+    last = plain_round(code, len(rounds), position, [], 0.0, text, final=True)
     stats = summarize(
         rounds,
         time_to_first_token_s=rounds[0].seconds if rounds else 0.0,
@@ -134,5 +135,4 @@ def last_plain_round(
         seed=settings.seed,
         thought_tokens=text.thought_tokens,
     )
-    last = plain_round(code, len(rounds), position, [], 0.0, text, final=True)
     return replace(last, finish_reason=finish, stats=stats)

@@ -10,6 +10,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 
 from .decoding import Decoding, Limits, NotFiniteError
 from .drafting import MODEL_FREE, Drafter, ModelDrafter
@@ -243,9 +244,13 @@ class Session:
         if ids and ids[-1] in pair.eos_ids:
             ids = ids[:-1]
         if thought_tokens:
-            ids = ids[thought_tokens:]
-            # The first may begin with white space that the text leaves out.
-            if pair.tokenizer.decode(ids, skip_special_tokens=True) != text:
+
+            def decode(ids: list[int]) -> str:
+                return str(pair.tokenizer.decode(ids, skip_special_tokens=True))
+
+            ids = list(dropwhile(lambda token_id: not decode([token_id]).strip(), ids[thought_tokens:]))
+            # A token may have white space in front, which the text leaves out.
+            if decode(ids) != text:
                 return
         if ids:
             self.sampled[text] = ids

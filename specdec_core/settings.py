@@ -20,6 +20,8 @@ QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 VocabPadding = Literal["refuse", "trim"]
 """Treatment of widths that differ by padding only: refuse, or cut both to the tokenizer's ids."""
 
+MOST_ALTERNATIVES = 20
+"""The most alternatives at a position."""
 MAX_GAMMA = 16
 """The longest draft that is verified at once; beyond it even a perfect drafter gains next to nothing."""
 
@@ -113,6 +115,8 @@ class TokenNumbers:
             raise SettingsError(
                 f"{name} must map token ids to numbers, as in {{15: -2.5}}, not be {_excerpt(value)}."
             )
+        if len({_spelled_out(key) for key in value}) < len(value):
+            raise SettingsError(f"{name} names a token twice: {_excerpt(value)}.")
         for key, number in value.items():
             if not _is_token_id(_spelled_out(key)):
                 raise SettingsError(f"{name} must have token ids (0, 1, ...) as keys, not {_excerpt(key)}.")
@@ -233,7 +237,7 @@ class Settings:
         1.0,
         "Repetition penalty",
         "Above 1, tokens of the conversation become less likely. 1 is off.",
-        Number(0, 10, open_low=True),
+        Number(0.01, 10),
     )
     frequency_penalty: float = _declare(
         0.0,
@@ -255,13 +259,13 @@ class Settings:
         0,
         "Alternatives",
         "Each round shows this many of the likeliest tokens at every position, with p and q. 0 is off.",
-        WholeNumber(0, 20),
+        WholeNumber(0, MOST_ALTERNATIVES),
     )
 
     thinking: Thinking = _declare(
         "auto",
         "Thinking",
-        "Whether the model thinks before it answers, where its chat template has a switch.",
+        "Whether the model thinks before it answers a message, where its chat template has a switch.",
         Choice(THINKING),
     )
 

@@ -98,6 +98,9 @@ def _answer(
         report(f"error: {error}")
         if not text:
             return messages[:-1]
+    if not text:
+        print("note: no answer came, so the message is no part of the conversation.", file=sys.stderr)
+        return messages[:-1]
     return [*messages, _message("assistant", text)]
 
 

@@ -176,6 +176,8 @@ def _generate(arguments: argparse.Namespace) -> int:
     try:
         for rnd in engine.stream(prompt, settings):
             started, stats = True, rnd.stats
+            if rnd.thought or rnd.text:
+                _show_progress("Thinking…", 1.0 if rnd.text else None)
             print(rnd.text, end="", flush=True)
     finally:
         if started:

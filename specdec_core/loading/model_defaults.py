@@ -21,6 +21,26 @@ _NAMES = {"temperature": "temperature"} | {
     if not isinstance(each, Bias) and each.transformers is not None
 }
 """Settings by their names in generation_config.json."""
+_NOT_FOLLOWED = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "encoder_repetition_penalty",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "sequence_bias",
+    "suppress_tokens",
+    "top_h",
+)
+"""Keys of generation_config.json that change answers and have no setting here."""
+_OFF = (None, 0, 1, [], False)
+"""Values that switch one of them off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +73,8 @@ def model_defaults(folder: str) -> ModelDefaults:
             notes.append(f"The model's {GENERATION_CONFIG} is not followed in one value: {error}")
         else:
             found[name] = value
+    if others := [key for key in _NOT_FOLLOWED if config.get(key) not in _OFF]:
+        notes.append(f"The model's {GENERATION_CONFIG} sets {', '.join(others)}, which are not followed.")
     if config.get("do_sample") is False:
         found["temperature"] = 0.0
     return ModelDefaults(found, tuple(notes))

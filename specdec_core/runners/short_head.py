@@ -112,3 +112,12 @@ def frequent_ids(size: int, width: int, always: Collection[int], counted: Iterab
     by_count = [token_id for token_id, _ in Counter(counted).most_common()]
     frequent = list(dict.fromkeys([*by_count, *range(width)]))[:size]
     return sorted(token_id for token_id in {*frequent, *always} if token_id < width)
+
+
+def puts_out_only(model: PreTrainedModel, ids: Collection[int]) -> bool:
+    """Return True if the model's output layer was shortened to some of these ids."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, ShortHead):
+        return False
+    kept = head.kept_ids()
+    return len(kept) <= len(ids) and set(kept.tolist()) <= set(ids)

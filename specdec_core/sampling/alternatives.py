@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MOST = 20
-"""The most alternatives at a position, as in settings.alternatives."""
+from ..settings import MOST_ALTERNATIVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ def likeliest_ids(p: Tensor, q: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     first, q of their first rows, q of the second, p of them. Fixed shapes and no synchronization.
     """
     drafts = q.shape[0]
-    most = min(MOST, p.shape[-1])
+    most = min(MOST_ALTERNATIVES, p.shape[-1])
     by_p, by_q = p.topk(most, dim=-1), q.topk(most, dim=-1)
     q_of_best = q.gather(-1, by_p.indices[:drafts])
     return [by_p.indices, by_q.indices], [

@@ -16,7 +16,7 @@ from ..settings import MAX_GAMMA, Verification
 from .base import Verdict, count_to_end
 from .device_filters import DEFAULT_WIDTH, FilterPlan, RoundInputs, filter_plan
 from .device_rules import CoupledRule, GreedyRule, RejectionRule, Rule
-from .filters import Bias, SamplingParams
+from .filters import SamplingParams, summed_bias
 from .history import Tally, drafts_before
 from .noise import KeyedNoise
 
@@ -32,7 +32,6 @@ class DeviceSampling:
         self.vocab = vocab
         self.width = width
         self._rules: dict[tuple[type[Rule], FilterPlan], Rule] = {}
-        self._biases: dict[str, Tensor] = {}
         self.inputs = RoundInputs.on(device)
         self.ids = self.inputs.ids
         self.drafts = self.ids[1:]
@@ -66,11 +65,10 @@ class DeviceSampling:
         """`before` of History.of_rows for a verification of the longest draft [MAX_GAMMA + 1, MAX_GAMMA]."""
         return drafts_before(MAX_GAMMA + 1, MAX_GAMMA, self.device)
 
-    def bias(self, name: str) -> Tensor:
-        """Return the row of a setting that is added to all logits [vocab], float32."""
-        if name not in self._biases:
-            self._biases[name] = torch.zeros(self.vocab, device=self.device)
-        return self._biases[name]
+    @cached_property
+    def bias(self) -> Tensor:
+        """The row that is added to all logits [vocab], float32, allocated for the first answer with one."""
+        return torch.zeros(self.vocab, device=self.device)
 
     def rule(self, kind: type[Rule], plan: FilterPlan) -> Rule:
         """Return the pair's one instance of a rule, so that graphs captured with it are reused."""
@@ -100,12 +98,9 @@ class DeviceSampler:
         plan = filter_plan(params, sampling.vocab, sampling.width, alternatives > 0)
         self._rule = sampling.rule(GreedyRule if params.greedy else kind, plan)
         # Of this answer alone: other answers' rounds may use the pair's buffers in between.
-        self._tally = Tally(sampling.vocab, sampling.device) if plan.reads_history else None
-        self._biases = {
-            each.setting: each.row(params.value(each.setting), sampling.vocab).to(sampling.device)
-            for each in plan.on_logits
-            if isinstance(each, Bias)
-        }
+        self._tally = Tally(sampling.vocab, sampling.device) if plan.penalized else None
+        bias = summed_bias(params, sampling.vocab)
+        self._bias = None if bias is None else bias.to(sampling.device)
         self._prompt_length: int | None = None
         self._alternatives = alternatives
         self._inputs = RoundInputs.on("cpu")
@@ -129,8 +124,8 @@ class DeviceSampler:
         if self._tally is not None:
             self._tally.update(context, self._prompt_length)
             buffers.counts.copy_(self._tally.counts)
-        for name, row in self._biases.items():
-            buffers.bias(name).copy_(row)
+        if self._bias is not None:
+            buffers.bias.copy_(self._bias)
         if isinstance(self._rule, CoupledRule):
             buffers.gumbel[: gamma + 1] = self._noise.gumbel(positions, buffers.vocab)
 

@@ -43,24 +43,16 @@ class FilterPath(Enum):
 class FilterPlan:
     """The operations of an answer's filters. Each plan is captured in graphs of its own, whatever the values.
 
-    `on_logits` come before the temperature; `path` computes the cuts by rank, then `cuts` follow. With
-    `alternatives` an outcome has the likeliest tokens too.
+    With `biased` a row is added to the logits, with `penalized` every penalty applies, also those that are
+    off: one plan for each combination of settings would be many graphs. `path` computes the cuts by rank,
+    then `cuts` follow. With `alternatives` an outcome has the likeliest tokens too.
     """
 
     path: FilterPath = FilterPath.NONE
-    on_logits: tuple[Bias | Penalty, ...] = ()
+    biased: bool = False
+    penalized: bool = False
     cuts: tuple[Cut, ...] = ()
     alternatives: bool = False
-
-    @property
-    def reads_history(self) -> bool:
-        """True if a penalty needs the tokens that come before a row."""
-        return any(isinstance(each, Penalty) for each in self.on_logits)
-
-    @property
-    def biases(self) -> list[str]:
-        """Settings with a row that is added to all logits."""
-        return [each.setting for each in self.on_logits if isinstance(each, Bias)]
 
 
 def filter_plan(
@@ -69,7 +61,8 @@ def filter_plan(
     """Return the cheapest plan that computes these filters."""
     path = FilterPath.NONE if params.greedy else filter_path(params, vocab, width)
     cuts = tuple(each for each in params.cuts if not each.by_rank)
-    return FilterPlan(path, params.on_logits, cuts, alternatives)
+    biased = any(isinstance(each, Bias) for each in params.on_logits)
+    return FilterPlan(path, biased, params.reads_history, cuts, alternatives)
 
 
 def filter_path(params: SamplingParams, vocab: int, width: int = DEFAULT_WIDTH) -> FilterPath:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .alternatives import MOST, Likeliest, likeliest, likeliest_ids
+from ..settings import MOST_ALTERNATIVES
+from .alternatives import Likeliest, likeliest, likeliest_ids
 from .base import Verdict
 from .device_filters import (
     Distributions,
@@ -28,7 +29,7 @@ from .device_filters import (
     min_p_only,
     temperature_only,
 )
-from .filters import Bias
+from .filters import FILTERS, Penalty
 from .history import History
 from .noise import draw
 from .verification import count_accepted, residual, walk_match
@@ -44,10 +45,10 @@ class Rule(ABC):
         self.sampling = sampling
         self.plan = plan
         # Allocated here, since the first call may be a capture.
-        if plan.reads_history:
+        if plan.penalized:
             _ = sampling.counts, sampling.before
-        for name in plan.biases:
-            sampling.bias(name)
+        if plan.biased:
+            _ = sampling.bias
 
     @property
     def keeps_q(self) -> bool:
@@ -79,16 +80,12 @@ class Rule(ABC):
 
     def _adjusted(self, logits: Tensor, drafting: bool) -> Tensor:
         """Apply biases and penalties to the logits of a draft [1, vocab] or of a verification."""
-        if not self.plan.on_logits:
-            return logits
-        logits = logits.float()
-        for each in self.plan.on_logits:
-            if isinstance(each, Bias):
-                logits = logits + self.sampling.bias(each.setting)
-        if self.plan.reads_history:
-            history = self._history(logits.shape[0], drafting)
-            for each in self.plan.on_logits:
-                if not isinstance(each, Bias):
+        if self.plan.biased:
+            logits = logits.float() + self.sampling.bias
+        if self.plan.penalized:
+            logits, history = logits.float(), self._history(logits.shape[0], drafting)
+            for each in FILTERS:
+                if isinstance(each, Penalty):
                     logits = each.function(logits, self.sampling.inputs.values[each.setting], history)
         return logits
 
@@ -110,7 +107,7 @@ class Rule(ABC):
         """Split an outcome on the host into what the rule packed, and the alternatives if there are any."""
         if not self.plan.alternatives:
             return outcome, None
-        most, of_p, of_q = min(MOST, self.sampling.vocab), gamma + 1, gamma
+        most, of_p, of_q = min(MOST_ALTERNATIVES, self.sampling.vocab), gamma + 1, gamma
         at = len(outcome) - most * (8 * (of_p + of_q) + 4 * (of_p + 3 * of_q))
         # Copied to where the views below are aligned.
         ints, floats = outcome[at:].clone().split([8 * most * (of_p + of_q), 4 * most * (of_p + 3 * of_q)])

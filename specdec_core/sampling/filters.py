@@ -38,9 +38,11 @@ class Penalty:
     """A change of logits that depends on the tokens before. `setting` names its setting, whose default
     switches it off.
 
-    `function` maps float32 logits [rows, vocab], the value and the rows' history to other logits. The value
-    is the setting's, or a float32 tensor [1] on a device, where shapes must be fixed and nothing may
-    synchronize. `transformers` is the name of generate's counterpart, if it has one.
+    `function` maps float32 logits, the value and the rows' history to other logits, [rows, vocab] or for the
+    history's own tokens alone: it must not change those of a token that does not come before. The value is
+    the setting's, or a float32 tensor [1] on a device, where shapes must be fixed and nothing may
+    synchronize; the default must change nothing. `transformers` is the name of generate's counterpart, if it
+    has one.
     """
 
     setting: str
@@ -127,15 +129,26 @@ def adjusted(logits: Tensor, params: SamplingParams, history: History | None = N
     `history` is that of the rows; it may be None unless `params.reads_history`.
     """
     logits = logits.float()
+    bias = summed_bias(params, logits.shape[-1])
+    if bias is not None:
+        logits = logits + bias.to(logits.device)
+    if not params.reads_history:
+        return logits
+    if history is None:
+        raise ValueError("Penalties need the history of the rows.")
+    changed = logits if history.ids is None else logits[:, history.ids]
     for each in params.on_logits:
-        value = params.values[each.setting]
-        if isinstance(each, Bias):
-            logits = logits + each.row(value, logits.shape[-1]).to(logits.device)
-        elif history is None:
-            raise ValueError(f"{each.setting} needs the history of the rows.")
-        else:
-            logits = each.function(logits, value, history)
-    return logits
+        if isinstance(each, Penalty):
+            changed = each.function(changed, params.values[each.setting], history)
+    return changed if history.ids is None else logits.index_copy(1, history.ids, changed)
+
+
+def summed_bias(params: SamplingParams, vocab: int) -> Tensor | None:
+    """Return the sum of all biases [vocab], float32, on the host; None if there are none."""
+    rows = [
+        each.row(params.values[each.setting], vocab) for each in params.on_logits if isinstance(each, Bias)
+    ]
+    return sum(rows[1:], rows[0]) if rows else None
 
 
 def filtered_logits(logits: Tensor, params: SamplingParams, history: History | None = None) -> Tensor:
@@ -246,4 +259,6 @@ FILTERS: tuple[Filter, ...] = (
     Cut("min_p", _min_p, transformers="min_p", by_rank=True),
     Cut("typical_p", _typical, transformers="typical_p"),
 )
-"""Every filter, in the order in which they apply: those on logits, the temperature, cuts."""
+"""Every filter, in the order in which they apply: biases, penalties, the temperature, cuts by rank (top-k,
+top-p, min-p; a device computes these together), other cuts.
+"""

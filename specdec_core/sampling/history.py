@@ -14,11 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How often each token comes before each row, float32 [rows, vocab]."""
+    """How often each token comes before each row, float32 [rows, vocab], or [rows, n] for the n tokens `ids`,
+    int64, where no others do.
+    """
 
     in_all: Tensor
     """In the prompt and the answer."""
     in_answer: Tensor
+    ids: Tensor | None = None
 
     @classmethod
     def of_rows(cls, counts: Tensor, drafts: Tensor, before: Tensor) -> History:
@@ -33,6 +36,13 @@ class History:
         rows.scatter_add_(-1, index, before.expand(*shape, -1))
         return cls(rows[0], rows[1])
 
+    @classmethod
+    def of_known(cls, counts: Tensor, drafts: Tensor, before: Tensor) -> History:
+        """Return the same as `of_rows` for the tokens alone that come before a row. Synchronizes."""
+        ids = torch.cat([counts[0].nonzero()[:, 0], drafts]).unique()
+        rows = cls.of_rows(counts[:, ids], torch.searchsorted(ids, drafts), before)
+        return cls(rows.in_all, rows.in_answer, ids)
+
 
 class Tally:
     """Counts of the tokens of a growing context, float32 [2, vocab]: in all of it, and in the answer."""
@@ -43,13 +53,16 @@ class Tally:
 
     def update(self, context: Sequence[int], prompt_length: int) -> None:
         """Count the tokens that the context has gained, of which the first `prompt_length` are the prompt."""
-        for counts, start in ((self.counts[0], 0), (self.counts[1], prompt_length)):
-            gained = context[max(start, self._counted) :]
-            if gained:
-                ids = torch.tensor(gained)
-                if counts.device.type == "cuda":
-                    ids = ids.pin_memory().to(counts.device, non_blocking=True)
-                counts.index_add_(0, ids, torch.ones(len(gained), device=counts.device))
+        device, vocab = self.counts.device, self.counts.shape[1]
+        gained = list(context[self._counted :])
+        # Both rows in one operation: where memory runs out, nothing is counted, and a retry counts once.
+        places = gained + [vocab + token for token in context[max(prompt_length, self._counted) :]]
+        if places:
+            index = torch.tensor(places)
+            if device.type == "cuda":
+                index = index.pin_memory().to(device, non_blocking=True)
+            ones = torch.ones(len(places), device=device)
+            self.counts.view(-1).index_add_(0, index, ones)
         self._counted = len(context)
 
     @property

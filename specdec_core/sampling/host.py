@@ -98,7 +98,7 @@ class _HostSampler(ABC):
         self._tally.update(self._context, self._prompt_length or 0)
         drafts = torch.tensor(self._drafts, dtype=torch.int64)
         before = drafts_before(len(drafts) + 1, len(drafts))[-rows:]
-        return History.of_rows(self._tally.counts, drafts, before)
+        return History.of_known(self._tally.counts, drafts, before)
 
     def _likeliest(self, p: Sequence[HostRow]) -> list[Likeliest] | None:
         """The alternatives, if they are wanted."""

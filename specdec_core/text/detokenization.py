@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from ..trace import FinishReason
+from .control_tokens import special_tokens
 from .detokenizer import Detokenizer
 from .stop_strings import StopStrings
 from .thoughts import ThoughtSplit, ThoughtTags
@@ -43,6 +44,10 @@ class AnswerText:
         self._split = None if tags is None else ThoughtSplit(tags, thought_opened)
         self._split_of_tokens = None if tags is None else ThoughtSplit(tags, thought_opened)
         self._tokens_before_answer = 0
+        self._special_tags = _special_tags(tokenizer, tags)
+        self._closing = "" if tags is None else tags.closing
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
         self.thought = ""
         """The part of a thought that became ready with the last `take`."""
         self.pieces: list[str] = []
@@ -52,7 +57,16 @@ class AnswerText:
     def thought_tokens(self) -> int:
         """Tokens so far of a thought that the answer begins with, its tags among them."""
         split = self._split_of_tokens
-        return self._tokens_before_answer if split is not None and split.found else 0
+        if split is None or self._split is None or not self._split.found:
+            return 0
+        if self._split.answers and not split.answers:
+            return self._tokens_through_closing()
+        return self._tokens_before_answer
+
+    def _tokens_through_closing(self) -> int:
+        """The same where tokens have no text of their own: for a tokenizer that rewrites the whole text."""
+        decoded = (self._tokenizer.decode(self._ids[:count]) for count in range(len(self._ids) + 1))
+        return next((count for count, text in enumerate(decoded) if self._closing in str(text)), 0)
 
     def feed(self, ids: Sequence[int]) -> tuple[int, FinishReason | None]:
         """Take ids up to the one that ends the answer. Return their number, and the reason if one ended it.
@@ -62,6 +76,7 @@ class AnswerText:
         count, reason = self._feed(ids)
         split = self._split_of_tokens
         if split is not None and not split.answers:
+            self._ids += ids[:count]
             for piece in self.pieces:
                 split.add(piece)
                 self._tokens_before_answer += not split.answers
@@ -80,6 +95,9 @@ class AnswerText:
             if (sign := self._text.signs.get(token_id)) is not None:
                 self.pieces.append("")
                 text = self._detokenizer.flush() + sign
+            elif (tag := self._special_tags.get(token_id)) is not None:
+                self.pieces.append(tag)
+                text = self._detokenizer.flush() + tag
             else:
                 text = self._detokenizer.push(token_id)
                 self.pieces.append(self._detokenizer.piece)
@@ -143,3 +161,11 @@ class AnswerText:
         after = before.copy()
         after.push(token_id)
         return after.piece
+
+
+def _special_tags(tokenizer: PreTrainedTokenizerBase, tags: ThoughtTags | None) -> dict[int, str]:
+    """The tags by id that are special tokens, which a decoded text leaves out."""
+    if tags is None:
+        return {}
+    ids = special_tokens(tokenizer)
+    return {ids[tag]: tag for tag in (tags.opening, tags.closing) if tag in ids}

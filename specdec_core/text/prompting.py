@@ -117,7 +117,7 @@ class Prompter:
             for m in messages
         ]
         rendered = self._render(current, variables)
-        self._require_kept(current, rendered, marks)
+        self._require_kept(current, rendered, marks, variables)
         answers: dict[str, _Answer] = {}
         for at, message in enumerate(messages):
             if message["role"] != "assistant" or message["content"] not in sampled or at == 0:
@@ -134,7 +134,7 @@ class Prompter:
                 answers[mark] = _Answer(sampled[message["content"]], question[len(question.rstrip()) :])
         return rendered, answers
 
-    def _render(self, messages: list[dict[str, str]], variables: Mapping[str, bool] | None = None) -> str:
+    def _render(self, messages: list[dict[str, str]], variables: Mapping[str, bool]) -> str:
         return render(
             self.tokenizer,
             messages,
@@ -143,7 +143,9 @@ class Prompter:
             variables=variables,
         )
 
-    def _require_kept(self, messages: list[dict[str, str]], rendered: str, marks: Marks) -> None:
+    def _require_kept(
+        self, messages: list[dict[str, str]], rendered: str, marks: Marks, variables: Mapping[str, bool]
+    ) -> None:
         """Raise PromptError if the template leaves out a word of the last message or of a system message."""
         text = folded(rendered)
         for at, message in enumerate(messages):
@@ -154,7 +156,7 @@ class Prompter:
             if keeps_all and folded(message["content"]) in text:
                 continue
             # It may be rewritten, or be found by chance in other text.
-            place = self._place(messages, at, rendered)
+            place = self._place(messages, at, rendered, variables)
             missing = None if place is None else missing_word(message["content"], place)
             if place is not None and missing is None:
                 continue
@@ -169,11 +171,14 @@ class Prompter:
                 f"The model's chat template leaves out {what}. {remedy}, or choose another model."
             )
 
-    def _place(self, messages: list[dict[str, str]], at: int, rendered: str) -> str | None:
+    def _place(
+        self, messages: list[dict[str, str]], at: int, rendered: str, variables: Mapping[str, bool]
+    ) -> str | None:
         """The text rendered for a message; all text if it cannot be told apart, None if there is none."""
         mark = unused_character(rendered)  # one character, which a template that shortens messages keeps
         try:
-            marked = self._render([*messages[:at], {**messages[at], "content": mark}, *messages[at + 1 :]])
+            others = [*messages[:at], {**messages[at], "content": mark}, *messages[at + 1 :]]
+            marked = self._render(others, variables)
         except PromptError:  # a template that takes the message, but not a shorter one
             return rendered
         return text_in_place(rendered, marked, mark)

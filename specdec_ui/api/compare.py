@@ -49,9 +49,9 @@ def add_compare_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visito
         Yields {"state": "measuring", "message", "result": None} a few times a second, then {"state": "done",
         "message": the outcome in words, "result": {"alternated", "gamma", "seed", "verification", "left_out",
         "lanes"}}. A lane has name (plain, model, ngram, generate, assisted, llama_cpp), and of its first
-        answer text, token_ids, finish_reason, stats, seconds of decoding, same_text, first_divergence,
-        margin, predicted_speedup_by_gamma. Its speedup is the median of pairs; speedup_low and
-        speedup_high are the 95 % confidence interval over that number of pairs, null for fewer than six.
+        answer text, thought, token_ids, finish_reason, stats, seconds of decoding, same_text,
+        first_divergence, margin, predicted_speedup_by_gamma. Its speedup is the median of pairs; speedup_low
+        and speedup_high are the 95 % confidence interval over that number of pairs, null for fewer than six.
         """
         visitor = visitors.of(request.session_hash)
         choice = LaneChoice(ngram, available_peers() if peers else ())

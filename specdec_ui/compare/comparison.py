@@ -207,6 +207,7 @@ def _lane_json(comparison: Comparison, lane: LaneAnswer) -> dict[str, Any]:
     return {
         "name": lane.name,
         "text": lane.text,
+        "thought": "".join(rnd.thought for rnd in lane.rounds),
         "token_ids": sd.emitted_ids(lane.rounds),
         "finish_reason": lane.rounds[-1].finish_reason,
         "stats": _stats_json(lane),
@@ -226,6 +227,12 @@ def _stats_json(lane: LaneAnswer) -> dict[str, Any]:
     """The figures of an answer; for a peer only those that can be measured from outside."""
     stats = lane.rounds[-1].to_dict()["stats"]
     if lane.is_peer:
-        measured = ("tokens_per_second", "time_to_first_token_s", "new_tokens", "prompt_tokens")
+        measured = (
+            "tokens_per_second",
+            "time_to_first_token_s",
+            "new_tokens",
+            "prompt_tokens",
+            "thought_tokens",
+        )
         stats = {name: stats[name] if name in measured else None for name in stats}
     return stats

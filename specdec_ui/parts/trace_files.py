@@ -28,6 +28,7 @@ MOST_TOKENS = 100_000
 """Most tokens of a trace to be read, emitted or not."""
 _KINDS = get_args(sd.TokenKind)
 _COUNTS = ("index", "position", "gamma")
+_FACTS = ("settings", "pair", "versions")
 _TIMES = ("draft_s", "verify_s", "overhead_s")
 
 
@@ -153,7 +154,7 @@ def _trace(values: dict[str, Any]) -> Trace:
         read[-1] = sd.Round.from_dict(last)
         if read[-1].stats is not None:
             _check_stats(read[-1].stats)
-    facts = {name: _flat(name, values.get(name, {})) for name in ("settings", "pair", "versions")}
+    facts = {name: _flat(name, values.get(name, {}), nested=True) for name in _FACTS}
     prompt = values.get("prompt", "")
     if not isinstance(prompt, str):
         raise ValueError("prompt must be text.")
@@ -173,8 +174,8 @@ def _round(at: int, values: Any) -> sd.Round:
     for name in _TIMES:
         if not _is_number(getattr(rnd, name)):
             raise ValueError(f"round {at}: {name} must be seconds, not {_short(getattr(rnd, name))}.")
-    if not isinstance(rnd.text, str) or not isinstance(rnd.gamma_reason, str):
-        raise ValueError(f"round {at}: text and gamma_reason must be text.")
+    if not all(isinstance(text, str) for text in (rnd.text, rnd.thought, rnd.gamma_reason)):
+        raise ValueError(f"round {at}: text, thought and gamma_reason must be text.")
     if rnd.gamma_gain is not None and not _is_number(rnd.gamma_gain):
         raise ValueError(f"round {at}: gamma_gain must be a number, not {_short(rnd.gamma_gain)}.")
     if not isinstance(rnd.gamma_cut, bool):
@@ -191,6 +192,8 @@ def _check_token(at: int, token: sd.Token) -> None:
         raise ValueError(f"round {at}: a token has kind {_short(token.kind)}; known are {', '.join(_KINDS)}.")
     if not isinstance(token.text, str) or not _is_count(token.id):
         raise ValueError(f"round {at}: a token must have text and a whole number as id.")
+    if max(len(token.alternatives or []), len(token.drafter_alternatives or [])) > sd.MOST_ALTERNATIVES:
+        raise ValueError(f"round {at}: a token has more than {sd.MOST_ALTERNATIVES} alternatives.")
     likeliest = [*(token.alternatives or []), *(token.drafter_alternatives or [])]
     for each in likeliest:
         if not isinstance(each.text, str) or not _is_count(each.id):
@@ -209,16 +212,24 @@ def _check_stats(stats: sd.Stats) -> None:
         if not all(number is None or _is_number(number) for number in numbers) and name != "seed":
             raise ValueError(f"stats: {name} must be a number, not {_short(value)}.")
 
+    count, of = stats.thought_tokens, stats.new_tokens
+    if not _is_count(count) or count > of:
+        raise ValueError(f"stats: thought_tokens must be a whole number up to {of}, not {_short(count)}.")
 
-def _flat(name: str, values: Any) -> dict[str, Any]:
-    """A table of plain values, with long keys cut: the values are only displayed."""
+
+def _flat(name: str, values: Any, nested: bool = False) -> dict[str, Any]:
+    """A table of plain values, and of tables of them if `nested`, with long keys cut: the values are only
+    displayed.
+    """
     if not isinstance(values, dict):
         raise ValueError(f"{name} must be an object.")
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name}: {_short(key)} must be finite, not {value}.")
-    plain = (str, int, float, bool, type(None), list, dict)
-    return {key[:100]: value for key, value in values.items() if isinstance(value, plain)}
+    plain = (str, int, float, bool, type(None), list)
+    tables = {key: _flat(key, value) for key, value in values.items() if nested and isinstance(value, dict)}
+    flat = {key: value for key, value in values.items() if isinstance(value, plain)}
+    return {key[:100]: value for key, value in (flat | tables).items()}
 
 
 def _is_count(value: Any) -> bool:

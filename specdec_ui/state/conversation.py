@@ -144,4 +144,5 @@ class Conversation:
         if answer:
             self.messages.append({"role": "assistant", "content": answer})
         else:
+            self.note("No answer came, so the question above is no part of the conversation.")
             self.messages.pop()

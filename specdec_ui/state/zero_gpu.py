@@ -201,7 +201,10 @@ def answer(question: Question) -> Generator[sd.Round | Learned | sd.SpecDecError
 
 def _cancelled(rounds: list[sd.Round], first_token_s: float) -> sd.Round:
     """Return the last round as the end of a cancelled answer."""
-    stats = sd.summarize(rounds, time_to_first_token_s=first_token_s, prompt_tokens=0)
+    thought = [rnd for rnd in rounds if rnd.thought]
+    answered = next((at for at, rnd in enumerate(rounds) if rnd.text), len(rounds))
+    count = sum(len(rnd.emitted) for rnd in rounds[:answered]) if thought else 0
+    stats = sd.summarize(rounds, time_to_first_token_s=first_token_s, prompt_tokens=0, thought_tokens=count)
     return replace(rounds[-1], finish_reason="cancelled", stats=stats)
 
 

@@ -12,8 +12,8 @@ import specdec_core as sd
     ("wrong", "message"),
     [
         ({"typical_p": 0}, "typical_p must be above 0 and at most 1, not 0"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0 and at most 10"),
-        ({"repetition_penalty": float("nan")}, "repetition_penalty must be above 0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be at least 0.01 and at most 10"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty must be at least 0.01"),
         ({"frequency_penalty": 2.5}, "frequency_penalty must be at least -2 and at most 2, not 2.5"),
         ({"presence_penalty": "1"}, "presence_penalty must be at least -2"),
         ({"alternatives": 21}, "alternatives must be a whole number from 0 to 20, not 21"),
@@ -29,6 +29,7 @@ import specdec_core as sd
         ({"logit_bias": {1.0: 2.0}}, "logit_bias must have token ids"),
         ({"logit_bias": {5: 101}}, "logit_bias of token 5 must be at least -100 and at most 100, not 101"),
         ({"logit_bias": {5: float("-inf")}}, "logit_bias of token 5 must be"),
+        ({"logit_bias": {"015": 1, 15: 2}}, "logit_bias names a token twice"),
         ({"logit_bias": {"٥": 1.0}}, "logit_bias must have token ids"),
     ],
 )

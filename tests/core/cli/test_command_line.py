@@ -304,6 +304,15 @@ def test_a_thought_is_left_out_of_a_chat_unless_it_is_asked_for(
     assert "7 tokens of thought, 5 of answer" in err
 
 
+def test_a_message_without_an_answer_is_no_part_of_the_conversation(thinking, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", StringIO("Is it?\nIs it?\n"))
+    assert main(["chat", "--target", thinking, "--temperature", "0", "--max-new-tokens", "3"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("note: no answer came, so the message is no part of the conversation.") == 2
+    assert err.count("3 tokens of thought, 0 of answer") == 2
+    assert "error" not in err
+
+
 def test_a_terminal_shows_one_word_in_place_of_a_thought(thinking, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", StringIO("Is it?\n"))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)

@@ -85,6 +85,12 @@ def test_values_out_of_range_are_left_out_and_named(folder, capsys):
     assert "note: The model's generation_config.json is not followed in one value" in capsys.readouterr().err
 
 
+def test_keys_that_are_not_followed_are_named(folder):
+    _write(folder, no_repeat_ngram_size=3, suppress_tokens=[5], num_beams=1, min_length=0, sequence_bias=None)
+    (note,) = _load(folder).info.settings_notes
+    assert "sets no_repeat_ngram_size, suppress_tokens, which are not followed" in note
+
+
 def test_what_a_preset_states_comes_first(folder):
     _write(folder, **OWN)
     (folder / "own.toml").write_text(

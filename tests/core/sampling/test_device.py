@@ -47,13 +47,12 @@ FILTERS = {
     "alternatives": {"alternatives": 3},
 }
 WAYS = [(GreedyRule, FilterPlan()), *product([RejectionRule, CoupledRule], map(FilterPlan, FilterPath))]
-ON_LOGITS = tuple(each for each in declared.FILTERS if not isinstance(each, declared.Cut))
 OTHER_CUTS = tuple(each for each in declared.FILTERS if isinstance(each, declared.Cut) and not each.by_rank)
 WAYS += [
-    (GreedyRule, FilterPlan(FilterPath.NONE, ON_LOGITS, (), True)),
+    (GreedyRule, FilterPlan(FilterPath.NONE, True, True, (), True)),
     *product(
         [RejectionRule, CoupledRule],
-        [FilterPlan(path, ON_LOGITS, OTHER_CUTS, True) for path in FilterPath],
+        [FilterPlan(path, True, True, OTHER_CUTS, True) for path in FilterPath],
     ),
 ]
 

@@ -14,7 +14,7 @@ BOUNDS = {
     "rejection": ({}, 12, 28),
     "rejection, min-p": ({"min_p": 0.1}, 14, 30),
     "rejection, filtered": ({"top_k": 50, "top_p": 0.9, "min_p": 0.01}, 25, 60),
-    "greedy, repetition": ({"temperature": 0, "repetition_penalty": 1.2}, 14, 13),
+    "greedy, repetition": ({"temperature": 0, "repetition_penalty": 1.2}, 20, 18),
     "rejection, bias": ({"logit_bias": {3: 1.0}}, 14, 30),
     "rejection, typical-p": ({"typical_p": 0.9}, 32, 48),
     "coupled": ({"verification": "coupled"}, 12, 14),

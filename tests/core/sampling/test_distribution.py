@@ -18,7 +18,7 @@ from specdec_core.sampling.base import count_to_end
 from specdec_core.sampling.device_filters import DEFAULT_WIDTH, FilterPath, FilterPlan
 from specdec_core.sampling.device_rules import RejectionRule
 from specdec_core.sampling.filters import SamplingParams
-from specdec_core.sampling.history import History
+from specdec_core.sampling.history import History, drafts_before
 from specdec_core.sampling.host import RejectionSampler
 from specdec_core.sampling.host_rows import HostRow, host_rows
 from specdec_core.sampling.noise import KeyedNoise
@@ -291,31 +291,29 @@ def _repeating_models() -> tuple[EagerRunner, EagerRunner]:
     return EagerRunner(TrigramModel(table)), EagerRunner(TrigramModel(table + noise))
 
 
+def _counts(sampler: RejectionSampler, logits) -> torch.Tensor:
+    """Counts of the context alone."""
+    RejectionSampler._history(sampler, logits)
+    assert sampler._tally is not None
+    return sampler._tally.counts
+
+
 class _OneHistory(RejectionSampler):
     """Each row of a verification has the history of the first."""
 
     def _history(self, logits) -> History:
-        drafts, self._drafts = self._drafts, []
-        history = super()._history(logits[:1])
-        self._drafts = drafts
-        assert history is not None
-        rows = len(logits)
-        return History(history.in_all.expand(rows, -1), history.in_answer.expand(rows, -1))
+        in_all, in_answer = _counts(self, logits)[:, None].expand(-1, len(logits), -1)
+        return History(in_all, in_answer)
 
 
 class _CountsOnce(RejectionSampler):
     """A token that was drafted twice before a row counts once."""
 
     def _history(self, logits) -> History:
-        drafts = self._drafts
-        self._drafts = []
-        base = super()._history(logits[:1])
-        self._drafts = drafts
-        history = super()._history(logits)
-        assert base is not None
-        assert history is not None
-        in_answer = base.in_answer + (history.in_answer - base.in_answer).clamp(max=1)
-        return History(history.in_all, in_answer)
+        counts, drafts = _counts(self, logits), torch.tensor(self._drafts, dtype=torch.int64)
+        before = drafts_before(len(drafts) + 1, len(drafts))[-len(logits) :]
+        history = History.of_rows(counts, drafts, before)
+        return History(history.in_all, counts[1] + (history.in_answer - counts[1]).clamp(max=1))
 
 
 @pytest.mark.parametrize("where", ["on the host", "in device buffers"])

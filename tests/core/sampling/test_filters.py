@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.generation import logits_process as theirs
 
-from specdec_core.sampling.filters import FILTERS, Cut, Penalty, SamplingParams, adjusted, probabilities
+from specdec_core.sampling.filters import FILTERS, Bias, Cut, Penalty, SamplingParams, adjusted, probabilities
 from specdec_core.sampling.history import History, Tally, drafts_before
 from specdec_core.settings import SETTINGS, Settings
 from tests.support.reference_sampling import reference_distribution
@@ -94,8 +94,60 @@ def test_a_row_s_history_is_the_context_and_the_drafts_before_it():
 
 
 def test_a_penalty_without_a_history_is_an_error():
-    with pytest.raises(ValueError, match="frequency_penalty needs the history"):
+    with pytest.raises(ValueError, match="need the history"):
         adjusted(_logits(), SamplingParams.of(frequency_penalty=1.0))
+
+
+def test_the_kinds_are_in_the_order_in_which_a_device_computes_them():
+    kinds = [Bias, Penalty, Cut]
+    order = [(kinds.index(type(each)), isinstance(each, Cut) and not each.by_rank) for each in FILTERS]
+    assert order == sorted(order)
+    assert [each.setting for each in FILTERS if isinstance(each, Cut) and each.by_rank] == [
+        "top_k",
+        "top_p",
+        "min_p",
+    ]
+
+
+def test_a_penalty_at_its_default_changes_nothing_nor_does_any_for_a_token_that_does_not_come_before():
+    logits, history = _logits(3), _history()
+    logits[0, 4], logits[1, 5] = -torch.inf, -torch.inf
+    unseen = history.in_all[0] == 0
+    for each in FILTERS:
+        if isinstance(each, Penalty):
+            assert torch.equal(each.function(logits, SETTINGS[each.setting].default, history), logits)
+            changed = each.function(logits, VALUES[each.setting], history)
+            assert torch.equal(changed[:, unseen], logits[:, unseen])
+
+
+def test_the_history_of_known_tokens_alone_gives_the_same_logits():
+    params = SamplingParams.of(**{name: VALUES[name] for name in list(VALUES)[:5]})
+    tally, drafts = Tally(VOCAB), torch.tensor([7, 31, 7, 2])
+    tally.update([*PROMPT, *ANSWER], len(PROMPT))
+    logits = _logits(5)
+    kept = logits.clone()
+    ways = (History.of_rows, History.of_known)
+    dense, sparse = (adjusted(logits, params, way(tally.counts, drafts, drafts_before(5, 4))) for way in ways)
+    assert torch.equal(dense, sparse)
+    assert torch.equal(logits, kept)
+
+
+def test_a_tally_that_ran_out_of_memory_counts_once_when_it_is_tried_again(monkeypatch):
+    tally, failures = Tally(VOCAB), []
+    index_add = torch.Tensor.index_add_
+
+    def failing(tensor, *arguments):
+        if not failures:
+            failures.append(1)
+            raise MemoryError
+        return index_add(tensor, *arguments)
+
+    monkeypatch.setattr(torch.Tensor, "index_add_", failing)
+    with pytest.raises(MemoryError):
+        tally.update([1, 2, 3, 3], 2)
+    tally.update([1, 2, 3, 3], 2)
+    tally.update([1, 2, 3, 3], 2)
+    assert tally.counts[:, :4].tolist() == [[0, 1, 1, 2], [0, 0, 0, 2]]
 
 
 def test_cuts_do_not_apply_to_greedy_answers_and_penalties_do():

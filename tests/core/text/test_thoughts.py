@@ -1,8 +1,11 @@
 """Thoughts before an answer: told apart from its text however it comes, and the traits of templates."""
 
 import pytest
+from tokenizers import decoders
 
 import specdec_core as sd
+from specdec_core.text.detokenization import AnswerText
+from specdec_core.text.prompting import Prompter
 from specdec_core.text.template_probe import probe_template
 from specdec_core.text.thoughts import ThoughtSplit, ThoughtTags
 from tests.support.families import FAMILIES
@@ -183,3 +186,46 @@ def test_a_template_without_a_switch_refuses_one(engine):
     for thinking in ("on", "off"):
         with pytest.raises(sd.SettingsError, match='thinking must be "auto" with this pair'):
             stories.generate(ASK, sd.Settings(thinking=thinking))
+
+
+@pytest.mark.parametrize("opening", ["[THINK]", "<seed:think>", "<think>"])
+def test_tags_that_are_special_tokens_are_seen_too(tmp_path, opening):
+    special = sd.Engine.load(target=save_thinking_model(tmp_path, opening, special=True), device="cpu")
+    for gamma in (0, 3):
+        result = special.generate(ASK, _settings(gamma=gamma))
+        assert (result.thought, result.text, result.stats.thought_tokens) == (THOUGHT, ANSWER, 7)
+    off = special.generate(ASK, _settings(thinking="off"))
+    assert (off.thought, off.text, off.stats.thought_tokens) == ("", ANSWER, 0)
+
+
+def _whole_text_tokenizer():
+    """A tokenizer whose decoder replaces text across tokens, so that none has a text of its own."""
+    tokenizer = byte_level_tokenizer()
+    steps = [decoders.ByteLevel(), decoders.Replace("zzq", "zq")]
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence(steps)
+    return tokenizer
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_thought_is_counted_where_tokens_have_no_text_of_their_own(opened):
+    tokenizer = _whole_text_tokenizer()
+    thought = ("" if opened else "<think>") + "so</think>"
+    ids = tokenizer.encode(thought + "\n\nYes.", add_special_tokens=False)
+    text = AnswerText(tokenizer, [5], (), [], tags=TAGS, thought_opened=opened)
+    text.feed(ids[:4])
+    text.feed(ids[4:])
+    assert (text.take(final=True), text.thought) == ("Yes.", "so")
+    assert text.thought_tokens == len(tokenizer.encode(thought, add_special_tokens=False))
+
+
+def test_a_switch_counts_where_a_message_is_checked_for_what_the_template_leaves_out():
+    """A template that keeps twelve characters of a message, and thinks unless it is told not to."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content[:12] }}{% endfor %}<|assistant|>"
+        "{% if enable_thinking is defined and not enable_thinking %}assistant <think></think>{% endif %}"
+    )
+    prompter = Prompter(tokenizer)
+    for thinking in ("auto", "on", "off"):
+        with pytest.raises(sd.PromptError, match="leaves out a part of your message"):
+            prompter.encode_chat([{"role": "user", "content": "hello there assistant"}], thinking=thinking)

@@ -31,7 +31,7 @@ OUT_OF_RANGE = [
     ("verification", "hope", "'rejection' or 'coupled'"),
     ("stop", [""], "non-empty strings"),
     ("typical_p", 0, "above 0 and at most 1"),
-    ("repetition_penalty", 0, "above 0 and at most 10"),
+    ("repetition_penalty", 0, "at least 0.01 and at most 10"),
     ("frequency_penalty", 3, "at least -2 and at most 2"),
     ("presence_penalty", -3, "at least -2 and at most 2"),
     ("alternatives", 21, "from 0 to 20"),

@@ -42,6 +42,14 @@ def test_a_thought_is_in_the_transcript_and_in_no_message():
     assert all(THOUGHT not in message["content"] for message in engine.prompts[-1])
 
 
+def test_a_question_whose_answer_was_only_a_thought_is_no_message_and_the_page_says_so():
+    conversation, engine = Conversation(), _engine()
+    engine.given = engine.given[:2]
+    list(conversation.ask("So?", engine, sd.Settings(), None, threading.Event()))
+    assert conversation.messages == []
+    assert "the question above is no part of the conversation" in conversation.transcript
+
+
 def test_a_client_gets_it_beside_the_text():
     last = list(chat_rounds(Visitor(), loaded_holder(_engine()), "So?", {}, False))[-1]
     assert (last["thought"], last["text"]) == (THOUGHT, ANSWER)

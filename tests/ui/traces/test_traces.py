@@ -57,6 +57,10 @@ def damaged(**changes):
     return json.dumps(json.loads(to_json(made_up())) | changes).encode()
 
 
+def with_stats(**changes):
+    return damaged(stats=json.loads(to_json(made_up()))["stats"] | changes)
+
+
 def with_round(**changes):
     data = json.loads(to_json(made_up()))
     data["rounds"][2] |= changes
@@ -79,6 +83,14 @@ def with_token(**changes):
         (b"[]", "not a trace"),
         (b'{"rounds": []}', "not a trace"),
         (damaged(version=9), "version 9"),
+        (with_round(thought=5), "text, thought and gamma_reason must be text"),
+        (damaged(stats=json.loads(to_json(made_up()))["stats"] | {"thought_tokens": 1.5}), "thought_tokens"),
+        (
+            damaged(stats=json.loads(to_json(made_up()))["stats"] | {"thought_tokens": 10**6}),
+            "thought_tokens",
+        ),
+        (with_token(alternatives=[{"id": 1, "text": "", "target_prob": 0.1}] * 21), "more than 20"),
+        (damaged(settings={"logit_bias": {"5": float("inf")}}), "finite"),
         (with_token(alternatives=[3]), "alternative must be a JSON object"),
         (with_token(alternatives=[{"id": 1, "text": 5, "target_prob": 0.5}]), "alternative must have text"),
         (with_token(drafter_alternatives=[{"id": 1, "text": "", "target_prob": 7}]), "from 0 to 1"),
