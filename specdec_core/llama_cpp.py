@@ -67,7 +67,7 @@ class _Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """What a server has loaded, and how: on as many threads as the pair has."""
+    """A file as a server has it loaded: with room for that many positions, on the pair's threads."""
 
     path: str
     context_length: int

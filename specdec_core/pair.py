@@ -211,7 +211,8 @@ def _two_best_scores(
         raise PromptError("There is no token before the one to be scored. Give a context.")
     params = SamplingParams.from_settings(settings)
     tally = Tally(logits.shape[-1], logits.device)
-    tally.update(context, prompt_length)
+    tally.update(context[:prompt_length])
+    tally.update(context)
     if params.greedy:
         scores = adjusted(logits, params, tally.history)
     else:

@@ -101,7 +101,9 @@ class _OnLogits(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the logits [1, vocab] that follow input_ids [1, length]."""
         tally = Tally(scores.shape[-1], scores.device)
-        tally.update(input_ids[0].tolist(), self._prompt_length)
+        ids = input_ids[0].tolist()
+        tally.update(ids[: self._prompt_length])
+        tally.update(ids)
         return adjusted(scores, self._params, tally.history)
 
 

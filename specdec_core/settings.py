@@ -261,7 +261,6 @@ class Settings:
         "Each round shows this many of the likeliest tokens at every position, with p and q. 0 is off.",
         WholeNumber(0, MOST_ALTERNATIVES),
     )
-
     thinking: Thinking = _declare(
         "auto",
         "Thinking",

@@ -17,7 +17,7 @@ from ..trace import first_difference
 from .prompts import topic_request
 
 GAMMAS = (1, 3, 4, 8)
-_FILTERS: dict[str, dict[str, Any]] = {
+_WITH_GREEDY: dict[str, dict[str, Any]] = {
     "repetition_penalty 1.3": {"repetition_penalty": 1.3},
     "frequency_penalty 0.6": {"frequency_penalty": 0.6},
     "presence_penalty 0.9": {"presence_penalty": 0.9},
@@ -27,7 +27,7 @@ _FILTERS: dict[str, dict[str, Any]] = {
     },
 }
 """Settings beside which greedy answers are compared, with a shorter list of gammas."""
-_CUTS: dict[str, dict[str, Any]] = {
+_WITH_COUPLED: dict[str, dict[str, Any]] = {
     "typical_p 0.6": {"typical_p": 0.6},
     "repetition_penalty 1.2, top_p 0.9": {"repetition_penalty": 1.2, "top_p": 0.9},
 }
@@ -137,8 +137,14 @@ def _rules(max_new_tokens: int, seed: int) -> dict[str, Settings]:
     return {
         "greedy": greedy,
         "coupled": coupled,
-        **{f"greedy, {name}": dataclasses.replace(greedy, **changed) for name, changed in _FILTERS.items()},
-        **{f"coupled, {name}": dataclasses.replace(coupled, **changed) for name, changed in _CUTS.items()},
+        **{
+            f"greedy, {name}": dataclasses.replace(greedy, **changed)
+            for name, changed in _WITH_GREEDY.items()
+        },
+        **{
+            f"coupled, {name}": dataclasses.replace(coupled, **changed)
+            for name, changed in _WITH_COUPLED.items()
+        },
     }
 
 

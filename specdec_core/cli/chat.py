@@ -30,7 +30,7 @@ _THOUGHTS_HELP = " /thoughts shows or hides what the model thinks before it answ
 
 @dataclass(slots=True)
 class _Shown:
-    """What is printed beside the text of an answer."""
+    """Parts that are printed beside the text of an answer."""
 
     drafts: bool
     thoughts: bool = False

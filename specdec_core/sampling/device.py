@@ -101,7 +101,6 @@ class DeviceSampler:
         self._tally = Tally(sampling.vocab, sampling.device) if plan.penalized else None
         bias = summed_bias(params, sampling.vocab)
         self._bias = None if bias is None else bias.to(sampling.device)
-        self._prompt_length: int | None = None
         self._alternatives = alternatives
         self._inputs = RoundInputs.on("cpu")
         self._inputs.set_params(params, sampling.vocab, sampling.width)
@@ -119,10 +118,8 @@ class DeviceSampler:
             streams = self._noise.uniforms(positions)
             self._uniforms[:, : gamma + 1] = streams.draft, streams.accept, streams.residual
         buffers.upload(buffers.inputs.uploaded, self._inputs.uploaded)
-        if self._prompt_length is None:
-            self._prompt_length = len(context)
         if self._tally is not None:
-            self._tally.update(context, self._prompt_length)
+            self._tally.update(context)
             buffers.counts.copy_(self._tally.counts)
         if self._bias is not None:
             buffers.bias.copy_(self._bias)

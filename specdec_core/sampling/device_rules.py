@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..settings import MOST_ALTERNATIVES
-from .alternatives import Likeliest, likeliest, likeliest_ids
+from .alternatives import Likeliest
 from .base import Verdict
 from .device_filters import (
     Distributions,
@@ -29,6 +27,7 @@ from .device_filters import (
     min_p_only,
     temperature_only,
 )
+from .device_outcome import packed, split_likeliest, unpacked, with_likeliest
 from .filters import FILTERS, Penalty
 from .history import History
 from .noise import draw
@@ -101,20 +100,13 @@ class Rule(ABC):
 
     def _with_likeliest(self, outcome: Tensor, p: Tensor) -> Tensor:
         """Return the outcome with the alternatives of p [gamma + 1, vocab] behind it."""
-        return torch.cat([outcome, _packed(*likeliest_ids(p, self.sampling.q[: p.shape[0] - 1]))])
+        return with_likeliest(outcome, p, self.sampling.q[: p.shape[0] - 1])
 
     def _likeliest(self, outcome: Tensor, gamma: int, count: int) -> tuple[Tensor, list[Likeliest] | None]:
         """Split an outcome on the host into what the rule packed, and the alternatives if there are any."""
         if not self.plan.alternatives:
             return outcome, None
-        most, of_p, of_q = min(MOST_ALTERNATIVES, self.sampling.vocab), gamma + 1, gamma
-        at = len(outcome) - most * (8 * (of_p + of_q) + 4 * (of_p + 3 * of_q))
-        # Copied to where the views below are aligned.
-        ints, floats = outcome[at:].clone().split([8 * most * (of_p + of_q), 4 * most * (of_p + 3 * of_q)])
-        ids = ints.view(torch.int64).view(-1, most).split([of_p, of_q])
-        probs = floats.view(torch.float32).view(-1, most).split([of_p, of_q, of_q, of_q])
-        found = likeliest([part.tolist() for part in ids], [part.tolist() for part in probs], count)
-        return outcome[:at], found
+        return split_likeliest(outcome, gamma, self.sampling.vocab, count)
 
 
 class GreedyRule(Rule):
@@ -142,7 +134,7 @@ class GreedyRule(Rule):
         scores = self._adjusted(logits, drafting=False)
         best, choices = scores.max(-1)
         drafts = self.sampling.drafts[:gamma]
-        outcome = _packed([choices, drafts], [best.float(), self.sampling.best[:gamma]])
+        outcome = packed([choices, drafts], [best.float(), self.sampling.best[:gamma]])
         return (
             self._with_likeliest(outcome, scores.float().softmax(-1)) if self.plan.alternatives else outcome
         )
@@ -150,7 +142,7 @@ class GreedyRule(Rule):
     def verdict(self, outcome: Tensor, gamma: int, alternatives: int = 0) -> Verdict:
         """See Rule.verdict."""
         outcome, found = self._likeliest(outcome.cpu(), gamma, alternatives)
-        ints, floats = _unpacked(outcome, 2 * gamma + 1)
+        ints, floats = unpacked(outcome, 2 * gamma + 1)
         choices, drafts = ints[: gamma + 1], ints[gamma + 1 :]
         certain = [1.0 if math.isfinite(score) else math.nan for score in floats]
         accepted, token = walk_match(choices, drafts)
@@ -254,7 +246,7 @@ class RejectionRule(FilteredRule):
         p = target.probs
         if gamma == 0:
             index, _ = draw(p[0], inputs.residual_uniforms[:1])
-            return _packed([target.ids_at(index)], [p[0].gather(0, index), *target.overflows])
+            return packed([target.ids_at(index)], [p[0].gather(0, index), *target.overflows])
         drafts, q = self.sampling.drafts[:gamma], self.sampling.q
         p_drafts, q_drafts = target.entries(p, drafts), q[:gamma].gather(-1, drafts[:, None])[:, 0]
         accepted = count_accepted(inputs.accept_uniforms[:gamma] * q_drafts < p_drafts)
@@ -267,10 +259,10 @@ class RejectionRule(FilteredRule):
         index, _ = draw(residual(p_next, q_next), inputs.residual_uniforms.index_select(0, accepted))
         token = index if ids is None else ids.gather(0, index)
         probs = [p_next.gather(0, index), p_drafts, q_next.gather(0, index), q_drafts]
-        return _packed([token, accepted, drafts], [*probs, *target.overflows])
+        return packed([token, accepted, drafts], [*probs, *target.overflows])
 
     def _decoded(self, outcome: Tensor, gamma: int) -> _Decoded:
-        ints, floats = _unpacked(outcome, gamma + 2 if gamma else 1)
+        ints, floats = unpacked(outcome, gamma + 2 if gamma else 1)
         token, accepted, *drafts = ints if gamma else [*ints, 0]
         p, rest = floats[: gamma + 1], floats[gamma + 1 :]
         q, overflows = (rest[: gamma + 1], rest[gamma + 1 :]) if gamma else ([], rest)
@@ -306,10 +298,10 @@ class CoupledRule(FilteredRule):
             # [gamma, 2]: q of the target's choice, and of the draft
             q = buffers.q[:gamma].gather(-1, torch.stack([choices[:-1], drafts], -1))
             probs += [target.entries(p, drafts), q.flatten()]
-        return _packed([choices, drafts], [*probs, *target.overflows])
+        return packed([choices, drafts], [*probs, *target.overflows])
 
     def _decoded(self, outcome: Tensor, gamma: int) -> _Decoded:
-        ints, floats = _unpacked(outcome, 2 * gamma + 1)
+        ints, floats = unpacked(outcome, 2 * gamma + 1)
         choices, drafts = ints[: gamma + 1], ints[gamma + 1 :]
         p_choices, p_drafts = floats[: gamma + 1], floats[gamma + 1 : 2 * gamma + 1]
         q, overflows = floats[2 * gamma + 1 : 4 * gamma + 1], floats[4 * gamma + 1 :]
@@ -332,13 +324,3 @@ class _Decoded:
 
     verdict: Verdict
     overflows: bool
-
-
-def _packed(ints: Sequence[Tensor], floats: Sequence[Tensor]) -> Tensor:
-    """Bytes of int64 and float32 tensors, uint8 [bytes]: one operation, without conversions."""
-    return torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in [*ints, *floats]])
-
-
-def _unpacked(outcome: Tensor, ints: int) -> tuple[list[int], list[float]]:
-    """The given number of int64 and the float32 of `_packed`, both on the host."""
-    return outcome[: 8 * ints].view(torch.int64).tolist(), outcome[8 * ints :].view(torch.float32).tolist()

@@ -14,8 +14,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How often each token comes before each row, float32 [rows, vocab], or [rows, n] for the n tokens `ids`,
-    int64, where no others do.
+    """Counts of the tokens that come before each row, float32 [rows, vocab], or [rows, n] for the n tokens
+    `ids`, int64, where no others do.
     """
 
     in_all: Tensor
@@ -51,12 +51,12 @@ class Tally:
         self.counts = torch.zeros(2, vocab, device=device)
         self._counted = 0
 
-    def update(self, context: Sequence[int], prompt_length: int) -> None:
-        """Count the tokens that the context has gained, of which the first `prompt_length` are the prompt."""
+    def update(self, context: Sequence[int]) -> None:
+        """Count the tokens that the context has gained. The first context is the prompt."""
         device, vocab = self.counts.device, self.counts.shape[1]
         gained = list(context[self._counted :])
         # Both rows in one operation: where memory runs out, nothing is counted, and a retry counts once.
-        places = gained + [vocab + token for token in context[max(prompt_length, self._counted) :]]
+        places = gained + ([vocab + token for token in gained] if self._counted else [])
         if places:
             index = torch.tensor(places)
             if device.type == "cuda":

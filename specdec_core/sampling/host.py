@@ -37,7 +37,6 @@ class _HostSampler(ABC):
         self._alternatives = alternatives
         self._fed = torch.zeros(1, dtype=torch.int64)
         self._fed_on_host = self._fed.numpy()
-        self._prompt_length: int | None = None
         self._tally: Tally | None = None
 
     def start_round(self, context: Sequence[int], gamma: int) -> None:
@@ -47,8 +46,6 @@ class _HostSampler(ABC):
         self._drafts: list[int] = []
         self._drafter_probs: list[float] = []
         self._q: list[HostRow] = []
-        if self._prompt_length is None:
-            self._prompt_length = len(context)
 
     def draft(self, step: int) -> Callable[[Tensor], Tensor]:
         """See Sampler.draft."""
@@ -95,7 +92,7 @@ class _HostSampler(ABC):
         rows, vocab = logits.shape
         if self._tally is None:
             self._tally = Tally(vocab)
-        self._tally.update(self._context, self._prompt_length or 0)
+        self._tally.update(self._context)
         drafts = torch.tensor(self._drafts, dtype=torch.int64)
         before = drafts_before(len(drafts) + 1, len(drafts))[-rows:]
         return History.of_known(self._tally.counts, drafts, before)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from .control_tokens import any_of, special_tokens
+from .overlap import overlap
 
 _FIRST_SIGN = 0xD800  # lone surrogates, which no decoded text contains
 
@@ -35,7 +36,7 @@ class StopStrings:
             self._ready += self._withheld[: min(starts)]
             self._withheld, self.reached = "", True
             return True
-        keep = max((self._overlap(stop) for stop in self._stop), default=0)
+        keep = max((overlap(self._withheld, stop) for stop in self._stop), default=0)
         cut = len(self._withheld) - keep
         self._ready += self._withheld[:cut]
         self._withheld = self._withheld[cut:]
@@ -56,11 +57,6 @@ class StopStrings:
         for sign in self.signs.values():
             text = text.replace(sign, "")
         return text
-
-    def _overlap(self, stop: str) -> int:
-        """Length of the longest suffix of the withheld text that is a prefix of `stop`."""
-        longest = min(len(stop) - 1, len(self._withheld))
-        return next((n for n in range(longest, 0, -1) if stop.startswith(self._withheld[-n:])), 0)
 
 
 def _with_signs(

@@ -5,7 +5,7 @@ Renders conversations of words that occur nowhere else, and looks for them in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -197,23 +197,29 @@ def _thinking(
     if tags is None and not names:
         return None
 
-    def prompt(variables: dict[str, bool]) -> str | None:
-        try:
-            return render(
-                tokenizer, messages, roles_in_parts=roles, add_generation_prompt=True, variables=variables
-            )
-        except PromptError:
+    def prompts(switch: str | None) -> dict[Thinking, str]:
+        """The prompt by setting; "" for one that cannot be rendered."""
+        found: dict[Thinking, str] = {}
+        for mode in THINKING:
+            variables = ThinkingTraits(switch, tags, frozenset()).variables(mode)
+            try:
+                found[mode] = render(
+                    tokenizer, messages, roles_in_parts=roles, add_generation_prompt=True, variables=variables
+                )
+            except PromptError:
+                found[mode] = ""
+        return found
+
+    for switch in names:
+        texts = prompts(switch)
+        if texts["on"] and texts["off"] and texts["on"] != texts["off"]:
+            break
+    else:
+        switch = None
+        if tags is None:
             return None
-
-    switch = next((name for name in names if _differ(prompt({name: True}), prompt({name: False}))), None)
-    if tags is None and switch is None:
-        return None
-    traits = ThinkingTraits(switch, tags, frozenset())
-    prompts = {mode: prompt(traits.variables(mode)) or "" for mode in THINKING}
-    opened = [mode for mode, text in prompts.items() if tags and text.rstrip().endswith(tags.opening)]
-    return replace(traits, opened=frozenset(opened))
-
-
-def _differ(one: str | None, other: str | None) -> bool:
-    """True for two texts that differ; None stands for none."""
-    return one is not None and other is not None and one != other
+        texts = prompts(switch)
+    opened: set[Thinking] = {
+        mode for mode in THINKING if tags and texts[mode].rstrip().endswith(tags.opening)
+    }
+    return ThinkingTraits(switch, tags, frozenset(opened))

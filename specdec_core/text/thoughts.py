@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .overlap import overlap
+
 
 @dataclass(frozen=True, slots=True)
 class ThoughtTags:
@@ -82,14 +84,8 @@ class ThoughtSplit:
         if closing:
             thought, self._withheld, self._state = thought.rstrip(), rest, "after"
         else:
-            thought = self._without_beginning_of_closing().rstrip()
+            # An end that may begin the closing tag is withheld.
+            thought = self._withheld[: len(thought) - overlap(thought, self._tags.closing)].rstrip()
             self._withheld = self._withheld[len(thought) :]
         self._has_thought = self._has_thought or bool(thought)
         return thought
-
-    def _without_beginning_of_closing(self) -> str:
-        """The withheld text without an end that may begin the closing tag."""
-        text, closing = self._withheld, self._tags.closing
-        longest = min(len(closing) - 1, len(text))
-        overlap = next((n for n in range(longest, 0, -1) if closing.startswith(text[-n:])), 0)
-        return text[: len(text) - overlap]

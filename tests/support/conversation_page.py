@@ -1,5 +1,7 @@
 """The conversation view alone in a browser, without a server; tests pass it the lines of a transcript."""
 
+from contextlib import contextmanager
+
 from specdec_ui.chat.conversation_view import conversation_view
 from specdec_ui.parts.assets import STYLESHEETS, json_line, sources
 from specdec_ui.parts.figures import FIGURES
@@ -45,6 +47,22 @@ def open_conversation(page):
     for sheet in STYLESHEETS:
         page.add_style_tag(content=sheet.read_text(encoding="utf-8"))
     page.evaluate(_HARNESS, [view.html_template, sources(script_data()), view.js_on_load])
+
+
+@contextmanager
+def conversation_in(browser):
+    """The view, 700 pixels wide; nothing in it may fail, open a dialog or ask for anything."""
+    context = browser.new_context(viewport={"width": 700, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    faults = []
+    page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda request: faults.append(request.url))
+    open_conversation(page)
+    yield page
+    context.close()
+    assert faults == []
 
 
 def stream(page, pieces, ended=True):

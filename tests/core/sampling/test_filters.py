@@ -33,7 +33,8 @@ def _logits(rows: int = 1, seed: int = 2) -> torch.Tensor:
 
 def _history() -> History:
     tally = Tally(VOCAB)
-    tally.update([*PROMPT, *ANSWER], len(PROMPT))
+    tally.update(PROMPT)
+    tally.update([*PROMPT, *ANSWER])
     return tally.history
 
 
@@ -82,8 +83,9 @@ def test_a_filter_equals_transformers_own(name, processor):
 def test_a_row_s_history_is_the_context_and_the_drafts_before_it():
     drafts = [7, 30, 7, 2]
     tally = Tally(VOCAB)
-    tally.update([*PROMPT, *ANSWER[:2]], len(PROMPT))
-    tally.update([*PROMPT, *ANSWER], len(PROMPT))
+    tally.update(PROMPT)
+    tally.update([*PROMPT, *ANSWER[:2]])
+    tally.update([*PROMPT, *ANSWER])
     history = History.of_rows(tally.counts, torch.tensor(drafts), drafts_before(5, 4))
     for row in range(5):
         answer = [*ANSWER, *drafts[:row]]
@@ -123,7 +125,8 @@ def test_a_penalty_at_its_default_changes_nothing_nor_does_any_for_a_token_that_
 def test_the_history_of_known_tokens_alone_gives_the_same_logits():
     params = SamplingParams.of(**{name: VALUES[name] for name in list(VALUES)[:5]})
     tally, drafts = Tally(VOCAB), torch.tensor([7, 31, 7, 2])
-    tally.update([*PROMPT, *ANSWER], len(PROMPT))
+    tally.update(PROMPT)
+    tally.update([*PROMPT, *ANSWER])
     logits = _logits(5)
     kept = logits.clone()
     ways = (History.of_rows, History.of_known)
@@ -134,6 +137,7 @@ def test_the_history_of_known_tokens_alone_gives_the_same_logits():
 
 def test_a_tally_that_ran_out_of_memory_counts_once_when_it_is_tried_again(monkeypatch):
     tally, failures = Tally(VOCAB), []
+    tally.update([1, 2])
     index_add = torch.Tensor.index_add_
 
     def failing(tensor, *arguments):
@@ -144,9 +148,9 @@ def test_a_tally_that_ran_out_of_memory_counts_once_when_it_is_tried_again(monke
 
     monkeypatch.setattr(torch.Tensor, "index_add_", failing)
     with pytest.raises(MemoryError):
-        tally.update([1, 2, 3, 3], 2)
-    tally.update([1, 2, 3, 3], 2)
-    tally.update([1, 2, 3, 3], 2)
+        tally.update([1, 2, 3, 3])
+    tally.update([1, 2, 3, 3])
+    tally.update([1, 2, 3, 3])
     assert tally.counts[:, :4].tolist() == [[0, 1, 1, 2], [0, 0, 0, 2]]
 
 

@@ -6,7 +6,14 @@ import re
 import pytest
 
 from specdec_ui.parts.assets import json_line
-from tests.support.conversation_page import END, QUESTION, answer_html, open_conversation, stream
+from tests.support.conversation_page import (
+    END,
+    QUESTION,
+    answer_html,
+    conversation_in,
+    open_conversation,
+    stream,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -79,18 +86,8 @@ def in_pieces(text, longest=6, seed=0):
 
 @pytest.fixture
 def view(browser):
-    """The conversation view, 700 pixels wide; nothing in it may fail, open a dialog or ask for anything."""
-    context = browser.new_context(viewport={"width": 700, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    faults = []
-    page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda request: faults.append(request.url))
-    open_conversation(page)
-    yield page
-    context.close()
-    assert faults == []
+    with conversation_in(browser) as page:
+        yield page
 
 
 def shown(view, text):

@@ -14,7 +14,7 @@ from specdec_ui.parts.figures import in_words
 from specdec_ui.parts.settings_panel import CHAT_PANEL
 from specdec_ui.state.conversation import Conversation
 from specdec_ui.state.visitors import Visitor
-from tests.support.conversation_page import QUESTION, open_conversation
+from tests.support.conversation_page import QUESTION, conversation_in
 from tests.support.replay import ReplayEngine, loaded_holder, rounds_of
 
 THOUGHT = "Hm, <b>so</b> ${alert(1)}\nit is."
@@ -77,26 +77,18 @@ def test_the_switch_is_shown_where_the_template_has_one(can_switch):
 @pytest.mark.browser
 @pytest.mark.slow
 def test_it_is_folded_away_above_the_answer_and_is_only_ever_text(browser):
-    context = browser.new_context(viewport={"width": 700, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    faults = []
-    page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    open_conversation(page)
-    shown = QUESTION + json_line(event="thought", text=THOUGHT[:9])
-    page.evaluate("value => window.show(value)", shown)
-    thought = page.locator(".turn-answer .turn-thought")
-    assert thought.locator("summary").inner_text() == "Thinking…"
-    assert not thought.locator(".turn-thought-text").is_visible()
-    shown += json_line(event="thought", text=THOUGHT[9:]) + json_line(event="text", text=ANSWER)
-    page.evaluate("value => window.show(value)", shown)
-    page.evaluate("value => window.show(value)", shown + json_line(event="end", remarks=[]))
-    assert thought.locator("summary").inner_text() == "Thought"
-    assert thought.locator(".turn-thought-text").evaluate("node => node.textContent") == THOUGHT
-    assert thought.locator(".turn-thought-text *").count() == 0
-    thought.locator("summary").click()
-    assert thought.locator(".turn-thought-text").is_visible()
-    assert page.locator(".turn-answer .turn-text").inner_text().strip() == ANSWER
-    context.close()
-    assert faults == []
+    with conversation_in(browser) as page:
+        shown = QUESTION + json_line(event="thought", text=THOUGHT[:9])
+        page.evaluate("value => window.show(value)", shown)
+        thought = page.locator(".turn-answer .turn-thought")
+        assert thought.locator("summary").inner_text() == "Thinking…"
+        assert not thought.locator(".turn-thought-text").is_visible()
+        shown += json_line(event="thought", text=THOUGHT[9:]) + json_line(event="text", text=ANSWER)
+        page.evaluate("value => window.show(value)", shown)
+        page.evaluate("value => window.show(value)", shown + json_line(event="end", remarks=[]))
+        assert thought.locator("summary").inner_text() == "Thought"
+        assert thought.locator(".turn-thought-text").evaluate("node => node.textContent") == THOUGHT
+        assert thought.locator(".turn-thought-text *").count() == 0
+        thought.locator("summary").click()
+        assert thought.locator(".turn-thought-text").is_visible()
+        assert page.locator(".turn-answer .turn-text").inner_text().strip() == ANSWER
