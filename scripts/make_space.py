@@ -46,6 +46,7 @@ bitsandbytes>=0.50
 pydantic>=2.10,<3
 onnxruntime>=1.32
 onnx>=1.19
+gguf>=0.17
 """
 
 

@@ -12,7 +12,10 @@ CACHE_FOLDER = "SPECDEC_CACHE"
 
 INT4_WEIGHTS = "int4-weights"
 """Folder of quantized weights."""
+GGUF_HEADERS = "gguf-headers"
+"""Folder of folders with the configuration and the tokenizer of a GGUF file."""
 ENTRY, UNFINISHED = ".safetensors", ".part"
+_OF_HEADERS = (".json", ".jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,21 @@ def clear_cache() -> CacheContents:
     contents = cache_contents()
     for path in _files():
         path.unlink(missing_ok=True)
+    for folder in _header_folders():
+        with suppress(OSError):  # it has files that are not ours
+            folder.rmdir()
     return contents
 
 
 def _files() -> list[Path]:
     """Our own files: the folder that a person named may hold others."""
-    folder = cache_folder() / INT4_WEIGHTS
-    return [path for path in folder.glob("*") if path.suffix in (ENTRY, UNFINISHED)]
+    weights = (cache_folder() / INT4_WEIGHTS).glob("*")
+    headers = [path for folder in _header_folders() for path in folder.iterdir()]
+    return [
+        *(path for path in weights if path.suffix in (ENTRY, UNFINISHED)),
+        *(path for path in headers if path.suffix in _OF_HEADERS),
+    ]
+
+
+def _header_folders() -> list[Path]:
+    return [folder for folder in (cache_folder() / GGUF_HEADERS).glob("*") if folder.is_dir()]

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import PresetError, SettingsError
+from .package_files import PACKAGE, package_file
 from .settings import SETTINGS, Quantization, Settings, VocabPadding
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -40,6 +41,8 @@ Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 WebPage = Annotated[str, Field(pattern=r"^https://\S+$")]
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_FILE = re.compile(r"[\w.-]+/[\w.-]+:[^:]+\.gguf")
+_VARIANTS = "variants"
 
 
 def _settings(values: object) -> Settings:
@@ -64,12 +67,15 @@ class _Table(BaseModel):
 
 
 class PresetModel(_Table):
-    """One model of a preset. `model` is a Hub id, or a folder: relative in the file, absolute once read.
+    """One model of a preset. `model` is a Hub id, a GGUF file, or a folder.
 
-    `quantization` applies on CUDA, `cpu_quantization` on a CPU whose runner has it.
+    Paths are relative in the preset's file, absolute once read. `otherwise` is the Hub id that takes the
+    place of a file in a Python package that is not installed. `quantization` applies on CUDA,
+    `cpu_quantization` on a CPU whose runner has it.
     """
 
     model: Text
+    otherwise: Text | None = None
     revision: Text | None = None
     quantization: Quantization = "none"
     cpu_quantization: Quantization = "none"
@@ -78,9 +84,9 @@ class PresetModel(_Table):
 class Preset(_Table):
     """A pair (or a target alone) that is known to work, with its description and its settings.
 
-    `download_gb` is approximate, 0 where nothing is downloaded. With `drafter_vocabulary` the drafter
-    computes logits for that many tokens only, and for control tokens: the most frequent ones in the file
-    `drafter_vocabulary_text`, or those of lowest id.
+    `download_gb` is approximate, 0 where nothing is downloaded, as from installed packages. With
+    `drafter_vocabulary` the drafter computes logits for that many tokens only, and for control tokens: the
+    most frequent ones in the file `drafter_vocabulary_text`, or those of lowest id.
     """
 
     name: Text
@@ -150,7 +156,7 @@ def load_presets(folder: str | Path | None = None) -> tuple[dict[str, Preset], d
     errors: dict[str, PresetError] = {}
     for name, path in _preset_files(folder).items():
         try:
-            presets[name] = read_preset(path)
+            presets |= read_presets(path)
         except PresetError as error:
             errors[name] = error
     by_access = sorted(presets.items(), key=lambda item: (item[1].gated, item[1].download_gb > 0, item[0]))
@@ -160,23 +166,62 @@ def load_presets(folder: str | Path | None = None) -> tuple[dict[str, Preset], d
 def get_preset(name: str, folder: str | Path | None = None) -> Preset:
     """Return one preset; other files may be broken. Raises PresetError, which lists the names if unknown."""
     files = _preset_files(folder)
-    if name not in files:
-        close = difflib.get_close_matches(name.lower(), files, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise PresetError(f"There is no preset {name!r}.{hint} The presets are {', '.join(files) or 'none'}.")
-    return read_preset(files[name])
+    if name in files:
+        return read_preset(files[name])
+    names = list(files)
+    for stem, path in files.items():
+        if name.startswith(f"{stem}-"):
+            variants = read_presets(path)
+            if name in variants:
+                return variants[name]
+            names += variants
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise PresetError(
+        f"There is no preset {name!r}.{hint} The presets are {', '.join(dict.fromkeys(names)) or 'none'}."
+    )
 
 
 def read_preset(path: Path) -> Preset:
-    """Read and validate one preset file; its local paths become absolute. Raises PresetError."""
+    """Read and validate the preset of a file, without its variants. Raises PresetError."""
+    return next(iter(read_presets(path).values()))
+
+
+def read_presets(path: Path) -> dict[str, Preset]:
+    """Read and validate a file: its preset, and one for each table in `variants`, named NAME-VARIANT.
+
+    A variant has the values of the preset but for those that its table states. Local paths become absolute.
+    Raises PresetError.
+    """
     values = _read_toml(path)
     if "name" in values:
         raise PresetError(f"{path}: unknown key name; the file's own name is the preset's.")
+    variants = values.pop(_VARIANTS, {})
+    if not isinstance(variants, dict) or not all(isinstance(own, dict) for own in variants.values()):
+        raise PresetError(f"{path}: {_VARIANTS} must hold a table for each variant, [{_VARIANTS}.NAME].")
+    presets = {path.stem: _validated(path, path.stem, values)}
+    for variant, own in variants.items():
+        name = f"{path.stem}-{variant}"
+        presets[name] = _validated(path, name, _merged(values, own))
+    return presets
+
+
+def _merged(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Values with those of a variant in their place; in tables, one by one."""
+    merged = dict(values)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(values.get(key), dict)
+        merged[key] = values[key] | value if both else value
+    return merged
+
+
+def _validated(path: Path, name: str, values: dict[str, Any]) -> Preset:
     try:
-        preset = Preset.model_validate({"name": path.stem, **values})
+        preset = Preset.model_validate({"name": name, **values})
     except ValidationError as error:
+        where = path if name == path.stem else f"{path}: {name}"
         problems = [_explain(problem) for problem in error.errors()]
-        raise PresetError("\n".join(f"{path}: {problem}." for problem in problems)) from error
+        raise PresetError("\n".join(f"{where}: {problem}." for problem in problems)) from error
     resolved: dict[str, object] = {
         key: model.model_copy(update={"model": _resolve_model(path, key, model)})
         for key, model in (("target", preset.target), ("drafter", preset.drafter))
@@ -187,6 +232,8 @@ def read_preset(path: Path) -> Preset:
         if not text.is_file():
             raise PresetError(f"{path}: drafter_vocabulary_text: there is no file {text}.")
         resolved["drafter_vocabulary_text"] = str(text)
+    if preset.target.model.startswith(PACKAGE) and _is_installed(preset.target.model):
+        resolved["download_gb"] = 0.0
     return preset.model_copy(update=resolved)
 
 
@@ -223,27 +270,40 @@ def _files_in(folder: Path, origin: str = "") -> dict[str, Path]:
 
 
 def _resolve_model(path: Path, key: str, model: PresetModel) -> str:
-    """Return a Hub id unchanged, a local path as the absolute path of an existing folder."""
+    """Return a Hub id unchanged, a local path as an absolute one, and the place of a package's file."""
     name = model.model
     where = f"{path}: {key}.model"
     folder = path.parent.resolve()
+    if name.startswith(PACKAGE):
+        if package_file(name) is None:
+            raise PresetError(f"{where} must have the form {PACKAGE}NAME/FILE.gguf, not {name!r}.")
+        return name if model.otherwise is None or _is_installed(name) else model.otherwise
+    if model.otherwise is not None:
+        raise PresetError(f"{path}: {key}.otherwise is for files in packages, {PACKAGE}NAME/FILE.gguf.")
     if name.startswith("./"):
         local = _inside(path, f"{key}.model", name)
-        if not local.is_dir():
-            raise PresetError(f"{where}: there is no folder {local}. Paths start at the file's own folder.")
+        if not (local.is_dir() or (local.is_file() and name.endswith(".gguf"))):
+            raise PresetError(
+                f"{where}: there is no folder or .gguf file {local}. Paths start at the file's own folder."
+            )
         if model.revision is not None:
             raise PresetError(f"{path}: {key}.revision is for models on the Hub; {name!r} is a folder.")
         return str(local)
-    if not _HUB_ID.fullmatch(name) or ".." in name:
+    if not (_HUB_ID.fullmatch(name) or _HUB_FILE.fullmatch(name)) or ".." in name:
         raise PresetError(
-            f"{where} must be a Hub id (owner/name) or a path inside the presets folder that starts with ./, "
-            f"not {name!r}."
+            f"{where} must be a Hub id (owner/name), a file on the Hub (owner/name:file.gguf) or a path "
+            f"inside the presets folder that starts with ./, not {name!r}."
         )
     if (folder / name).is_dir():
         raise PresetError(
             f"{where}: {name!r} reads as a Hub id. Write ./{name} for the folder beside the file."
         )
     return name
+
+
+def _is_installed(name: str) -> bool:
+    file = package_file(name)
+    return file is not None and file.path is not None
 
 
 def _inside(path: Path, key: str, name: str) -> Path:

@@ -27,6 +27,7 @@ from ..hub.tokenizer_rules import (
 )
 from ..out_of_memory import out_of_memory
 from ..runners.serving import serving
+from ..runners.shared_embedding import shared_embedding
 from ..settings import VocabPadding
 from ..units import counted
 from .logit_width import check_configured_width, check_logit_width, require_vocab_padding
@@ -103,12 +104,16 @@ def _check_kind(target: PreTrainedConfig, drafter: PreTrainedConfig, alone: bool
         if (unfit := _unfit(config, alone)) is not None
     ]
     explanation = f"{'It continues' if alone else 'Both continue'} text token by token."
+    mismatch = _embedding_mismatch(target, None if alone else drafter)
     if reasons:
         next_step = "Choose decoder-only language models"
         if not alone and serving(target).level == "alone":
             next_step += " whose layers are all attention, or load the target without a drafter"
         explanation = f"{' '.join(reasons)} {next_step}."
-    return Check("model kind", "fail" if reasons else "pass", _kind(target), _kind(drafter), explanation)
+    elif mismatch is not None:
+        explanation = mismatch
+    status: Status = "fail" if reasons or mismatch is not None else "pass"
+    return Check("model kind", status, _kind(target), _kind(drafter), explanation)
 
 
 def _kind(config: PreTrainedConfig) -> str:
@@ -123,6 +128,23 @@ def _unfit(config: PreTrainedConfig, alone: bool) -> str | None:
         return f"is saved as {', '.join(architectures)}, which puts out no next-token logits."
     verdict = serving(config)
     return verdict.reason if verdict.level == "refused" or (verdict.level == "alone" and not alone) else None
+
+
+def _embedding_mismatch(target: PreTrainedConfig, drafter: PreTrainedConfig | None) -> str | None:
+    """The reason for which a model of a pair, or a target alone, would have no embedding."""
+    if (own := shared_embedding(target)) is not None:
+        return f"The target has no embedding: it is a drafter for {own.of}. Choose that one as the target."
+    shared = None if drafter is None else shared_embedding(drafter)
+    if drafter is None or shared is None:
+        return None
+    widths = [config.get_text_config(decoder=True).hidden_size for config in (target, drafter)]
+    if widths[0] == widths[1]:
+        return None
+    return (
+        f"The drafter reads the target's embedding, that of {shared.of}, whose vectors have {widths[1]} "
+        f"values; those of this target have {widths[0]}. Choose {shared.of} as the target, or another "
+        "drafter."
+    )
 
 
 def _is_causal(class_name: str) -> bool:

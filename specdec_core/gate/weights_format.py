@@ -32,4 +32,6 @@ def check_weights_format(target: ModelFiles, drafter: ModelFiles) -> Check:
 
 
 def _format_text(files: ModelFiles) -> str:
+    if files.gguf_format is not None:
+        return files.gguf_format
     return "floating point" if files.quantization is None else str(files.quantization)

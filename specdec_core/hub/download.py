@@ -42,11 +42,15 @@ OnBytes = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """The files of a Hub model, at one commit, that are missing from the cache."""
+    """The files of a Hub model, at one commit, that are missing from the cache.
+
+    `file` is the one file that the model is in; None for a whole repository.
+    """
 
     model: str
     commit: str
     missing: tuple[RemoteFile, ...]
+    file: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -59,8 +63,8 @@ class Download:
         return sum(file.size_bytes - arrived_bytes(self.model, file) for file in self.missing)
 
 
-def plan_download(model: str, revision: str | None = None) -> Download | None:
-    """Return the files to fetch before `model` can be loaded.
+def plan_download(model: str, revision: str | None = None, file: str | None = None) -> Download | None:
+    """Return the files to fetch before `model` can be loaded; with `file` that one alone.
 
     None for a folder, and where the Hub is out of reach while the cache is complete. Asks the Hub for names
     and sizes; downloads no weights. Raises LoadError.
@@ -78,18 +82,17 @@ def plan_download(model: str, revision: str | None = None) -> Download | None:
             for file in info.siblings or ()
         }
         commit = info.sha or revision or constants.DEFAULT_REVISION
-        names = _weight_files(model, commit, files)
+        names = _weight_files(model, commit, files) if file is None else [_listed(model, file, files)]
     except LoadError:
         raise
     except Exception as error:
-        if downloaded_folder(model, revision) is not None:
+        if file is None and downloaded_folder(model, revision) is not None:
             return None
         raise LoadError(_explain(model, revision, error)) from error
-    needed = [*(name for name in (CONFIG, GENERATION_CONFIG) if name in files), *names]
-    missing = [
-        files.get(name) or RemoteFile(name, 0) for name in needed if not _is_cached(model, name, commit)
-    ]
-    return Download(model, commit, tuple(missing))
+    beside = (CONFIG, GENERATION_CONFIG) if file is None else ()
+    needed = [*(name for name in beside if name in files), *names]
+    missing = [files.get(name) or RemoteFile(name, 0) for name in needed if not _cached(model, name, commit)]
+    return Download(model, commit, tuple(missing), file)
 
 
 def require_disk_space(downloads: Sequence[Download]) -> None:
@@ -109,7 +112,7 @@ def require_disk_space(downloads: Sequence[Download]) -> None:
 
 
 def fetch(download: Download, on_bytes: OnBytes) -> str:
-    """Download the missing files. Return the folder with the model's files.
+    """Download the missing files. Return the folder with the model's files, or the model's one file.
 
     Raises LoadError. Exceptions of `on_bytes` end the download at once; partial files are kept.
     """
@@ -121,12 +124,12 @@ def fetch(download: Download, on_bytes: OnBytes) -> str:
             if now - reported >= REPORT_INTERVAL_S:
                 reported = now
                 on_bytes(count)
-    folder = _snapshot(download.model, download.commit)
-    if folder is None:
+    fetched = _cached(download.model, download.file or CONFIG, download.commit)
+    if fetched is None:
         raise LoadError(
             f"{download.model} vanished from {constants.HF_HUB_CACHE} while it was loaded. Load again."
         )
-    return folder
+    return str(fetched.parent if download.file is None else fetched)
 
 
 def _fetch_files(download: Download) -> Generator[int, None, None]:
@@ -152,14 +155,15 @@ def downloaded_folder(model: str, revision: str | None = None) -> str | None:
     """Return the cache's folder with all of a model's weights, or None if any is missing. Uses no network."""
     if Path(model).is_dir():
         return None
-    folder = _snapshot(model, revision or constants.DEFAULT_REVISION)
-    if folder is None:
+    config = _cached(model, CONFIG, revision or constants.DEFAULT_REVISION)
+    if config is None:
         return None
-    index = Path(folder, WEIGHTS_INDEX)
-    if Path(folder, WEIGHTS).exists():
-        return folder
-    if index.exists() and all(Path(folder, name).exists() for name in shard_names(index)):
-        return folder
+    folder = config.parent
+    index = folder / WEIGHTS_INDEX
+    if (folder / WEIGHTS).exists():
+        return str(folder)
+    if index.exists() and all((folder / name).exists() for name in shard_names(index)):
+        return str(folder)
     return None
 
 
@@ -176,13 +180,18 @@ def _weight_files(model: str, commit: str, names: Collection[str]) -> list[str]:
     )
 
 
-def _is_cached(model: str, name: str, revision: str) -> bool:
-    return isinstance(try_to_load_from_cache(model, name, revision=revision), str)
+def _listed(model: str, file: str, files: Collection[str]) -> str:
+    """Return the file's name. Raises LoadError if the repository has no such file."""
+    if file in files:
+        return file
+    others = sorted(name for name in files if Path(name).suffix == Path(file).suffix)
+    listed = f"Choose one of {', '.join(others)}." if others else "Check its name."
+    raise LoadError(f"{model} has no file {file}. {listed}")
 
 
-def _snapshot(model: str, revision: str) -> str | None:
-    config = try_to_load_from_cache(model, CONFIG, revision=revision)
-    return str(Path(config).parent) if isinstance(config, str) else None
+def _cached(model: str, name: str, revision: str) -> Path | None:
+    path = try_to_load_from_cache(model, name, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 class _NoBar(tqdm):

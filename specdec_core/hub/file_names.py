@@ -10,6 +10,8 @@ TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 """The list of shards where the weights are in several files."""
+DRAFTER_SHARDS = "drafter-*-of-*.safetensors"
+"""Weights of a drafter that shares the target's embedding."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 

@@ -27,6 +27,7 @@ from ..errors import PairUncheckableError
 from .adapters import read_adapter
 from .errors import reason
 from .file_names import CONFIG, MODELOPT_CONFIG, TOKENIZER
+from .gguf_files import is_gguf, read_gguf
 from .reach import hub_is_reachable
 from .read_errors import explain_read_error, missing_tokenizer
 from .stored_quantization import MODELOPT, QUANTIZATION_KEYS, StoredQuantization, stored_quantization
@@ -44,6 +45,7 @@ class ModelFiles:
     """Configuration and tokenizer of one model. `name` is the caller's, `vocabulary` maps token to id.
 
     `replaced` is what transformers' class of the tokenizer would have put in place of its file, a clause.
+    `gguf_format` is the format of the weights in a GGUF file.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ModelFiles:
     vocabulary: dict[str, int]
     quantization: StoredQuantization | None
     replaced: str | None
+    gguf_format: str | None = None
 
     @property
     def tokenizer_width(self) -> int:
@@ -74,7 +77,7 @@ class _Access:
 def read_model_files(
     model: str | os.PathLike[str], revision: str | None = None, token: str | None = None
 ) -> ModelFiles:
-    """Read configuration and tokenizer of a Hub id or folder, as transformers' auto classes load them.
+    """Read configuration and tokenizer of a Hub id, folder or GGUF file, as transformers' auto classes do.
 
     Where the class of the tokenizer replaces what tokenizer.json says, what the file says is used.
     An adapter's folder has its base's configuration, and its base's tokenizer unless it has its own. `token`
@@ -97,6 +100,9 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
         return replace(
             base, name=name, tokenizer=tokenizer, vocabulary=tokenizer.get_vocab(), replaced=replaced
         )
+    if is_gguf(name):
+        file = read_gguf(name, revision, access.token)
+        return replace(_read(file.folder, None, access), name=name, gguf_format=file.format)
     _require_source(name)
     if not os.path.isdir(name):
         access = replace(access, offline=not hub_is_reachable())
@@ -223,12 +229,19 @@ def _require_source(name: str) -> None:
         raise PairUncheckableError("No model was named. Give a Hub id (owner/name) or a folder.")
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, CONFIG)):
+            if files := sorted(file for file in os.listdir(name) if is_gguf(file)):
+                file = os.path.join(name, files[0])
+                raise PairUncheckableError(
+                    f"The folder {name} has no config.json. Name its GGUF file: {file}"
+                )
             raise PairUncheckableError(
                 f"The folder {name} has no config.json. Give the folder that holds the model's config.json "
                 "and tokenizer.json."
             )
     elif os.path.exists(name):
-        raise PairUncheckableError(f"{name} is a file. Give the folder that holds the model's config.json.")
+        raise PairUncheckableError(
+            f"{name} is a file. Give the folder that holds the model's config.json, or a .gguf file."
+        )
     elif os.path.isabs(name) or name.startswith(("./", "../", "~")):
         raise PairUncheckableError(
             f"There is no folder {name}. Check the path, or give a Hub id (owner/name)."

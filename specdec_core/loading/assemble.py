@@ -21,6 +21,8 @@ from ..gate.report import PairReport
 from ..hub.adapters import require_mergeable
 from ..hub.download import Download, downloaded_folder, fetch, plan_download, require_disk_space
 from ..hub.file_names import gguf_of
+from ..hub.gguf_files import is_gguf
+from ..hub.gguf_remote import hub_file
 from ..out_of_memory import release_memory
 from ..pair import LoadedPair
 from ..progress import Watch
@@ -55,9 +57,12 @@ class _GatePass:
 
 @dataclass(frozen=True, slots=True)
 class _ModelFiles:
-    """The folder with each model's files (None if the source is one), and the progress `fraction` so far."""
+    """The folder with each model's files, or its GGUF file, and the progress `fraction` so far.
 
-    folders: Mapping[ModelSource, str | None]
+    The place is None for a source that is local.
+    """
+
+    places: Mapping[ModelSource, str | None]
     fraction: float
 
 
@@ -114,7 +119,7 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> Loaded:
     files = _download(plan.sources, watch)
     models = _load_models(plan, placement, files, watch)
     vocab_size = _checked_vocab_size(plan, gate, models)
-    folder = files.folders[plan.target] or plan.target.base
+    folder = plan.target.base if plan.target.gguf else files.places[plan.target] or plan.target.base
     eos_ids = answer_ends(folder, gate.tokenizer, probe_template(gate.tokenizer))
     _shorten_drafter_head(plan, gate, models, vocab_size, eos_ids)
     target, drafter = choose_runners(plan, models.target, models.drafter, placement, vocab_size, eager)
@@ -125,7 +130,7 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> Loaded:
         eos_ids=eos_ids,
         target_name=plan.target.model,
         drafter_name=plan.drafter.model if plan.drafter else "",
-        gguf=gguf_of(folder) if plan.target.adapter is None else None,
+        gguf=_gguf_file(plan.target, files, folder),
     )
     defaults = model_defaults(folder)
     info = describe(plan, pair, placement, defaults.notes)
@@ -150,7 +155,7 @@ def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:
 def _gate_step(sources: list[ModelSource]) -> str:
     """The step in words, with what it may wait for."""
     step = "Checking configurations and tokenizers"
-    remote = [source.base for source in sources if not Path(source.base).is_dir()]
+    remote = [source.base for source in sources if not (Path(source.base).is_dir() or _is_local(source))]
     return f"{step} of {' and '.join(remote)} on {constants.ENDPOINT}" if remote else step
 
 
@@ -178,7 +183,7 @@ def _find_room(plan: PairPlan, watch: Watch) -> Placement:
 def _download(sources: list[ModelSource], watch: Watch) -> _ModelFiles:
     """Download missing files of the models. Raises LoadError."""
     watch.say("Looking for the weights", 0.05)
-    plans = {source: plan_download(source.base, source.base_revision) for source in sources}
+    plans = {source: _planned(source) for source in sources}
     downloads = [download for download in plans.values() if download is not None]
     require_disk_space(downloads)
     total = sum(download.size_bytes for download in downloads)
@@ -192,27 +197,49 @@ def _download(sources: list[ModelSource], watch: Watch) -> _ModelFiles:
             0.05 + share * (before + count) / total,
         )
 
-    folders: dict[ModelSource, str | None] = {}
+    places: dict[ModelSource, str | None] = {}
     for source, download in plans.items():
         if download is None:
-            folders[source] = downloaded_folder(source.base, source.base_revision)
+            places[source] = downloaded_folder(source.base, source.base_revision)
             continue
         if download.missing:
             report_bytes(download, 0)
-        folders[source] = fetch(download, partial(report_bytes, download))
+        places[source] = fetch(download, partial(report_bytes, download))
         before += download.size_bytes
-    return _ModelFiles(folders, fraction=0.1 + share)
+    return _ModelFiles(places, fraction=0.1 + share)
+
+
+def _planned(source: ModelSource) -> Download | None:
+    """The download of a source; None for what is here. Raises LoadError."""
+    if source.gguf is None:
+        return plan_download(source.base, source.base_revision)
+    remote = source.gguf.remote
+    if source.gguf.path is not None or remote is None:
+        return None
+    return plan_download(remote.repository, remote.revision, remote.file)
+
+
+def _is_local(source: ModelSource) -> bool:
+    return is_gguf(source.model) and hub_file(source.model) is None
+
+
+def _gguf_file(source: ModelSource, files: _ModelFiles, folder: str) -> str | None:
+    """The GGUF file that the target is in, or the one beside its safetensors."""
+    if source.gguf is not None:
+        return source.gguf.path or files.places[source]
+    return gguf_of(folder) if source.adapter is None else None
 
 
 def _load_models(plan: PairPlan, placement: Placement, files: _ModelFiles, watch: Watch) -> _Models:
     """Load the weights of the target and, if any, of the drafter. Raises LoadError."""
     watch.say(f"Loading the target, {plan.target.model}", files.fraction)
-    target = load_model(plan.target, placement.device, files.folders[plan.target], placement.split)
+    target = load_model(plan.target, placement.device, files.places[plan.target], placement.split)
     if plan.drafter is None:
         return _Models(target, None)
     fraction = files.fraction + 0.7 * (0.95 - files.fraction)
     watch.say(f"Loading the drafter, {plan.drafter.model}", fraction)
-    return _Models(target, load_model(plan.drafter, placement.device, files.folders[plan.drafter]))
+    place = files.places[plan.drafter]
+    return _Models(target, load_model(plan.drafter, placement.device, place, target=target))
 
 
 def _checked_vocab_size(plan: PairPlan, gate: _GatePass, models: _Models) -> int:

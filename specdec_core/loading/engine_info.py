@@ -8,6 +8,7 @@ import torch
 
 from ..pair import LoadedPair
 from ..runners import Runner
+from ..runners.skeleton import own_parameters
 from ..units import counted
 from .placement import Placement
 from .plan import PairPlan
@@ -77,8 +78,8 @@ def describe(
         runner=pair.target.name,
         runner_reason=pair.target.reason,
         context_length=pair.context_length,
-        target_parameters=target.num_parameters(),
-        drafter_parameters=drafter.num_parameters() if drafter is not None else None,
+        target_parameters=own_parameters(target),
+        drafter_parameters=own_parameters(drafter) if drafter is not None else None,
         memory_bytes=sum(runner.weights_bytes for runner in pair.runners),
         takes_system_message=system_message,
         drafter_context_length=pair.drafter_context_length,

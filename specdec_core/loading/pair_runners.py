@@ -84,7 +84,7 @@ def _runner(
     if weights == "float32":
         return choose()
     try:
-        return choose(weights=weights)
+        return choose(weights=weights, finer=source.gguf.finer if source.gguf else ())
     except Exception as error:  # whatever ONNX Runtime does not allow on this CPU
         if out_of_memory(error):
             raise

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import SettingsError
 from ..hub.adapters import read_adapter
+from ..hub.gguf_files import is_gguf
 from ..onnx_runtime.packages import obstacle
 from ..presets import Preset, PresetModel, get_preset
 from ..settings import QUANTIZATIONS, Quantization, Settings, VocabPadding
@@ -90,14 +91,15 @@ def _plan_models(options: LoadOptions, target: str, device: torch.device, spread
     drafter, drafter_quantization = options.drafter or None, options.drafter_quantization
     if drafter is None and (options.drafter_revision is not None or drafter_quantization is not None):
         raise SettingsError("A drafter's revision or quantization was given, but no drafter. Name one.")
-    quantization = options.quantization or "none"
     drafter_source = None
     if drafter is not None:
-        drafter_source = _source(drafter, options.drafter_revision, drafter_quantization or quantization)
+        drafter_source = _source(
+            drafter, options.drafter_revision, drafter_quantization or options.quantization
+        )
     return PairPlan(
         preset=None,
         title=f"{target} drafted by {drafter}" if drafter else target,
-        target=_source(target, options.revision, quantization),
+        target=_source(target, options.revision, options.quantization),
         drafter=drafter_source,
         device=device,
         spread=spread,
@@ -151,8 +153,9 @@ def _by_preset(model: PresetModel, device: torch.device) -> ModelSource:
     return replace(source, optional=possible)
 
 
-def _source(model: str, revision: str | None, quantization: Quantization) -> ModelSource:
-    return ModelSource(model, revision, quantization, read_adapter(model))
+def _source(model: str, revision: str | None, quantization: Quantization | None) -> ModelSource:
+    source = ModelSource(model, revision, quantization or "none", read_adapter(model))
+    return replace(source, undecided=quantization is None and is_gguf(model))
 
 
 def _spread(device: str | None, resolved: torch.device, max_memory: MaxMemory | None) -> Spread:

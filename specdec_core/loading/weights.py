@@ -13,22 +13,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from ..errors import LoadError
 from ..hub.adapters import Adapter, merge
 from ..hub.errors import first_line, reason
+from ..hub.gguf_files import GgufFile, is_gguf, read_gguf
 from ..hub.stored_quantization import StoredQuantization, remove_empty_quantization
 from ..hub.weight_files import stored_tensors
+from ..onnx_runtime.packages import obstacle
 from ..out_of_memory import out_of_memory
 from ..runners.serving import attention_for
+from ..runners.shared_embedding import shared_embedding
 from ..runners.skeleton import build_skeleton
 from ..settings import Quantization
 from .completeness import require_complete
 from .devices import dtype_for
+from .gguf_weights import GgufWeights
 from .quantization import (
     allow_all_shapes,
     bitsandbytes_config,
@@ -37,6 +48,7 @@ from .quantization import (
     stored_config,
 )
 from .scales import require_scales
+from .shared_drafter import read_shared_drafter
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +56,9 @@ class ModelSource:
     """A model's origin (Hub id or local folder) and the quantization to load it in.
 
     If `model` is the folder of an `adapter`, configuration and most weights come from the adapter's base.
-    `stored` is the quantization that the weights are stored in, once the configuration was read. An
-    `optional` quantization is left out where it cannot be computed.
+    `stored` is the quantization that the weights are stored in, and `gguf` the file that they are in, once
+    these were read. An `optional` quantization is left out where it cannot be computed. A GGUF file whose
+    quantization is `undecided` keeps its own on a CPU.
     """
 
     model: str
@@ -54,15 +67,21 @@ class ModelSource:
     adapter: Adapter | None = None
     stored: StoredQuantization | None = None
     optional: bool = False
+    undecided: bool = False
+    gguf: GgufFile | None = None
 
     @property
     def base(self) -> str:
-        """Hub id or folder of the configuration and the weights."""
+        """Hub id or folder of the configuration and, unless they are in a GGUF file, the weights."""
+        if self.gguf is not None:
+            return self.gguf.folder
         return self.adapter.base if self.adapter else self.model
 
     @property
     def base_revision(self) -> str | None:
         """Revision of `base`; None for the default one."""
+        if self.gguf is not None:
+            return None
         return self.adapter.revision if self.adapter else self.revision
 
     @property
@@ -73,6 +92,8 @@ class ModelSource:
     @property
     def quantization_name(self) -> str:
         """The quantization for people, the one that the weights are stored in included."""
+        if self.gguf is not None and self.quantization == "none":
+            return f"{self.gguf.format}, dequantized"
         return str(self.stored) if self.stored else self.quantization
 
 
@@ -100,10 +121,15 @@ class Split:
 
 
 def with_stored_quantization(source: ModelSource, device: torch.device) -> ModelSource:
-    """Return the source with the quantization that its weights are stored in. Downloads no weights.
+    """Return the source with its GGUF file or the quantization that its weights are stored in.
 
-    Raises LoadError if the weights cannot be loaded onto `device` in the quantization that `source` asks for.
+    Downloads no weights. Raises LoadError if the weights cannot be loaded onto `device` in the quantization
+    that `source` asks for, PairUncheckableError for a GGUF file that cannot be read.
     """
+    if is_gguf(source.model):
+        source = replace(source, gguf=(file := read_gguf(source.model, source.revision)))
+        if source.undecided and device.type == "cpu" and file.bits != 32 and obstacle() is None:
+            source = replace(source, quantization="int4" if file.bits == 4 else "int8", optional=True)
     stored = require_loadable(source.model, _read_config(source), source.quantization, device)
     return replace(source, stored=stored)
 
@@ -124,19 +150,24 @@ def skeleton(source: ModelSource, device: torch.device) -> PreTrainedModel:
 
 
 def load_model(
-    source: ModelSource, device: torch.device, folder: str | None = None, split: Split | None = None
+    source: ModelSource,
+    device: torch.device,
+    folder: str | None = None,
+    split: Split | None = None,
+    target: PreTrainedModel | None = None,
 ) -> PreTrainedModel:
     """Load the model in evaluation mode onto `device`, in the dtype of `dtype_for` unless quantized.
 
     With `split` it is loaded over several devices, with an offload folder that is deleted with the model.
-    `folder` has the files of a model on the Hub; None if `source` is a folder. Only safetensors are read; no
-    remote code is run, no network used. Raises LoadError if weights are missing, corrupt or do not fit; then
-    nothing of the model stays in memory.
+    `folder` has the files of a model on the Hub, or is its GGUF file; None if `source` is local. Only
+    safetensors and GGUF are read; no remote code is run, no network used. A drafter may read the embedding of
+    `target`. Raises LoadError if weights are missing, corrupt or do not fit; then nothing of the model stays
+    in memory.
     """
     try:
         if split is not None:
             return _read_split(source, device, folder or source.base, split)
-        model = _read(source, device, folder or source.base)
+        model = _read(source, device, folder or source.base, target=target)
         return merge(model, source.adapter).eval() if source.adapter else model
     except LoadError as error:
         failure = str(error)
@@ -166,33 +197,43 @@ def _read(
     folder: str,
     split: Split | None = None,
     offload_folder: str | None = None,
+    target: PreTrainedModel | None = None,
 ) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(
+        folder if source.gguf is None else source.base, local_files_only=True, trust_remote_code=False
+    )
     stored = require_loadable(source.model, config, source.quantization, device)
     dtype = dtype_for(config, *(split.computing if split else [device]))
-    tensors = stored_tensors(Path(folder), getattr(config, "transformers_weights", None))
-    require_scales(source.model, tensors, stored)
-    if stored is not None:
-        config.quantization_config = stored_config(stored, dtype, device)
-    else:
-        remove_empty_quantization(config)
-    # transformers' annotation leaves out the tuple that output_loading_info=True returns.
-    model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-        folder,
-        config=config,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        dtype=dtype,
-        attn_implementation=attention_for(config),
-        device_map=dict(split.devices) if split else {"": device},
-        offload_folder=offload_folder,
-        quantization_config=(
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": dtype,
+        "attn_implementation": attention_for(config),
+        "device_map": dict(split.devices) if split else {"": device},
+        "offload_folder": offload_folder,
+        "quantization_config": (
             bitsandbytes_config(source.quantization, dtype, device) if stored is None else None
         ),
-        ignore_mismatched_sizes=True,  # refused below, by name
-        output_loading_info=True,
-    )
+        "ignore_mismatched_sizes": True,  # refused below, by name
+        "output_loading_info": True,
+    }
+    if source.gguf is not None:
+        weights = GgufWeights(folder if source.gguf.path is None else source.gguf.path)
+        weights.add_rope_factors(config)
+        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model, info = model_class.from_pretrained(None, state_dict=weights.state(config), **options)
+    elif target is not None and (shared := shared_embedding(config)) is not None:
+        model, info = read_shared_drafter(source.model, Path(folder), shared, target, options)
+    else:
+        tensors = stored_tensors(Path(folder), getattr(config, "transformers_weights", None))
+        require_scales(source.model, tensors, stored)
+        if stored is not None:
+            config.quantization_config = stored_config(stored, dtype, device)
+        else:
+            remove_empty_quantization(config)
+        # transformers' annotation leaves out the tuple that output_loading_info=True returns.
+        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        )
     require_complete(source.model, info, config, stored)
     if stored is not None:
         require_quantized(source.model, model)

@@ -1,5 +1,6 @@
 """Runners: one model and its rewindable cache behind one interface."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ def runner_for(
     device: torch.device | None = None,
     packs: bool = True,
     weights: Format = "float32",
+    finer: Collection[str] = (),
     keeps_modules: bool = False,
     threads: int | None = None,
 ) -> Runner:
@@ -54,15 +56,21 @@ def runner_for(
 
     With `eager`, itself such a reason, the runner is eager and nothing is computed; `device` is then where a
     model over several devices puts out its logits. `packs` allows copies of all weights on a CPU. There the
-    weights are quantized to the format `weights`; raises UnsupportedError if they cannot be. The modules
-    give theirs up then, unless the runner `keeps_modules`. ONNX Runtime computes on `threads`, by default
+    weights are quantized to the format `weights`, with 8 bits in place of 4 for modules of the names in
+    `finer`; raises UnsupportedError if they cannot be. The modules give theirs up then, unless the runner
+    `keeps_modules`. ONNX Runtime computes on `threads`, by default
     torch's number.
     """
     if weights != "float32":
         from .onnx.runner import OnnxRunner
 
         return OnnxRunner(
-            model, vocab_size=vocab_size, weights=weights, keeps_modules=keeps_modules, threads=threads
+            model,
+            vocab_size=vocab_size,
+            weights=weights,
+            finer=finer,
+            keeps_modules=keeps_modules,
+            threads=threads,
         )
     config = model.config
     verdict = serving(config)

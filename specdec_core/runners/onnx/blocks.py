@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 32
-SEARCH_VERSION = 1
+SEARCH_VERSION = 2
 """To be raised with any change of what int4_blocks returns: blocks are kept between loads."""
 _FOUR_BITS = 15
 _CANDIDATES = 8
@@ -89,14 +89,20 @@ def _quantized(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Begin with the scale that the smallest and the largest value give, and with finer ones, which clip; fit
     scale and minimum to the codes by least squares; keep the best for each block. llama.cpp's search
-    (make_qkx2_quants) does the same.
+    (make_qkx2_quants) does the same. Values on a coarser grid, as of Q4_0 and Q4_K, keep theirs.
     """
     low, high = blocks.amin(0), blocks.amax(0)
     width = high - low
     scale, start = width / _FOUR_BITS, low
     codes = _codes(blocks, scale, start)
     best = [_squared_error(blocks, codes, scale, start), scale, start]
-    searched = bool((best[0] > _EXACT * blocks.square().sum(0)).any())
+    exact = _EXACT * blocks.square().sum(0)
+    if (best[0] > exact).any():
+        scale = width / _steps(blocks, width)
+        error = _squared_error(blocks, _codes(blocks, scale, start), scale, start)
+        best = [torch.where(error <= exact, new, old) for new, old in zip((error, scale), best, strict=False)]
+        best.append(start)
+    searched = bool((best[0] > exact).any())
     for at in range(_CANDIDATES if searched else 0):
         scale, start = width / (_FOUR_BITS - 1.0 + _SPACING * at), low
         codes = _codes(blocks, scale, start)
@@ -108,6 +114,15 @@ def _quantized(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             best = [torch.where(better, new, old) for new, old in zip(found, best, strict=True)]
     _, scale, start = best
     return _codes(blocks, scale, start).to(torch.uint8), scale, start
+
+
+def _steps(blocks: Tensor, width: Tensor) -> Tensor:
+    """The smallest distance in a block that 4 bits can tell apart, as the number of times it is in the
+    width [n].
+    """
+    apart = blocks.sort(0).values.diff(dim=0)
+    apart = torch.where(apart > width / (2 * _FOUR_BITS), apart, torch.inf).amin(0)
+    return (width / apart).round_().clamp_(1, _FOUR_BITS)
 
 
 def _codes(blocks: Tensor, scale: Tensor, low: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ nothing of sessions, text or sampling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,18 +72,31 @@ class ForwardGraph:
 
 
 def build_forward(
-    model: PreTrainedModel, vocab_size: int, weights: Format = "float32", *, frees: bool = False
+    model: PreTrainedModel,
+    vocab_size: int,
+    weights: Format = "float32",
+    *,
+    finer: Collection[str] = (),
+    frees: bool = False,
 ) -> ForwardGraph:
     """Return the graph of a float32 model on the CPU, its logits cut to `vocab_size`, its products with
-    weights in that format. `frees` frees the model's own weights as soon as they are quantized.
+    weights in that format; in 8 bits in place of 4 for modules whose names are among the `finer`. `frees`
+    frees the model's own weights as soon as they are quantized.
 
     The model has passed `require_supported`. Raises UnsupportedError for modules of other kinds.
     """
-    return _Forward(model, vocab_size, weights, frees).build()
+    return _Forward(model, vocab_size, weights, finer, frees).build()
 
 
 class _Forward:
-    def __init__(self, model: PreTrainedModel, vocab_size: int, weights: Format, frees: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocab_size: int,
+        weights: Format,
+        finer: Collection[str],
+        frees: bool,
+    ) -> None:
         # Attributes of transformers' modules are dynamic.
         config: Any = model.config
         self.config = config
@@ -102,6 +115,8 @@ class _Forward:
         self.quantized = weights != "float32"
         self.frees = frees
         self.product, self.head_product = PRODUCTS[weights], HEAD_PRODUCTS[weights]
+        fine = finer if weights == "int4" else ()
+        self.finer = {module for name, module in model.named_modules() if name in fine}
         self.embedding: dict[str, Tensor] = {}
         self.embedding_blocks: Int8Blocks | None = None
         self.graph = GraphBuilder()
@@ -276,7 +291,8 @@ class _Forward:
             if not isinstance(module, torch.nn.Linear):
                 raise UnsupportedError(f"its {name} is a {type(module).__name__}")
         weight, bias = joined(modules)
-        out = linear(self.graph, self.product, name, x, weight, bias)
+        product = self.product if self.finer.isdisjoint(modules) else PRODUCTS["int8"]
+        out = linear(self.graph, product, name, x, weight, bias)
         if self.frees:
             _free(*modules)
         return out
@@ -309,10 +325,10 @@ class _Forward:
         """Logits of the rows that a short head keeps, -inf elsewhere."""
         graph = self.graph
         kept = head.kept_ids()
-        kept = kept[kept < self.vocab_size]
-        weight = head.weight.data[kept]
-        bias = None if head.whole.bias is None else head.whole.bias.data[kept]
-        short = linear(graph, self.head_product, "short_logits", x, weight, bias)
+        count = int((kept < self.vocab_size).sum())  # they ascend
+        kept, bias = kept[:count], head.kept_bias()
+        bias = None if bias is None else bias[:count]
+        short = linear(graph, self.head_product, "short_logits", x, head.kept_weight()[:count], bias)
         # Every id that is left out is gathered from one more column, of -inf.
         pads = graph.constant("one_column", [0, 0, 0, 0, 0, 1], np.int64)
         nothing = graph.constant("minus_infinity", -np.inf, np.float32)
@@ -323,8 +339,11 @@ class _Forward:
 
 
 def _free(*modules: torch.nn.Module) -> None:
-    """Put the weights of modules on the meta device."""
+    """Put the weights of modules on the meta device; those that are tied stay so."""
+    empty: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
     for module in modules:
         for child in module.modules():
             for name, parameter in list(child.named_parameters(recurse=False)):
-                setattr(child, name, torch.nn.Parameter(parameter.to("meta"), requires_grad=False))
+                if parameter not in empty:
+                    empty[parameter] = torch.nn.Parameter(parameter.to("meta"), requires_grad=False)
+                setattr(child, name, empty[parameter])

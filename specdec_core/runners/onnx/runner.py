@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, cast
 from weakref import WeakSet
@@ -52,8 +52,9 @@ _ROUND_UP = 1024
 class OnnxRunner(ModelRunner):
     """A runner for the families that the graph builder supports. Raises UnsupportedError for other models.
 
-    `weights` is the format of the products' weights. The model gives its own up once they are quantized,
-    unless it `keeps_modules`. `threads` are those of a forward, by default torch's.
+    `weights` is the format of the products' weights; `finer` are names of modules with 8 bits in place of 4.
+    The model gives its own up once they are quantized, unless it `keeps_modules`. `threads` are those of a
+    forward, by default torch's.
     """
 
     name = "onnx"
@@ -64,6 +65,7 @@ class OnnxRunner(ModelRunner):
         *,
         vocab_size: int | None = None,
         weights: Format = "float32",
+        finer: Collection[str] = (),
         keeps_modules: bool = False,
         threads: int | None = None,
     ) -> None:
@@ -74,7 +76,7 @@ class OnnxRunner(ModelRunner):
         self.keeps_modules = keeps_modules or weights == "float32"
         wanted = self._modules_sample()  # before the model's own weights are freed
         self.graph: ForwardGraph = build_forward(
-            model, self.vocab_size, weights, frees=not self.keeps_modules
+            model, self.vocab_size, weights, finer=finer, frees=not self.keeps_modules
         )
         self.weights: Format = weights
         self._caches: WeakSet[OnnxCache] = WeakSet()

@@ -42,6 +42,18 @@ def test_4_bits_of_weights_that_had_4_bits_are_the_same():
     torch.testing.assert_close(blocks.dequantized(), weight, atol=1e-5, rtol=1e-5)
 
 
+def test_4_bits_of_weights_on_a_coarser_grid_than_their_span_gives_are_the_same():
+    """GGUF's Q4_0 and Q4_K: codes that need not reach from 0 to 15."""
+    generator = torch.Generator().manual_seed(4)
+    codes = torch.randint(2, 13, (16, 4, 32), generator=generator)
+    scales = (torch.rand(16, 4, generator=generator) + 0.1).half().float()
+    minima = torch.randn(16, 4, generator=generator).half().float()
+    weight = (codes * scales[..., None] + minima[..., None]).flatten(1)
+    blocks = int4_blocks(weight)
+    assert torch.equal(blocks.codes.int(), codes.int() - codes.amin(-1, keepdim=True))
+    torch.testing.assert_close(blocks.dequantized(), weight, atol=1e-5, rtol=1e-5)
+
+
 def test_4_bits_that_are_fitted_have_a_smaller_error_than_the_span_s_own():
     weight = _weight()
     blocks = weight.unflatten(1, (-1, 32))

@@ -11,7 +11,7 @@ from tests.training.smollm2.tiny_inputs import HEAD_IDS, SHAPE, tiny_target
 from training.smollm2 import shards
 from training.smollm2.drafter import Drafter
 
-SHIPPED = Path(training.smollm2.__file__).parent / "drafter"
+SHIPPED = Path(__file__).parents[3] / "presets" / "smollm2-135m" / "drafter"
 
 
 @pytest.fixture(scope="module")

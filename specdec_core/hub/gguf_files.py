@@ -1,0 +1,199 @@
+"""GGUF files by the names that callers give them, and their configuration and tokenizer as a folder.
+
+A name is a path that ends in .gguf, `package:NAME/FILE.gguf` for a file inside an installed Python package,
+or `OWNER/NAME:FILE.gguf` for one on the Hub, of which the header alone is fetched. Reads no weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+
+from ..cache_folder import GGUF_HEADERS, cache_folder
+from ..errors import PairUncheckableError
+from ..package_files import PACKAGE, package_file
+from .file_names import CONFIG
+from .gguf_config import UnsupportedGgufError, architecture_of, configuration
+from .gguf_header import GgufHeader, HeaderError, read_header_bytes
+from .gguf_remote import HubFile, cached_file_of, fetch_header, hub_file
+from .gguf_tokenizer import UnknownTokenizerError, write_tokenizer
+
+SUFFIX = ".gguf"
+_CONVERSION = 1
+"""To be raised with any change of what a header is converted to: folders are kept between loads."""
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+FOUR_BITS, EIGHT_BITS = 5.0, 8.5
+"""Most bits a weight, with its share of the scales, in formats that 4 and 8 bits hold."""
+
+Bits = Literal[4, 8, 32]
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """A GGUF file with its `folder`, which has its configuration and tokenizer in transformers' format.
+
+    `path` is None for a file on the Hub that is not in its cache. `bits` are those of most weights on a CPU,
+    `finer` the names of modules whose weights 4 bits do not hold.
+    """
+
+    name: str
+    folder: str
+    format: str
+    bits: Bits
+    finer: frozenset[str]
+    path: str | None = None
+    remote: HubFile | None = None
+
+
+def is_gguf(name: str) -> bool:
+    """Return True for the name of a GGUF file, which need not exist."""
+    return name.startswith(PACKAGE) or (name.endswith(SUFFIX) and not os.path.isdir(name))
+
+
+def local_file(name: str) -> Path | None:
+    """Return the path that a name stands for, None for a file on the Hub.
+
+    Raises PairUncheckableError for a file that is not here, with the next step.
+    """
+    if name.startswith(PACKAGE):
+        file = package_file(name)
+        if file is None:
+            raise PairUncheckableError(f"{name} names no file in a package. Write {PACKAGE}NAME/FILE.gguf.")
+        if (path := file.path) is None:
+            raise PairUncheckableError(f"{name} is not installed. Install it: {file.command}")
+        return path
+    if os.path.isfile(name):
+        return Path(name)
+    if hub_file(name) is not None:
+        return None
+    raise PairUncheckableError(
+        f"There is no file {name}. Check the path, or write owner/name:file.gguf for a file on the Hub."
+    )
+
+
+def read_gguf(name: str, revision: str | None = None, token: str | None = None) -> GgufFile:
+    """Return the file of that name, its header converted. `token` None stands for the machine's own.
+
+    Raises PairUncheckableError for a file that cannot be read, or whose model or tokenizer is not known.
+    """
+    path, remote = local_file(name), hub_file(name, revision)
+    if path is None and remote is not None:
+        path = cached_file_of(remote, token)
+    try:
+        if path is not None:
+            header, data = _local_header(path)
+        else:
+            assert remote is not None
+            header, data = fetch_header(remote, token)
+        if _SPLIT.search(name) or header.metadata.get("split.count", 0) > 1:
+            raise UnsupportedGgufError(
+                "is one of several files of a model; join them with gguf-split --merge"
+            )
+        folder = _converted(header, data)
+    except (HeaderError, UnsupportedGgufError, UnknownTokenizerError) as error:
+        raise PairUncheckableError(f"{name} {_clause(error)}.") from error
+    except OSError as error:
+        raise PairUncheckableError(f"{name} cannot be read: {error.strerror or error}.") from error
+    return GgufFile(
+        name, str(folder), _format(header), _bits(header), _finer(header), str(path) if path else None, remote
+    )
+
+
+def header_of(path: str) -> GgufHeader:
+    """Return the header of a local file. Raises HeaderError, OSError."""
+    return _local_header(Path(path))[0]
+
+
+def bits_of(type_number: int) -> float:
+    """Return the bits a value of a GGML type takes, with its share of the scales. Raises HeaderError."""
+    try:
+        values, size = GGML_QUANT_SIZES[GGMLQuantizationType(type_number)]
+    except (KeyError, ValueError) as error:
+        raise HeaderError(f"has a tensor of the unknown type {type_number}") from error
+    return 8 * size / values
+
+
+def _clause(error: Exception) -> str:
+    if isinstance(error, HeaderError):
+        return f"is no readable GGUF file: {error}"
+    return (
+        f"has a tokenizer that is not known: {error}"
+        if isinstance(error, UnknownTokenizerError)
+        else str(error)
+    )
+
+
+def _local_header(path: Path) -> tuple[GgufHeader, bytes]:
+    stat = path.stat()
+    return _header_at(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # a load asks for it several times, and it has the whole vocabulary
+def _header_at(path: str, size: int, modified_ns: int) -> tuple[GgufHeader, bytes]:
+    with open(path, "rb") as stream:
+        return read_header_bytes(stream)
+
+
+def _converted(header: GgufHeader, data: bytes) -> Path:
+    """The folder with the files that the header is converted to, in the cache."""
+    key = hashlib.sha256(f"gguf {_CONVERSION} ".encode() + data).hexdigest()
+    folder = cache_folder() / GGUF_HEADERS / key
+    if (folder / CONFIG).is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
+    try:
+        values = configuration(header)
+        write_tokenizer(header.metadata, unfinished)
+        (unfinished / CONFIG).write_text(json.dumps(values, indent=1), encoding="utf-8")
+        os.replace(unfinished, folder)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not (folder / CONFIG).is_file():  # another load may have made it meanwhile
+            raise
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return folder
+
+
+def _bits(header: GgufHeader) -> Bits:
+    """The format of a CPU's runner that holds half of the layers' weights or more as they are."""
+    counts: Counter[Bits] = Counter()
+    for name, tensor in header.tensors.items():
+        if name.startswith("blk.") and len(tensor.shape) > 1:
+            bits = bits_of(tensor.type)
+            counts[4 if bits <= FOUR_BITS else 8 if bits <= EIGHT_BITS else 32] += tensor.count
+    if 2 * counts[4] >= counts.total():
+        return 4
+    return 8 if counts[8] >= counts[32] else 32
+
+
+def _finer(header: GgufHeader) -> frozenset[str]:
+    architecture = architecture_of(header)
+    names = (
+        architecture.weight_name(name)
+        for name, tensor in header.tensors.items()
+        if len(tensor.shape) > 1 and bits_of(tensor.type) > FOUR_BITS
+    )
+    return frozenset(name.removesuffix(".weight") for name in names if name is not None)
+
+
+def _format(header: GgufHeader) -> str:
+    """The format for people: llama.cpp's name of the mixture, else the bits a weight."""
+    try:
+        name = LlamaFileType(header.metadata.get("general.file_type")).name
+        return f"GGUF {name.removeprefix('MOSTLY_').removeprefix('ALL_')}"
+    except ValueError:
+        return "GGUF"

@@ -1,0 +1,124 @@
+"""Headers of GGUF files on the Hub: a file's first bytes are fetched, its weights are not.
+
+Knows the Hub's addresses and cache; nothing of what a header says.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+from ..errors import PairUncheckableError
+from .errors import first_cause, unreachable
+from .gguf_header import GgufHeader, IncompleteHeaderError, read_header_bytes
+from .reach import hub_is_reachable
+from .read_errors import explain_read_error
+
+_HUB_FILE = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*):(?P<file>[^:]+\.gguf)")
+_FIRST_BYTES = 2**23
+"""Bytes that are fetched at first; doubled until they hold the header."""
+_MOST_BYTES = 2**28
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a repository on the Hub."""
+
+    repository: str
+    file: str
+    revision: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The address to fetch it from."""
+        return hf_hub_url(self.repository, self.file, revision=self.revision, endpoint=constants.ENDPOINT)
+
+    def explain(self, error: Exception) -> str:
+        """Return the error and the next step in words."""
+        if first_cause(error, RemoteEntryNotFoundError):
+            return (
+                f"{self.repository} has no file {self.file}. Choose one of those at "
+                f"{constants.ENDPOINT}/{self.repository}/tree/{self.revision or constants.DEFAULT_REVISION}."
+            )
+        return explain_read_error(self.repository, self.revision, self.file, error)
+
+
+def hub_file(name: str, revision: str | None = None) -> HubFile | None:
+    """Return the file that a name of the form OWNER/NAME:FILE.gguf stands for; None for other names."""
+    match = None if os.path.exists(name) else _HUB_FILE.fullmatch(name)
+    return HubFile(match["repository"], match["file"], revision) if match else None
+
+
+def cached_file_of(remote: HubFile, token: str | None = None) -> Path | None:
+    """Return the file in the Hub's cache, at the commit that the Hub has where it can be asked.
+
+    None if it is not there. Raises PairUncheckableError if it is neither there nor on the Hub.
+    """
+    revision = remote.revision or constants.DEFAULT_REVISION
+    if hub_is_reachable():
+        try:
+            metadata = get_hf_file_metadata(
+                remote.url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT
+            )
+        except Exception as error:
+            raise PairUncheckableError(remote.explain(error)) from error
+        found = try_to_load_from_cache(
+            remote.repository, remote.file, revision=metadata.commit_hash or revision
+        )
+        return Path(found) if isinstance(found, str) else None
+    found = try_to_load_from_cache(remote.repository, remote.file, revision=revision)
+    if not isinstance(found, str):
+        raise PairUncheckableError(
+            f"{remote.repository}:{remote.file} is not downloaded, and {unreachable()}. Go online and try "
+            "again, or give the path of a file."
+        )
+    return Path(found)
+
+
+def fetch_header(remote: HubFile, token: str | None = None) -> tuple[GgufHeader, bytes]:
+    """Fetch as many of the first bytes as hold the header; return it with its bytes.
+
+    Raises PairUncheckableError for the Hub's errors, HeaderError for what is no header.
+    """
+    count = _FIRST_BYTES
+    while True:
+        try:
+            data = _first_bytes(remote, token, count)
+        except Exception as error:
+            raise PairUncheckableError(remote.explain(error)) from error
+        try:
+            return read_header_bytes(io.BytesIO(data))
+        except IncompleteHeaderError:
+            if len(data) < count or count >= _MOST_BYTES:
+                raise
+            count *= 2
+
+
+def _first_bytes(remote: HubFile, token: str | None, count: int) -> bytes:
+    headers = build_hf_headers(token=token) | {
+        "Accept-Encoding": "identity",  # byte ranges refer to the uncompressed file
+        "Range": f"bytes=0-{count - 1}",
+    }
+    data = bytearray()
+    with get_session().stream(
+        "GET", remote.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
+    ) as response:
+        hf_raise_for_status(response)
+        for chunk in response.iter_bytes():
+            data += chunk
+            if len(data) >= count:  # a server that knows no ranges sends all of it
+                break
+    return bytes(data[:count])
