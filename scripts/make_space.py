@@ -106,7 +106,8 @@ def _tracked_files() -> list[str]:
 
 def _readme(preset: sd.Preset, hardware: str | None, login: bool) -> str:
     """Front matter, in JSON's notation of strings and lists, which YAML reads too, and a few words."""
-    hub_models = [m.model for m in (preset.target, preset.drafter) if m and not Path(m.model).is_dir()]
+    models = [m for m in (preset.target, preset.drafter) if m and not Path(m.model).is_dir()]
+    hub_models = [m.otherwise or m.model for m in models]  # a Space installs no package of weights
     values = {
         "title": "SpecDec Chat",
         "emoji": "⚡",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ def _connect(
     parts = [*bar.parts, bar.about, *chat.settings, chat.system, chat.examples]
     chat.connect_sending(FirstLoad(on.presets, bar.preset, parts, on.updates))
     page.load(on.open, bar.preset, parts, **QUIET)
-    bar.preset.input(on.choose, bar.preset, bar.about, queue=False, **QUIET)
+    bar.preset.input(on.choose, bar.preset, [bar.about, chat.examples], queue=False, **QUIET)
     preset_load = bar.load.click(on.load, bar.preset, parts, **QUIET)
     bar.cancel.click(on.cancel_load, outputs=bar.cancel, queue=False, **QUIET)
     pair_load = pairs.load.click(on.load_pair, [pairs.passed, bar.preset], [*parts, pairs.progress], **QUIET)
@@ -126,8 +126,11 @@ class _Listeners:
     def leave(self, request: gr.Request) -> None:
         self.visitors.leave(request.session_hash)
 
-    def choose(self, chosen: str) -> str:
-        return self._about(self.presets.usable.get(chosen))
+    def choose(self, chosen: str) -> list[Any]:
+        """Return the description of the chosen preset, and its examples while nothing is loaded."""
+        preset = self.presets.usable.get(chosen)
+        of_chosen = preset is not None and self.holder.current is None
+        return [self._about(preset), _examples(preset.examples) if of_chosen else gr.skip()]
 
     def load(self, request: gr.Request, chosen: str) -> Iterator[list[Any]]:
         for frame in self._load(request, self.presets, chosen):
@@ -164,11 +167,15 @@ class _Listeners:
         """Convert a frame of a load; `chosen` is the preset in the bar."""
         about = gr.skip()
         if frame.status is not None and not frame.loading:
-            about = self.choose(chosen)
-        examples = gr.skip() if frame.examples is None else gr.Dataset(samples=[[x] for x in frame.examples])
+            about = self._about(self.presets.usable.get(chosen))
+        examples = gr.skip() if frame.examples is None else _examples(frame.examples)
         takes = frame.takes_system_message
         system = gr.skip() if takes is None else gr.update(visible=takes)
         return [*load_bar.updates(frame, self.locked()), about, *_settings(frame), system, examples]
+
+
+def _examples(texts: Sequence[str]) -> gr.Dataset:
+    return gr.Dataset(samples=[[text] for text in texts])
 
 
 def _settings(frame: LoadFrame) -> list[Any]:

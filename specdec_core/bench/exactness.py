@@ -80,9 +80,10 @@ def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> Exactn
     """Compare greedy and coupled answers (temperature 1, same seed) with the baseline's, without filters and
     with some.
 
-    Greedy ones for every gamma of GAMMAS and from transformers' own generate, coupled ones for every gamma;
-    those with filters for gamma 4 alone.
+    Greedy ones for every gamma of GAMMAS and from transformers' own generate where its modules have their
+    weights, coupled ones for every gamma; those with filters for gamma 4 alone.
     """
+    keeps_modules = all(runner.keeps_modules for runner in engine.pair.runners)
     compared: Counter[str] = Counter()
     of_transformers: Counter[str] = Counter()
     divergences: list[Divergence] = []
@@ -91,7 +92,7 @@ def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> Exactn
         for rule, settings in _rules(max_new_tokens, seed=n).items():
             baseline = engine.generate(messages, settings)
             answers = _speculative(engine, messages, settings, GAMMAS if rule in _PLAIN else _FEW_GAMMAS)
-            if settings.temperature == 0:
+            if settings.temperature == 0 and keeps_modules:
                 of_transformers[rule] += 1
                 answers["transformers generate"] = peer_ids(
                     engine.pair, baseline.prompt_token_ids, settings, assisted=False

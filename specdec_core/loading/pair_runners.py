@@ -15,13 +15,13 @@ from ..onnx_runtime.thread_count import measured_threads
 from ..onnx_runtime.threads import most_threads
 from ..out_of_memory import out_of_memory
 from ..runners import Runner, runner_for
-from .memory import weights_bytes
+from ..runners.skeleton import own_parameters
 from .placement import Placement
 from .plan import PairPlan
 from .quantization import CPU_FORMATS
 from .weights import ModelSource
 
-_SMALL_BYTES = 64 * 2**20
+_SMALL_BYTES = 96 * 2**20
 """A drafter of so many bytes keeps its modules' weights beside the quantized ones."""
 
 
@@ -53,8 +53,9 @@ def choose_runners(
     if drafter_model is None:
         return target, None
     assert plan.drafter is not None
-    # transformers' lanes need the modules, and their weights are not missed in a small drafter.
-    keeps = weights_bytes(drafter_model, "none") <= _SMALL_BYTES
+    # transformers' lanes need the modules of both, and their weights are not missed in a small drafter.
+    small = own_parameters(drafter_model) * drafter_model.dtype.itemsize <= _SMALL_BYTES
+    keeps = small and target.keeps_modules
     drafter = _runner(plan.drafter, drafter_model, placement, vocab_size, eager, threads, keeps_modules=keeps)
     return target, drafter
 

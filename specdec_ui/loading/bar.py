@@ -15,7 +15,8 @@ from ..state.holder import Loaded, has_gpu
 from ..state.presets import Presets
 from . import status
 
-DEFAULT_PRESET = "stories"
+DEFAULT_PRESETS = ("smollm2-135m", "stories")
+"""The page starts with the first of them that needs no download."""
 SMALL_GB = 1.0
 """Smallest download of a pair that is slow on a CPU."""
 FLOAT32_SHARE = 2
@@ -41,7 +42,7 @@ class LoadBar:
 def load_bar(presets: Presets, fixed: str | None) -> LoadBar:
     """Create the bar inside the Blocks being built; `fixed` is the operator's preset, if any."""
     names = presets.names()
-    start = fixed or (DEFAULT_PRESET if DEFAULT_PRESET in names else next(iter(names), None))
+    start = fixed or default_preset(presets)
     choices = [(_label(name, presets), name) for name in names]
     with gr.Row(elem_classes="load-bar"):
         with gr.Column(scale=4, min_width=280, elem_classes="load-choice"):
@@ -68,6 +69,13 @@ def load_bar(presets: Presets, fixed: str | None) -> LoadBar:
         with gr.Column(scale=6, min_width=280):
             state = gr.HTML(status.empty(), elem_id="status", apply_default_css=False)
     return LoadBar(preset, about, load, cancel, state)
+
+
+def default_preset(presets: Presets) -> str | None:
+    """Return the name of the preset that the page starts with; None if there are no presets."""
+    usable = presets.usable
+    here = (name for name in DEFAULT_PRESETS if name in usable and not usable[name].download_gb)
+    return next(here, next(iter(presets.names()), None))
 
 
 def updates(frame: LoadFrame, locked: bool) -> list[Any]:

@@ -1,7 +1,10 @@
 """Steps of a person at the other tabs, in Chromium."""
 
+from tests.support.chat_page import choose
+
 
 def load(page):
+    choose(page, "stories")
     page.click("#load")
     page.wait_for_selector("#status [data-state=ready] strong:has-text('stories')", timeout=120_000)
 

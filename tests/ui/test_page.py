@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.chat_page import answers, finish, load, send, set_number, settle, tokens
+from tests.support.chat_page import answers, choose, finish, load, send, set_number, settle, tokens
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -16,7 +16,8 @@ HOSTILE = (
 
 
 def test_a_suggestion_clicked_before_anything_is_loaded_loads_stories_and_is_answered(page):
-    assert page.input_value("#preset input").startswith("stories")
+    choose(page, "stories")
+    page.wait_for_selector("#examples button:has-text('story')")
     assert page.locator("#status [data-state=empty]").count() == 1
     page.locator("#examples button").first.click()
     page.wait_for_selector("#notice:has-text('as soon as stories is loaded')")

@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import training.smollm2
 from tests.training.smollm2.tiny_inputs import HEAD_IDS, SHAPE, tiny_target
 from training.smollm2 import shards
 from training.smollm2.drafter import Drafter
