@@ -71,14 +71,14 @@ class PresetModel(_Table):
 
     Paths are relative in the preset's file, absolute once read. `otherwise` is the Hub id that takes the
     place of a file in a Python package that is not installed. `quantization` applies on CUDA,
-    `cpu_quantization` on a CPU whose runner has it.
+    `cpu_quantization` on a CPU whose runner has it; None stands for a GGUF file's own, else for none.
     """
 
     model: Text
     otherwise: Text | None = None
     revision: Text | None = None
     quantization: Quantization = "none"
-    cpu_quantization: Quantization = "none"
+    cpu_quantization: Quantization | None = None
 
 
 class Preset(_Table):

@@ -148,6 +148,8 @@ def _by_preset(model: PresetModel, device: torch.device) -> ModelSource:
     if device.type != "cpu":
         return _source(model.model, model.revision, model.quantization)
     wanted = model.cpu_quantization
+    if wanted is None:
+        return _source(model.model, model.revision, None)
     possible = wanted != "none" and obstacle() is None
     source = _source(model.model, model.revision, wanted if possible else "none")
     return replace(source, optional=possible)

@@ -12,6 +12,7 @@ from pathlib import PurePath
 
 import specdec_core as sd
 
+_HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 LICENSE = "see the pages of both models"
 
 
@@ -88,14 +89,15 @@ class OwnPair:
         )
         for role, model, revision in models:
             lines += ["", f"[{role}]"]
-            if _is_hub_id(model):
+            if _stays(model):
                 lines.append(f"model = {_quoted(model)}")
                 if revision is not None:
                     lines.append(f"revision = {_quoted(revision)}")
             else:
-                copy = f"./{self.file_stem}/{role}"
+                kind, suffix = ("file", ".gguf") if model.endswith(".gguf") else ("folder", "")
+                copy = f"./{self.file_stem}/{role}{suffix}"
                 lines += [
-                    f"# Copy the folder {model} to {copy} beside this file.",
+                    f"# Copy the {kind} {model} to {copy} beside this file.",
                     f"model = {_quoted(copy)}",
                 ]
             if self.nf4:
@@ -111,9 +113,13 @@ class OwnPair:
         )
 
 
-def _is_hub_id(model: str) -> bool:
-    """Return True for the form of a Hub id, which the gate expects of a name that is no folder here."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model) is not None and not PurePath(model).is_absolute()
+def _stays(model: str) -> bool:
+    """Return True for a name that is the same on other machines: a Hub id, a GGUF file on the Hub or in a
+    Python package.
+    """
+    if model.endswith(".gguf"):
+        return re.match(rf"package:\w+/|{_HUB_ID}:", model) is not None
+    return re.fullmatch(_HUB_ID, model) is not None and not PurePath(model).is_absolute()
 
 
 def _last(model: str) -> str:

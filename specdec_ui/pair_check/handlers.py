@@ -138,14 +138,15 @@ def _own_pair(fields: PairFields) -> OwnPair:
 def _revision(text: object, model: str, role: str) -> str | None:
     if not isinstance(text, str) or not text.strip():
         return None
-    if Path(model).is_dir():
-        raise sd.PromptError(f"The {role} is a folder, which has no revisions. Leave its revision empty.")
+    if Path(model).exists():
+        kind = "folder" if Path(model).is_dir() else "file"
+        raise sd.PromptError(f"The {role} is a {kind}, which has no revisions. Leave its revision empty.")
     return _line(text, f"revision of the {role}")
 
 
 def _name(text: object, role: str) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise sd.PromptError(f"Name the {role}: a Hub id such as owner/name, or a folder of the server.")
+        raise sd.PromptError(f"Name the {role}: a Hub id such as owner/name, or a folder or .gguf file here.")
     return _line(text, f"name of the {role}")
 
 

@@ -93,7 +93,7 @@ def _name(label: str, role: str, example: str) -> gr.Textbox:
     return gr.Textbox(
         label=label,
         placeholder=example,
-        info="A Hugging Face id, or a folder of the server.",
+        info="A Hugging Face id, or a folder or .gguf file of the server.",
         elem_id=f"pair-{role}",
         max_lines=1,
         min_width=240,

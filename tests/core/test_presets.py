@@ -49,7 +49,7 @@ def test_what_a_file_leaves_out_has_a_careful_default(tmp_path):
     preset = get_preset("mine", write(tmp_path))
     assert preset.settings == Settings(gamma="auto")
     assert preset.vocab_padding == "refuse"
-    assert preset.target.cpu_quantization == "none"
+    assert preset.target.cpu_quantization is None
     assert preset.target.quantization == "none"
     assert preset.target.revision is None
     assert preset.gated is False
@@ -80,7 +80,7 @@ def test_a_preset_goes_through_json(tmp_path):
         "otherwise": None,
         "revision": None,
         "quantization": "none",
-        "cpu_quantization": "none",
+        "cpu_quantization": None,
     }
     assert values["settings"]["gamma"] == "auto"
 
@@ -138,7 +138,7 @@ def test_a_variant_has_the_values_of_its_preset_but_for_its_own(tmp_path):
     presets = list_presets(folder)
     assert list(presets) == ["mine", "mine-small"]
     own, small = presets.values()
-    assert (own.title, own.target.cpu_quantization, own.settings.top_k) == (own.title, "none", 0)
+    assert (own.title, own.target.cpu_quantization, own.settings.top_k) == ("A pair", None, 0)
     assert (small.title, small.target.cpu_quantization, small.settings.top_k) == ("Smaller", "int4", 3)
     assert small.target.model == own.target.model
     assert small.drafter == own.drafter
@@ -347,7 +347,7 @@ def test_the_large_presets_have_a_licence_page_and_are_held_in_nf4_on_a_gpu():
         preset = shipped()[name]
         assert preset.license_page == f"https://huggingface.co/{preset.target.model}"
         assert preset.target.quantization == preset.drafter.quantization == "nf4"
-        assert preset.target.cpu_quantization == preset.drafter.cpu_quantization == "none"
+        assert preset.target.cpu_quantization is preset.drafter.cpu_quantization is None
 
 
 def test_gemma_takes_no_system_message():

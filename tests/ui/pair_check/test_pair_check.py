@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from gguf import GGMLQuantizationType
 
 import specdec_core as sd
 from specdec_ui.loading.own_pair import OwnPair
@@ -12,6 +13,7 @@ from specdec_ui.state.holder import EngineHolder
 from tests.support.hub_server import COMMIT
 from tests.support.mismatched import write_mismatched_preset
 from tests.support.replay import loaded_holder
+from tests.support.tiny_gguf import save_gguf
 
 HUB_PAIR = OwnPair(
     "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", True, True, "v2", "0123456789abcdef"
@@ -77,6 +79,22 @@ def test_a_folder_with_a_revision_is_explained(pair_folders):
     assert "The drafter is a folder" in frame.report
 
 
+def test_a_file_with_a_revision_is_explained(tmp_path):
+    path = save_gguf(tmp_path)
+    fields = PairFields(path, path, drafter_revision="v2")
+    (frame,) = pair_check_handlers.check(EngineHolder(), fields, 0, False)
+    assert "The drafter is a file" in frame.report
+
+
+def test_a_pair_of_gguf_files_that_passes_loads_in_its_own_format(tmp_path):
+    target = save_gguf(tmp_path / "target", kinds=GGMLQuantizationType.Q8_0)
+    drafter = save_gguf(tmp_path / "drafter", kinds=GGMLQuantizationType.Q4_1)
+    passed = check(target, drafter)[-1].passed
+    engine = sd.Engine.load(passed.preset(), device="cpu")
+    assert engine.pair.target.weights == "int8"
+    assert engine.pair.drafter.weights == "int4"
+
+
 def test_a_revision_that_the_hub_has_not_is_explained_and_one_that_it_has_passes(hub, pair_folders):
     for role, folder in zip(("target", "drafter"), pair_folders, strict=True):
         hub.repositories[f"org/{role}"] = Path(folder)
@@ -140,6 +158,28 @@ def test_the_toml_of_folders_is_a_preset_once_they_are_copied(tmp_path, folder):
         (tmp_path / pair.file_stem / role).mkdir(parents=True)
     (tmp_path / "own.toml").write_text(pair.toml(), encoding="utf-8")
     assert sd.list_presets(tmp_path)["own"].target.model.endswith("/target")
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        ("owner/name:folder/model.gguf", "owner/name:folder/model.gguf"),
+        ("package:some_weights/model.gguf", "package:some_weights/model.gguf"),
+        ("/models/model.gguf", "./model.gguf-model.gguf/target.gguf"),
+        ("C:\\models\\model.gguf", "./model.gguf-model.gguf/target.gguf"),
+        ("models/model.gguf", "./model.gguf-model.gguf/target.gguf"),
+    ],
+)
+def test_the_toml_of_gguf_files_is_a_preset(tmp_path, model, kept):
+    pair = OwnPair(model, model)
+    folder = tmp_path / pair.file_stem
+    folder.mkdir()
+    for role in ("target", "drafter"):
+        (folder / f"{role}.gguf").touch()
+    text = pair.toml()
+    assert f'model = "{kept}"' in text
+    (tmp_path / "own.toml").write_text(text, encoding="utf-8")
+    assert sd.list_presets(tmp_path)["own"].target.model.endswith(kept.removeprefix("./"))
 
 
 def test_a_pair_of_ones_own_shows_no_path_of_the_machine():
