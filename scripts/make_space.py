@@ -106,8 +106,9 @@ def _tracked_files() -> list[str]:
 
 def _readme(preset: sd.Preset, hardware: str | None, login: bool) -> str:
     """Front matter, in JSON's notation of strings and lists, which YAML reads too, and a few words."""
-    models = [m for m in (preset.target, preset.drafter) if m and not Path(m.model).is_dir()]
-    hub_models = [m.otherwise or m.model for m in models]  # a Space installs no package of weights
+    models = [m for m in (preset.target, preset.drafter) if m and not Path(m.model).exists()]
+    # A Space installs no package of weights; a file on the Hub is named after its repository.
+    hub_models = [(m.otherwise or m.model).partition(":")[0] for m in models]
     values = {
         "title": "SpecDec Chat",
         "emoji": "⚡",

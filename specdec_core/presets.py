@@ -43,6 +43,7 @@ WebPage = Annotated[str, Field(pattern=r"^https://\S+$")]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILE = re.compile(r"[\w.-]+/[\w.-]+:[^:]+\.gguf")
 _VARIANTS = "variants"
+_VARIANT_NAME = re.compile(r"[\w-]+")
 
 
 def _settings(values: object) -> Settings:
@@ -201,6 +202,10 @@ def read_presets(path: Path) -> dict[str, Preset]:
         raise PresetError(f"{path}: {_VARIANTS} must hold a table for each variant, [{_VARIANTS}.NAME].")
     presets = {path.stem: _validated(path, path.stem, values)}
     for variant, own in variants.items():
+        if not _VARIANT_NAME.fullmatch(variant) or "name" in own:
+            raise PresetError(
+                f"{path}: {_VARIANTS}.{variant}: a variant is named by its table, in letters and digits."
+            )
         name = f"{path.stem}-{variant}"
         presets[name] = _validated(path, name, _merged(values, own))
     return presets
@@ -210,8 +215,13 @@ def _merged(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Values with those of a variant in their place; in tables, one by one."""
     merged = dict(values)
     for key, value in own.items():
-        both = isinstance(value, dict) and isinstance(values.get(key), dict)
-        merged[key] = values[key] | value if both else value
+        given = values.get(key)
+        if not (isinstance(value, dict) and isinstance(given, dict)):
+            merged[key] = value
+            continue
+        # Another model has neither the revision nor the stand-in of this one.
+        gone = ("revision", "otherwise") if "model" in value else ()
+        merged[key] = {name: v for name, v in given.items() if name not in gone} | value
     return merged
 
 
@@ -232,7 +242,7 @@ def _validated(path: Path, name: str, values: dict[str, Any]) -> Preset:
         if not text.is_file():
             raise PresetError(f"{path}: drafter_vocabulary_text: there is no file {text}.")
         resolved["drafter_vocabulary_text"] = str(text)
-    if preset.target.model.startswith(PACKAGE) and _is_installed(preset.target.model):
+    if _is_installed(preset.target.model) and not (preset.drafter and _is_on_hub(preset.drafter.model)):
         resolved["download_gb"] = 0.0
     return preset.model_copy(update=resolved)
 
@@ -277,6 +287,10 @@ def _resolve_model(path: Path, key: str, model: PresetModel) -> str:
     if name.startswith(PACKAGE):
         if package_file(name) is None:
             raise PresetError(f"{where} must have the form {PACKAGE}NAME/FILE.gguf, not {name!r}.")
+        if model.otherwise is not None and not _HUB_ID.fullmatch(model.otherwise):
+            raise PresetError(
+                f"{path}: {key}.otherwise must be a Hub id (owner/name), not {model.otherwise!r}."
+            )
         return name if model.otherwise is None or _is_installed(name) else model.otherwise
     if model.otherwise is not None:
         raise PresetError(f"{path}: {key}.otherwise is for files in packages, {PACKAGE}NAME/FILE.gguf.")
@@ -304,6 +318,11 @@ def _resolve_model(path: Path, key: str, model: PresetModel) -> str:
 def _is_installed(name: str) -> bool:
     file = package_file(name)
     return file is not None and file.path is not None
+
+
+def _is_on_hub(name: str) -> bool:
+    """Return True for a name that is neither a path in the preset's folder nor a file in a package."""
+    return not name.startswith(("./", PACKAGE))
 
 
 def _inside(path: Path, key: str, name: str) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def read_adapter(model: str) -> Adapter | None:
     Raises PairUncheckableError for an adapter that cannot be merged: not LoRA, no base, damaged files.
     """
     folder = Path(model)
-    if not (folder / ADAPTER_CONFIG).is_file():
+    if not os.path.isfile(folder / ADAPTER_CONFIG):  # False for a name too long for a path
         return None
     if present := [name for name in (WEIGHTS, WEIGHTS_INDEX) if (folder / name).exists()]:
         raise PairUncheckableError(
@@ -73,6 +74,11 @@ def read_adapter(model: str) -> Adapter | None:
         raise PairUncheckableError(
             f"{model}: {ADAPTER_CONFIG} does not say which model the adapter is for "
             "(base_model_name_or_path). Put its Hub id or folder there."
+        )
+    if str(base).endswith(".gguf"):
+        raise PairUncheckableError(
+            f"{model} is an adapter on a GGUF file, {base}. Put the folder or Hub id of that model's "
+            f"safetensors into {ADAPTER_CONFIG}."
         )
     if (Path(base) / ADAPTER_CONFIG).is_file():
         raise PairUncheckableError(f"{model} is an adapter on another adapter, {base}. {_MERGE_FIRST}")

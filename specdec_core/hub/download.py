@@ -1,6 +1,6 @@
 """Download of a model's weights into the Hub's cache: file list, disk space, progress, error messages.
 
-Fetches safetensors and the two configuration files beside them, nothing else. An interrupted download is
+Fetches safetensors and the two configuration files beside them, or one GGUF file. An interrupted download is
 resumed. Knows nothing of loading.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
 from ..errors import LoadError
@@ -44,13 +45,15 @@ OnBytes = Callable[[int], None]
 class Download:
     """The files of a Hub model, at one commit, that are missing from the cache.
 
-    `file` is the one file that the model is in; None for a whole repository.
+    `file` is the one file that the model is in; None for a whole repository. `revision` is the one that was
+    asked for.
     """
 
     model: str
     commit: str
     missing: tuple[RemoteFile, ...]
     file: str | None = None
+    revision: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -92,7 +95,7 @@ def plan_download(model: str, revision: str | None = None, file: str | None = No
     beside = (CONFIG, GENERATION_CONFIG) if file is None else ()
     needed = [*(name for name in beside if name in files), *names]
     missing = [files.get(name) or RemoteFile(name, 0) for name in needed if not _cached(model, name, commit)]
-    return Download(model, commit, tuple(missing), file)
+    return Download(model, commit, tuple(missing), file, revision)
 
 
 def require_disk_space(downloads: Sequence[Download]) -> None:
@@ -124,12 +127,27 @@ def fetch(download: Download, on_bytes: OnBytes) -> str:
             if now - reported >= REPORT_INTERVAL_S:
                 reported = now
                 on_bytes(count)
+    if download.file is not None:
+        _remember_commit(download)
     fetched = _cached(download.model, download.file or CONFIG, download.commit)
     if fetched is None:
         raise LoadError(
             f"{download.model} vanished from {constants.HF_HUB_CACHE} while it was loaded. Load again."
         )
     return str(fetched.parent if download.file is None else fetched)
+
+
+def _remember_commit(download: Download) -> None:
+    """Note the revision's commit in the cache, as the Hub's client does for a file by the revision's name.
+
+    Other models' notes come with config.json, which the gate reads by that name.
+    """
+    if download.revision == download.commit:
+        return
+    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=download.model, repo_type="model"))
+    note = folder / "refs" / (download.revision or constants.DEFAULT_REVISION)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(download.commit)
 
 
 def _fetch_files(download: Download) -> Generator[int, None, None]:

@@ -7,11 +7,12 @@ headers, never weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .gguf_header import GgufHeader
+from .gguf_tokenizer import TURN_ENDS
 
 Values = dict[str, Any]
 
@@ -48,6 +49,21 @@ _WHOLE_NAME = re.compile(r"(\w+)\.(weight|bias)")
 _GEMMA2_27B_LAYERS, _GEMMA3_27B_LAYERS = 46, 62
 """Layers of the models that scale attention by their width in place of a head's."""
 _DEFAULT_ROPE_BASE = 10_000.0
+_NOT_FOLLOWED = {
+    "attention.causal": (True,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.scale": (0.0,),
+    "embedding_scale": (0.0, 1.0),
+    "expert_count": (0,),
+    "logit_scale": (0.0, 1.0),
+    "pooling_type": (0,),
+    "residual_scale": (0.0, 1.0),
+    "rope.scaling.attn_factor": (0.0, 1.0),
+    "rope.scaling.yarn_attn_factor": (1.0,),
+    "rope.scaling.yarn_ext_factor": (1.0,),
+    "rope.scaling.yarn_log_multiplier": (0.0,),
+}
+"""Keys that change a model's computation, and their values without effect."""
 
 
 class UnsupportedGgufError(ValueError):
@@ -122,16 +138,18 @@ def configuration(header: GgufHeader) -> Values:
     architecture, metadata = architecture_of(header), _Metadata(header)
     heads, kv_heads = metadata.integer("attention.head_count"), metadata.get("attention.head_count_kv")
     if isinstance(kv_heads, list):
-        raise UnsupportedGgufError("has layers with different numbers of key and value heads")
-    if metadata.get("expert_count"):
-        raise UnsupportedGgufError(f"has a mixture of {metadata.get('expert_count')} experts")
+        raise UnsupportedGgufError(f"has attention.head_count_kv by layer: {kv_heads[:4]}")
+    for key, neutral in _NOT_FOLLOWED.items():
+        if (value := metadata.get(key)) is not None and value not in neutral:
+            name = f"{header.architecture}.{key}"
+            raise UnsupportedGgufError(f"has {name} = {value!r}, which is not followed here")
     head_dim = metadata.head_dim
     for key, wanted in (("rope.dimension_count", head_dim), ("attention.value_length", head_dim)):
         if metadata.get(key, wanted) != wanted:
             raise UnsupportedGgufError(f"has {key} = {metadata.get(key)!r} in heads of {head_dim}")
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     embedding = header.tensors.get("token_embd.weight")
-    if embedding is None or not isinstance(tokens, list):
+    if embedding is None or len(embedding.shape) != 2 or not isinstance(tokens, list):
         raise UnsupportedGgufError("has no embedding or no tokens, as a part of a split file or an adapter")
     values: Values = {
         "architectures": [architecture.model_class],
@@ -147,33 +165,42 @@ def configuration(header: GgufHeader) -> Values:
         "rms_norm_eps": metadata.get("attention.layer_norm_rms_epsilon", 1e-6),
         "rope_theta": metadata.get("rope.freq_base", _DEFAULT_ROPE_BASE),
         "tie_word_embeddings": HEAD not in header.tensors,
-        **_token_ids(header.metadata),
+        **_token_ids(header.metadata, tokens),
     }
     if (scaling := _rope_scaling(metadata)) is not None:
         values["rope_scaling"] = scaling
     return values | architecture.further(metadata)
 
 
-def _token_ids(metadata: Mapping[str, Any]) -> Values:
-    """Ids of roles; an end of turn ends an answer beside the end of text."""
-    named = {
-        role: metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "eot", "padding")
-    }
-    ends = [named[role] for role in ("eos", "eot") if named[role] is not None]
-    values = {"bos_token_id": named["bos"], "eos_token_id": ends, "pad_token_id": named["padding"]}
+def _token_ids(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Values:
+    """Ids of roles. Ends of a turn, by role or by their usual names, end an answer beside the end of text."""
+
+    def role(name: str) -> int | None:
+        value = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        return value if isinstance(value, int) and 0 <= value < len(tokens) else None
+
+    by_role = [role(name) for name in ("eos", "eot", "eom")]
+    by_name = [at for at, token in enumerate(tokens) if token in TURN_ENDS]
+    ends = dict.fromkeys(end for end in [*by_role, *by_name] if end is not None)
+    values = {"bos_token_id": role("bos"), "eos_token_id": [*ends], "pad_token_id": role("padding")}
     return {key: value for key, value in values.items() if value not in (None, [])}
 
 
 def _rope_scaling(metadata: _Metadata) -> Values | None:
-    kind, factor = metadata.get("rope.scaling.type"), metadata.get("rope.scaling.factor")
+    kind = metadata.get("rope.scaling.type")
+    factor = metadata.get("rope.scaling.factor", metadata.get("rope.scale_linear"))
     if kind in (None, "none") and factor in (None, 0.0, 1.0):
         return None
-    if kind == "linear" or kind is None:
+    if not isinstance(factor, float) or factor <= 0:
+        raise UnsupportedGgufError(f"has rope.scaling.type = {kind!r} with the factor {factor!r}")
+    if kind in (None, "linear"):
         return {"rope_type": "linear", "factor": factor}
     original = metadata.get("rope.scaling.original_context_length")
-    if kind != "yarn" or original is None or metadata.get("rope.scaling.yarn_log_multiplier"):
+    if kind != "yarn" or original is None:
         raise UnsupportedGgufError(f"has rope.scaling.type = {kind!r}, which is not read from GGUF")
-    return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+    betas = {name: metadata.get(f"rope.scaling.yarn_{name}") for name in ("beta_fast", "beta_slow")}
+    given = {name: value for name, value in betas.items() if value is not None}
+    return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original, **given}
 
 
 def _llama(metadata: _Metadata) -> Values:
@@ -220,7 +247,7 @@ def _gemma3(metadata: _Metadata) -> Values:
         "hidden_activation": "gelu_pytorch_tanh",
         "final_logit_softcapping": metadata.get("final_logit_softcapping"),
         "sliding_window": metadata.integer("attention.sliding_window"),
-        "sliding_window_pattern": 6,
+        "sliding_window_pattern": metadata.get("attention.sliding_window_pattern", 6),
         "rope_local_base_freq": metadata.get("rope.freq_base_swa", _DEFAULT_ROPE_BASE),
         **_scaled_by(metadata, _GEMMA3_27B_LAYERS),
     }

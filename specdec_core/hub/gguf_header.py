@@ -107,6 +107,8 @@ class _Parser:
             return self._string()
         if kind == _ARRAY:
             item, count = self._number("I"), self._count("Q", _MOST_ITEMS)
+            if item == _ARRAY:
+                raise HeaderError("it has an array of arrays")
             if item in _NUMBERS:
                 return list(struct.unpack(f"<{count}{_NUMBERS[item]}", self._bytes(count * _size(item))))
             read: Callable[[], Any] = self._string if item == _STRING else lambda: self._value(item)

@@ -18,10 +18,11 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from ..errors import PairUncheckableError
+from ..package_files import stays_inside
 from .errors import first_cause, unreachable
 from .gguf_header import GgufHeader, IncompleteHeaderError, read_header_bytes
 from .reach import hub_is_reachable
@@ -59,7 +60,9 @@ class HubFile:
 def hub_file(name: str, revision: str | None = None) -> HubFile | None:
     """Return the file that a name of the form OWNER/NAME:FILE.gguf stands for; None for other names."""
     match = None if os.path.exists(name) else _HUB_FILE.fullmatch(name)
-    return HubFile(match["repository"], match["file"], revision) if match else None
+    if match is None or not stays_inside(match["file"]):
+        return None
+    return HubFile(match["repository"], match["file"], revision)
 
 
 def cached_file_of(remote: HubFile, token: str | None = None) -> Path | None:
@@ -68,24 +71,31 @@ def cached_file_of(remote: HubFile, token: str | None = None) -> Path | None:
     None if it is not there. Raises PairUncheckableError if it is neither there nor on the Hub.
     """
     revision = remote.revision or constants.DEFAULT_REVISION
+    found = try_to_load_from_cache(remote.repository, remote.file, revision=revision)
     if hub_is_reachable():
         try:
             metadata = get_hf_file_metadata(
                 remote.url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT
             )
         except Exception as error:
+            if isinstance(found, str) and not _is_refusal(error):
+                return Path(found)
             raise PairUncheckableError(remote.explain(error)) from error
-        found = try_to_load_from_cache(
-            remote.repository, remote.file, revision=metadata.commit_hash or revision
-        )
+        commit = metadata.commit_hash or revision
+        found = try_to_load_from_cache(remote.repository, remote.file, revision=commit)
         return Path(found) if isinstance(found, str) else None
-    found = try_to_load_from_cache(remote.repository, remote.file, revision=revision)
     if not isinstance(found, str):
         raise PairUncheckableError(
             f"{remote.repository}:{remote.file} is not downloaded, and {unreachable()}. Go online and try "
             "again, or give the path of a file."
         )
     return Path(found)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return True if the Hub denies the file or has none."""
+    refused = first_cause(error, HfHubHTTPError)
+    return isinstance(refused, HfHubHTTPError) and refused.response.status_code in (401, 403, 404)
 
 
 def fetch_header(remote: HubFile, token: str | None = None) -> tuple[GgufHeader, bytes]:

@@ -27,8 +27,8 @@ _ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_t
 """Names of ids in the metadata by their names in tokenizer_config.json."""
 _SENTENCEPIECE_IDS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
 """llama.cpp's ids where a file with SentencePiece's BPE has none."""
-_ENDS = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>"}
-_ENDS |= {"<end_of_turn>", "<end_of_utterance>", "<｜end▁of▁sentence｜>"}
+TURN_ENDS = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>"}
+TURN_ENDS |= {"<end_of_turn>", "<end_of_utterance>", "<｜end▁of▁sentence｜>"}
 """Tokens that llama.cpp takes for control tokens whatever their type: some files have a wrong one. Others of
 its list, as </s>, are text in some vocabularies.
 """
@@ -141,7 +141,7 @@ class _Source:
         # Phi-3's tokens take the white space behind them. No metadata says so.
         name = str(self._metadata.get("general.name")).lower()
         stripping = "phi-3" in name or "phi3" in name
-        special = {self.role(name) for name in _ROLES} | _ENDS
+        special = {self.role(name) for name in _ROLES} | TURN_ENDS
         added = []
         for token, at in self.vocabulary.items():
             is_special = self.types[at] in (_UNKNOWN, _CONTROL) or token in special

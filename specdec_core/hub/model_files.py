@@ -102,7 +102,11 @@ def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:
         )
     if is_gguf(name):
         file = read_gguf(name, revision, access.token)
-        return replace(_read(file.folder, None, access), name=name, gguf_format=file.format)
+        try:
+            files = _read(file.folder, None, access)
+        except PairUncheckableError as error:  # which names the folder
+            raise PairUncheckableError(str(error).replace(file.folder, name)) from error
+        return replace(files, name=name, gguf_format=file.format)
     _require_source(name)
     if not os.path.isdir(name):
         access = replace(access, offline=not hub_is_reachable())

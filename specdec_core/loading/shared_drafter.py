@@ -35,28 +35,37 @@ def read_shared_drafter(
     module: Any = target.get_input_embeddings()
     embedding: Tensor = module.weight.data
     if embedding.is_meta or not shared.is_like(embedding):
-        reason = "lies on disk" if embedding.is_meta else "has other values"
+        reason = "is not in the memory of a device" if embedding.is_meta else "has other values"
         raise LoadError(
             f"{name} reads the embedding of {shared.of}, and the target's {reason}. Choose {shared.of} as "
             "the target, or another drafter."
         )
     stored = _dequantized(_stored(name, folder))
     head, ids = stored.pop(_HEAD, None), stored.pop(_HEAD_IDS, None)
-    if head is None or ids is None or head.shape[0] != ids.shape[0] or int(ids.max()) >= embedding.shape[0]:
+    if head is None or ids is None or not _fits(head, ids, embedding):
         raise LoadError(f"{name} has no output layer that fits its ids. Download or copy its files again.")
     state = {f"model.{key}": tensor for key, tensor in stored.items()}
     state["model.embed_tokens.weight"] = embedding
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(options["config"])]
     model, info = model_class.from_pretrained(None, state_dict=state, **options)
-    rows = head.to(embedding.device, options["dtype"])
-    model.set_output_embeddings(ShortHead.of_rows(rows, ids.to(embedding.device), embedding.shape[0]))
+    device = model.get_input_embeddings().weight.device
+    rows = head.to(device, options["dtype"])
+    model.set_output_embeddings(ShortHead.of_rows(rows, ids.to(device), embedding.shape[0]))
     return model, info
+
+
+def _fits(head: Tensor, ids: Tensor, embedding: Tensor) -> bool:
+    """Return True for an output layer with a row for each of its ids, which are different tokens."""
+    if head.dim() != 2 or head.shape != (ids.numel(), embedding.shape[1]) or not ids.numel():
+        return False
+    return bool(ids.min() >= 0) and bool(ids.max() < embedding.shape[0]) and ids.unique().numel() == len(ids)
 
 
 def _stored(name: str, folder: Path) -> dict[str, Tensor]:
     """The tensors of all files. Raises LoadError if one is missing or damaged."""
     paths = sorted(folder.glob(DRAFTER_SHARDS))
-    expected = int(paths[0].stem.rsplit("-", 1)[1]) if paths else 1
+    last = paths[0].stem.rsplit("-", 1)[1] if paths else "1"
+    expected = int(last) if last.isdecimal() else 1
     if len(paths) != expected:
         raise LoadError(f"{name} has {len(paths)} of {expected} files {DRAFTER_SHARDS}. Copy all of them.")
     try:
@@ -69,7 +78,7 @@ def _dequantized(stored: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors in float32, scales applied; ids in int64."""
     tensors = {}
     for key, tensor in stored.items():
-        if tensor.dtype == torch.int8:
+        if tensor.dtype == torch.int8 and f"{key}{_SCALE}" in stored:
             tensors[key] = tensor.float() * stored[f"{key}{_SCALE}"].float()
         elif not key.endswith(_SCALE):
             tensors[key] = tensor.long() if key == _HEAD_IDS else tensor

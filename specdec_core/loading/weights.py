@@ -220,7 +220,10 @@ def _read(
         weights = GgufWeights(folder if source.gguf.path is None else source.gguf.path)
         weights.add_rope_factors(config)
         model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        model, info = model_class.from_pretrained(None, state_dict=weights.state(config), **options)
+        state = weights.state(config)
+        if split is not None and config.tie_word_embeddings:
+            state["lm_head.weight"] = state["model.embed_tokens.weight"]  # accelerate offloads both
+        model, info = model_class.from_pretrained(None, state_dict=state, **options)
     elif target is not None and (shared := shared_embedding(config)) is not None:
         model, info = read_shared_drafter(source.model, Path(folder), shared, target, options)
     else:

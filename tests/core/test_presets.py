@@ -161,6 +161,32 @@ def test_a_wrong_variant_is_told_with_its_name(tmp_path):
     assert "must hold a table" in refusal(write(tmp_path, HEAD + "variants = 3\n"))
 
 
+@pytest.mark.parametrize(
+    "table", ["[variants.'a/../b']", '[variants.""]', "[variants.small]\nname = 'stories'"]
+)
+def test_a_variant_is_named_by_its_table(table, tmp_path):
+    assert "is named by its table" in refusal(write(tmp_path, tables=f"{TABLES}{table}\n"))
+
+
+def test_a_stand_in_that_is_no_hub_id_is_refused(tmp_path):
+    tables = '[target]\nmodel = "package:x/y.gguf"\notherwise = "../../etc"\n[settings]\ngamma = 0\n'
+    assert "target.otherwise must be a Hub id" in refusal(write(tmp_path, tables=tables))
+
+
+def test_a_variant_with_another_model_has_no_stand_in_of_the_first(tmp_path):
+    variant = '[variants.large]\ntarget.model = "owner/larger"\n'
+    folder = write(tmp_path, tables=f"[target]\n{PACKAGE}[settings]\ngamma = 0\n{variant}")
+    assert get_preset("mine-large", folder).target.otherwise is None
+
+
+def test_a_downloaded_drafter_of_an_installed_target_is_counted(tmp_path, monkeypatch):
+    (tmp_path / "site" / "made_up").mkdir(parents=True)
+    (tmp_path / "site" / "made_up" / "model.gguf").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    tables = f'[target]\n{PACKAGE}[drafter]\nmodel = "owner/small"\n'
+    assert get_preset("mine", write(tmp_path, HEAD + "download_gb = 5\n", tables)).download_gb == 5
+
+
 def test_a_stand_in_for_what_is_no_package_is_refused(tmp_path):
     tables = '[target]\nmodel = "owner/a"\notherwise = "owner/b"\n[settings]\ngamma = 0\n'
     assert "otherwise is for files in packages" in refusal(write(tmp_path, tables=tables))

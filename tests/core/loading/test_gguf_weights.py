@@ -10,7 +10,6 @@ from transformers import AutoConfig, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import specdec_core as sd
-from specdec_core.cache_folder import CACHE_FOLDER
 from specdec_core.hub.gguf_files import read_gguf
 from specdec_core.loading.gguf_weights import GgufWeights
 from tests.support.tiny_gguf import NAMES, gguf_model, save_gguf, write_gguf
@@ -18,11 +17,6 @@ from tests.support.tiny_gguf import NAMES, gguf_model, save_gguf, write_gguf
 Q4_0, Q4_1, Q8_0, Q5_0 = (GGMLQuantizationType[name] for name in ("Q4_0", "Q4_1", "Q8_0", "Q5_0"))
 IDS = torch.arange(5, 45)
 GREEDY = sd.Settings(temperature=0, gamma=0, max_new_tokens=12)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(CACHE_FOLDER, str(tmp_path / "cache"))
 
 
 def logits_of(engine: sd.Engine) -> torch.Tensor:
