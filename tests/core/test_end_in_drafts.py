@@ -37,8 +37,8 @@ class Recorded:
     gamma: int
     seen: list[tuple[int, int, int]] = field(default_factory=list)
 
-    def choose(self, missing: int) -> GammaChoice:
-        return GammaChoice(self.gamma, "fixed")
+    def choose(self, offers) -> GammaChoice:
+        return GammaChoice(self.gamma, "fixed", offer=offers[0] if offers else None)
 
     def observe(self, drafted, accepted, draft_s, verify_s, computed=None) -> None:
         self.seen.append((drafted, accepted, drafted if computed is None else computed))
@@ -91,7 +91,7 @@ def _answer(seed: int, rule: str, where: str, drafting: str, gamma: int = GAMMA)
             context,
             target,
             target.new_cache(),
-            drafter,
+            [drafter],
             sampler_for(settings, KeyedNoise(seed), sampling, {EOS}),
             policy,
             ends,

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from transformers import AutoModelForCausalLM
 
 from specdec_core.decoding import DecodedRound, Decoding, Limits
-from specdec_core.drafting import ModelDrafter, NgramDrafter
+from specdec_core.drafting import SOURCES, ModelDrafter, NgramDrafter
 from specdec_core.drafting.length import FixedGamma
 from specdec_core.loading.warm_up import rehearse_rounds
 from specdec_core.runners import CudaGraphRunner
@@ -87,13 +87,13 @@ class Pair:
 
     def answer(self, on_device: bool, **settings) -> tuple[list[int], list[DecodedRound]]:
         settings = Settings(**{"max_new_tokens": 40, "gamma": 3, "seed": 4, **settings})
-        drafter = ModelDrafter(self.drafter, self.drafter.new_cache())
+        drafters = {"model": ModelDrafter(self.drafter, self.drafter.new_cache()), "ngram": NgramDrafter()}
         context = list(PROMPT)
         rounds = Decoding(
             context,
             self.target,
             self.target.new_cache(),
-            NgramDrafter() if settings.drafting == "ngram" else drafter,
+            [drafters[source] for source in SOURCES[settings.drafting]],
             sampler_for(settings, KeyedNoise(settings.seed), self.sampling if on_device else None),
             FixedGamma(settings.gamma),
             lambda ids: (len(ids), None),
@@ -225,7 +225,7 @@ def test_answers_that_take_turns_keep_their_own_settings():
                 contexts[-1],
                 pair.target,
                 pair.target.new_cache(),
-                ModelDrafter(pair.drafter, pair.drafter.new_cache()),
+                [ModelDrafter(pair.drafter, pair.drafter.new_cache())],
                 sampler_for(settings, KeyedNoise(settings.seed), pair.sampling),
                 FixedGamma(3),
                 lambda ids: (len(ids), None),
