@@ -149,6 +149,13 @@ def test_n_gram_drafts_do_not_end_there(short):
     assert sum(len(rnd.drafted) for rnd in late) > 0
 
 
+def test_where_both_draft_n_grams_go_on_past_it(short):
+    result = _without_end(short).generate(HI, _settings(drafting="both", max_new_tokens=200))
+    late = {rnd.source for rnd in result.rounds if rnd.position > DRAFTER_CONTEXT}
+    assert late <= {"ngram", None}
+    assert "ngram" in late
+
+
 def test_rounds_without_room_for_drafts_are_no_evidence_for_the_policy(short):
     class Counting(FixedGamma):
         chosen = observed = 0
