@@ -19,8 +19,8 @@ def _lengths(sources=("ngram", "model"), catch_up=CATCH_UP) -> dict:
 
 
 def _run(policy: BestOffer, matches: float, ngram: float, model: float, rounds: int = 3000):
-    """Play rounds over passages of 20 tokens. n-grams match in a share of them, and drafts are accepted with a
-    probability by drafter.
+    """Play rounds over passages of 20 tokens, with a share in which n-grams match, and a probability of
+    acceptance for each drafter.
 
     Returns the drafters of the last 500 rounds, by rounds with a match and without, and the speedup.
     """

@@ -65,7 +65,7 @@ def test_only_what_was_passed_or_has_a_default_is_given():
 
 def test_the_description_explains_each_parameter():
     description = with_settings(echo, ["gamma", "drafting"]).__doc__
-    words = '`gamma` is a number or "auto"; `drafting` is model, ngram or both.'
+    words = '`gamma` is a number or "auto"; `drafting` is model or ngram or both.'
     assert description.startswith(f"Says it again.\n\n{words}\n\nParameters:\n")
     assert f'    gamma: {sd.SETTINGS["gamma"].help} "auto" is allowed too.' in description
     assert "One of model, ngram, both." in description
