@@ -10,8 +10,8 @@ from collections.abc import Generator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from .settings import Drafting, Settings
-from .trace import Round
+from .settings import Settings
+from .trace import DraftSource, Round
 
 if TYPE_CHECKING:
     from .gate.report import PairReport
@@ -71,8 +71,8 @@ class ChatEngine(Protocol):
         ...
 
     @property
-    def costs(self) -> Mapping[Drafting, MeasuredCosts]:
-        """Step costs by way of drafting ("model", "ngram"), as measured so far."""
+    def costs(self) -> Mapping[DraftSource, MeasuredCosts]:
+        """Step costs by drafter ("model", "ngram"), as measured so far."""
         ...
 
     def session(self) -> ChatSession:

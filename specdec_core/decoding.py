@@ -1,13 +1,14 @@
 """The round loop: token ids in, rounds of ids out. Knows nothing of text.
 
-Between rounds the target's cache has the context but its last token, which is fed next; the drafter's has the
-same, or one token less after a round in which every draft was accepted.
+Between rounds the target's cache has the context but its last token, which is fed next. The drafter's has the
+same, one token less after a round in which every draft was accepted, or what it had before rounds without its
+drafts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +19,7 @@ from .errors import AnswerError
 from .out_of_memory import with_second_try
 from .runners import RewindableCache, Runner
 from .sampling import Sampler, Verdict
-from .trace import FinishReason, GammaReason
+from .trace import DraftSource, FinishReason, GammaReason
 
 Ends = Callable[[list[int]], tuple[int, FinishReason | None]]
 """From the ids that a round would emit to the number kept, and the reason if the answer ends there."""
@@ -43,6 +44,7 @@ class DecodedRound:
     finish_reason: FinishReason | None = None
     gamma_gain: float | None = None
     gamma_cut: bool = False
+    source: DraftSource | None = None
 
 
 class NotFiniteError(AnswerError):
@@ -74,23 +76,25 @@ class Limits:
 
 @dataclass(slots=True)
 class Decoding:
-    """One answer being decoded: its context, the two models, and what decides about drafts and the end.
+    """One answer being decoded: its context, the target, and what decides about drafts and the end.
 
-    `cache` must hold a proper prefix of `context`, to which emitted ids are appended as they come. If memory
-    runs out in a step, `make_room` is called and the step is run again, with the same noise.
+    Of `drafters`, the policy chooses one for each round among those that may draft after the context, before
+    any token of the round is drawn. `cache` must hold a proper prefix of `context`, to which emitted ids are
+    appended as they come. If memory runs out in a step, `make_room` is called and the step is run again, with
+    the same noise.
     """
 
     context: list[int]
     target: Runner
     cache: RewindableCache
-    drafter: Drafter | None
+    drafters: Sequence[Drafter]
     sampler: Sampler
     policy: GammaPolicy
     ends: Ends
     limits: Limits
     make_room: Callable[[], None] = lambda: None
     _prompt_length: int = field(init=False)
-    _drafter_has_prompt: bool = field(init=False, default=False)
+    _have_prompt: set[DraftSource] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self._prompt_length = len(self.context)
@@ -137,8 +141,8 @@ class Decoding:
     def _round(self, index: int, cancelled: Callable[[], bool]) -> DecodedRound:
         """Draft up to gamma tokens, verify them in one target forward, emit what is accepted and one more."""
         started = time.perf_counter()
-        choice, gamma = self._choose()
-        done = with_second_try(lambda: self._verify_drafts(gamma, cancelled), self._recover)
+        choice, gamma, drafter = self._choose()
+        done = with_second_try(lambda: self._verify_drafts(gamma, drafter, cancelled), self._recover)
         if done is None:
             return _cancelled(index)
         verdict, kept, finish = self._emit(done.verdict)
@@ -159,33 +163,36 @@ class Decoding:
             finish_reason=finish,
             gamma_gain=choice.gain,
             gamma_cut=gamma < choice.gamma,
+            source=drafter.source if drafter is not None and verdict.drafts else None,
         )
 
-    def _choose(self) -> tuple[GammaChoice, int]:
-        """The policy's choice, and the gamma that there is room for."""
-        if self.drafter is None:
-            choice = self.policy.choose(0)
-            return choice, min(choice.gamma, self._room() - 1)
-        room = self.drafter.room(len(self.context))
-        if room < 1:
-            return GammaChoice(0, "drafter_context"), 0
-        choice = self.policy.choose(self.drafter.missing(self.context))
-        return choice, min(choice.gamma, self._room() - 1, room)
+    def _choose(self) -> tuple[GammaChoice, int, Drafter | None]:
+        """The policy's choice, the gamma that there is room for, and the drafter of the chosen offer."""
+        offers = [offer for each in self.drafters if (offer := each.offer(self.context)) is not None]
+        choice = self.policy.choose(offers)
+        if choice.offer is None:
+            if self.drafters and not offers:
+                choice = GammaChoice(0, self.drafters[-1].obstacle)
+            return choice, min(choice.gamma, self._room() - 1), None
+        drafter = next(each for each in self.drafters if each.source == choice.offer.source)
+        return choice, min(choice.gamma, self._room() - 1, choice.offer.room), drafter
 
-    def _verify_drafts(self, gamma: int, cancelled: Callable[[], bool]) -> _Verification | None:
+    def _verify_drafts(
+        self, gamma: int, drafter: Drafter | None, cancelled: Callable[[], bool]
+    ) -> _Verification | None:
         """Draft and verify, without a change to the context. Returns None if cancelled."""
         clock = self.target.clock
         self.sampler.start_round(self.context, gamma)
         before_catch_up = clock.mark()
         reads_prompt = False
-        if gamma > 0 and self.drafter is not None:
-            if not self.drafter.catch_up(self.context, cancelled):
+        if gamma > 0 and drafter is not None:
+            if not drafter.catch_up(self.context, cancelled):
                 return None
-            reads_prompt = not self._drafter_has_prompt
-            self._drafter_has_prompt = True
+            reads_prompt = drafter.source not in self._have_prompt
+            self._have_prompt.add(drafter.source)
         before_draft = clock.mark()
-        if gamma > 0 and self.drafter is not None:
-            self.drafter.propose(self.context, gamma, self.sampler)
+        if gamma > 0 and drafter is not None:
+            drafter.propose(self.context, gamma, self.sampler)
         before_verify = clock.mark()
         rows = self.sampler.rows
         outcome = self.target.forward(self.cache, rows, then=self.sampler.verify)
@@ -214,8 +221,8 @@ class Decoding:
     def _rewind(self) -> None:
         """Back to the invariant: the context but for its last token."""
         self.cache.rewind(len(self.context) - 1)
-        if self.drafter is not None:
-            self.drafter.rewind(len(self.context) - 1)
+        for drafter in self.drafters:
+            drafter.rewind(len(self.context) - 1)
 
     def _room(self) -> int:
         """Number of tokens that may still be emitted."""

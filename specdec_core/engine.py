@@ -26,9 +26,9 @@ from .peers import peer_rounds
 from .presets import Preset
 from .progress import Progress, Watch
 from .session import Session
-from .settings import Drafting, Quantization, Settings, VocabPadding, require_settings
+from .settings import Quantization, Settings, VocabPadding, require_settings
 from .text.prompting import Prompt
-from .trace import FinishReason, Round, Stats, emitted_ids
+from .trace import DraftSource, FinishReason, Round, Stats, emitted_ids
 
 DEFAULT_CACHE_BYTES = 2 * 2**30
 _ONLY_LOADED = "answers are made in worker processes, and a graph captured here would not work in them"
@@ -284,7 +284,7 @@ class Engine:
                         self.info, runner_reason=pair.runner_reason, threads=pair.target.threads
                     )
 
-    def warm_up(self, costs: Mapping[Drafting, StepCosts] | None = None) -> None:
+    def warm_up(self, costs: Mapping[DraftSource, StepCosts] | None = None) -> None:
         """Run the first forward of each kind, so that no answer waits for its set-up, and measure step costs
         for gamma="auto", unless another process has measured `costs`.
         """
@@ -296,8 +296,8 @@ class Engine:
         self.generate(prompt, Settings(max_new_tokens=8, gamma=gamma, seed=0))
 
     @property
-    def costs(self) -> Mapping[Drafting, StepCosts]:
-        """Step costs by way of drafting, in one-row target steps: c and v as measured so far."""
+    def costs(self) -> Mapping[DraftSource, StepCosts]:
+        """Step costs by drafter, in one-row target steps: c and v as measured so far."""
         return self.pair.costs
 
     @property

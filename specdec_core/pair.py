@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from .drafting import SOURCES
 from .drafting.length import StepCosts
 from .errors import AnswerError, PromptError, SettingsError
 from .onnx_runtime.thread_count import measured_threads
@@ -22,9 +23,10 @@ from .sampling import DeviceSampling
 from .sampling.filters import SamplingParams, adjusted, filtered_logits
 from .sampling.history import Tally
 from .sampling.noise import KeyedNoise
-from .settings import Drafting, Settings
+from .settings import Settings
 from .text.detokenization import AnswerText
 from .text.prompting import Prompt, Prompter
+from .trace import DraftSource
 from .units import counted
 
 
@@ -36,8 +38,8 @@ class LoadedPair:
     drafter: Runner | None
     tokenizer: PreTrainedTokenizerBase
     eos_ids: frozenset[int]
-    costs: dict[Drafting, StepCosts] = field(default_factory=dict)
-    """Step costs by way of drafting, measured when the pair is loaded and refined by every answer."""
+    costs: dict[DraftSource, StepCosts] = field(default_factory=dict)
+    """Step costs by drafter, measured when the pair is loaded and refined by every answer."""
     target_name: str = ""
     drafter_name: str = ""
     """The models' names for error messages: Hub ids or folders."""
@@ -72,9 +74,10 @@ class LoadedPair:
                 runner.use_threads(threads)
 
     def feasible(self, settings: Settings) -> Settings:
-        """Return settings that the pair can answer with: gamma 0 in place of "auto" for a target that takes
-        no draft back. Raises SettingsError for drafts that no model is there to make or that cannot be
-        taken back, and as require_fitting does.
+        """Return settings that the pair can answer with. With "auto", gamma becomes 0 for a target that takes
+        no draft back and for a drafter that puts out banned tokens only, beside which "both" becomes "ngram".
+        Raises SettingsError for drafts that no model is there to make or that cannot be taken back, and as
+        require_fitting does.
         """
         self.require_fitting(settings)
         if settings.gamma == 0:
@@ -85,11 +88,12 @@ class LoadedPair:
             raise SettingsError(
                 f"gamma must be 0, not {settings.gamma}, with this target: {self.target.reason}"
             )
-        if settings.drafting == "model" and puts_out_only(
+        if "model" in SOURCES[settings.drafting] and puts_out_only(
             self.require_drafter().model, settings.banned_tokens
         ):
             if settings.gamma == "auto":
-                return replace(settings, gamma=0)
+                others = settings.drafting == "both"
+                return replace(settings, drafting="ngram") if others else replace(settings, gamma=0)
             raise SettingsError(
                 "banned_tokens has every token that the drafter puts out. Leave one, or set gamma to 0."
             )

@@ -126,7 +126,7 @@ class Preset(_Table):
             raise PydanticCustomError(
                 "pair", "license_page is missing: a gated model needs the page to accept it on"
             )
-        if self.drafter is None and self.settings.drafting == "model" and self.settings.gamma != 0:
+        if self.drafter is None and self.settings.drafting != "ngram" and self.settings.gamma != 0:
             raise PydanticCustomError(
                 "pair", 'settings.drafting must be "ngram" (or settings.gamma 0) where there is no [drafter]'
             )

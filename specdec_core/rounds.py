@@ -61,6 +61,7 @@ def build_round(step: DecodedRound, position: int, text: AnswerText) -> Round:
         finish_reason=step.finish_reason,
         gamma_gain=step.gamma_gain,
         gamma_cut=step.gamma_cut,
+        source=step.source,
     )
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import dropwhile
 
 from .decoding import Decoding, Limits, NotFiniteError
-from .drafting import MODEL_FREE, Drafter, ModelDrafter
+from .drafting import MODEL_FREE, SOURCES, Drafter, ModelDrafter
 from .drafting.ahead import steps_ahead
+from .drafting.best_offer import BestOffer
 from .drafting.length import AdaptiveGamma, FixedGamma, GammaPolicy
 from .errors import AnswerError, LoadError, PromptError
 from .metrics import summarize
@@ -24,9 +25,9 @@ from .rounds import build_round
 from .runners import RewindableCache
 from .sampling import Sampler, sampler_for
 from .sampling.noise import KeyedNoise
-from .settings import Drafting, Settings, require_settings
+from .settings import Settings, require_settings
 from .text.prompting import Message, Prompt, check_messages
-from .trace import Round, emitted_ids, first_difference
+from .trace import DraftSource, Round, emitted_ids, first_difference
 
 _RESERVED_AHEAD = 1024
 
@@ -61,7 +62,7 @@ class Session:
         self.prompt_ids: list[int] = []
         self.sampled: dict[str, list[int]] = {text: list(ids) for text, ids in (sampled or {}).items()}
         """The sampled ids of earlier answers by their text, from which a follow-up prompt is made."""
-        self._adaptive: dict[Drafting, AdaptiveGamma] = {}
+        self._adaptive: dict[DraftSource, AdaptiveGamma] = {}
         self._ids: list[int] = []
         self._caches: _Caches | None = _Caches.of(pair)
         self._changing_caches = threading.Lock()
@@ -144,14 +145,14 @@ class Session:
         cached = self._reuse(caches, context)
         noise = KeyedNoise(settings.seed, pair.target.device)
         sampler = with_second_try(lambda: _prepare(caches, len(context), settings, noise), make_room)
-        drafter = _drafter(caches, settings)
-        ahead = steps_ahead(pair.target, caches.target, drafter, sampler, settings)
+        drafters = _drafters(caches, settings)
+        ahead = steps_ahead(pair.target, caches.target, drafters, sampler, settings)
         text = pair.answer_text(prompt, context, settings)
         steps = Decoding(
             context,
             pair.target,
             caches.target,
-            drafter,
+            drafters,
             sampler,
             self._policy(pair, settings),
             text.feed,
@@ -193,9 +194,11 @@ class Session:
         """An adaptive policy continues with the counts of the conversation's earlier answers."""
         if settings.gamma != "auto":
             return FixedGamma(settings.gamma)
-        if settings.drafting not in self._adaptive:
-            self._adaptive[settings.drafting] = AdaptiveGamma(pair.costs[settings.drafting])
-        return self._adaptive[settings.drafting]
+        sources = SOURCES[settings.drafting]
+        for source in sources:
+            if source not in self._adaptive:
+                self._adaptive[source] = AdaptiveGamma(pair.costs[source])
+        return BestOffer({source: self._adaptive[source] for source in sources})
 
     def _encode(self, pair: LoadedPair, prompt: Prompt, settings: Settings) -> tuple[list[int], int]:
         """The prompt's ids, and the number of oldest messages dropped to make it fit."""
@@ -256,11 +259,13 @@ class Session:
             self.sampled[text] = ids
 
 
-def _drafter(caches: _Caches, settings: Settings) -> Drafter | None:
-    if settings.gamma == 0:
-        return None
-    if settings.drafting in MODEL_FREE:
-        return MODEL_FREE[settings.drafting]()
+def _drafters(caches: _Caches, settings: Settings) -> list[Drafter]:
+    """The drafters of an answer, the preferred one first."""
+    sources = SOURCES[settings.drafting] if settings.gamma != 0 else ()
+    return [MODEL_FREE[source]() if source in MODEL_FREE else _model_drafter(caches) for source in sources]
+
+
+def _model_drafter(caches: _Caches) -> ModelDrafter:
     runner = caches.pair.require_drafter()
     if caches.drafter is None:
         caches.drafter = runner.new_cache()
@@ -274,7 +279,7 @@ def _prepare(caches: _Caches, prompt_length: int, settings: Settings, noise: Key
     pair = caches.pair
     positions = prompt_length + min(settings.max_new_tokens, _RESERVED_AHEAD)
     caches.target.reserve(min(pair.context_length, positions))
-    drafts = settings.gamma != 0 and settings.drafting == "model"
+    drafts = settings.gamma != 0 and "model" in SOURCES[settings.drafting]
     if pair.drafter is not None and caches.drafter is not None and drafts:
         caches.drafter.reserve(min(pair.drafter.context_length, positions))
     return sampler_for(settings, noise, pair.sampling, pair.eos_ids)

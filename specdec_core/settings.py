@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from .errors import SettingsError
 
-Drafting = Literal["model", "ngram"]
+Drafting = Literal["model", "ngram", "both"]
 Verification = Literal["rejection", "coupled"]
 Thinking = Literal["auto", "on", "off"]
 THINKING: tuple[Thinking, ...] = get_args(Thinking)
@@ -216,7 +216,8 @@ class Settings:
     drafting: Drafting = _declare(
         "model",
         "Who drafts",
-        "N-gram drafts what followed the same words earlier in the conversation.",
+        "N-gram drafts what followed the same words earlier in the conversation. Both: n-gram where words "
+        "repeat, the model elsewhere.",
         Choice(get_args(Drafting)),
     )
     verification: Verification = _declare(

@@ -20,14 +20,19 @@ GammaReason = Literal[
     "probe",
     "unprofitable",
     "drafter_context",
+    "no_match",
     "transformers",
     "llama.cpp",
     "cancelled",
 ]
 """Reason for a round's gamma. "auto": the largest expected rate; "probe": a draft to measure whether drafting
 pays again; "unprofitable": no draft is expected to pay; "drafter_context": the drafter's context is full;
+"no_match": the context's last ids did not occur before, so that there is no n-gram to draft from;
 "transformers" and "llama.cpp": a step of their own code.
 """
+
+DraftSource = Literal["model", "ngram"]
+"""A kind of drafter."""
 
 DRAFTED_KINDS: frozenset[str] = frozenset({"accepted", "rejected", "untested"})
 TESTED_KINDS: frozenset[str] = frozenset({"accepted", "rejected"})
@@ -108,7 +113,8 @@ class Round:
     is that of the answer proper, `thought` that of a thought before it. `stats` and `finish_reason` are None
     except in the last round.
     `gamma_gain` is the expected rate over the plain one, if gamma was chosen for it; `gamma_cut` is True if
-    gamma was limited by the room left in the answer, in the context or in the drafter's context.
+    gamma was limited by the room left in the answer, in the context or in the drafter's context. `source` is
+    the drafter of the round's drafts, None without drafts.
     """
 
     index: int
@@ -125,6 +131,7 @@ class Round:
     gamma_gain: float | None = None
     gamma_cut: bool = False
     thought: str = ""
+    source: DraftSource | None = None
 
     @property
     def emitted(self) -> list[Token]:

@@ -169,6 +169,8 @@ def _lanes(
         ]
     if not options.no_ngram:
         lanes.append(ours("n-gram, auto", "auto", "ngram"))
+        if pair.drafter is not None:
+            lanes.append(ours("both, auto", "auto", "both"))
     peer_gammas = options.peer_gamma if pair.drafter is not None else []
     if options.peers:
         lanes.append(Lane(PEER, peer_answer(pair, settings, None), drafting=None))

@@ -160,7 +160,7 @@ def _drafts(rounds: Sequence[Round]) -> Drafts | None:
 def _prediction(
     lane: Lane, drafts: Drafts, steps: StepTimes, measured: Ratio | None
 ) -> PredictedSpeedup | None:
-    """None for lanes that theory does not cover: n-gram drafting, adaptive gamma, no tested draft."""
+    """None for lanes that theory does not cover: drafts of n-grams, adaptive gamma, no tested draft."""
     gamma = lane.gamma
     if drafts.alpha is None or lane.drafting != "model" or gamma == "auto":
         return None
@@ -175,14 +175,14 @@ def _prediction(
 
 def _overhead_share(lane: Lane, steps: StepTimes) -> float | None:
     """1 − (time of bare forwards ÷ time of the rounds), the median over answers."""
-    drafts = lane.drafting == "model"
     shares = []
     for sample in lane.samples:
         rounds = counted_rounds(sample.rounds)
-        drafted = [len(rnd.drafted) for rnd in rounds]
-        if rounds and all(gamma + 1 in steps.target_s for gamma in drafted):
+        if rounds and all(len(rnd.drafted) + 1 in steps.target_s for rnd in rounds):
             bare_s = sum(
-                (steps.drafting_s(gamma) if drafts else 0.0) + steps.target_s[gamma + 1] for gamma in drafted
+                (steps.drafting_s(len(rnd.drafted)) if rnd.source == "model" else 0.0)
+                + steps.target_s[len(rnd.drafted) + 1]
+                for rnd in rounds
             )
             shares.append(1 - bare_s / sum(rnd.seconds for rnd in rounds))
     return statistics.median(shares) if shares else None

@@ -207,7 +207,7 @@ def _decode(target: Runner, drafter: Runner, settings: Settings, sampling: Devic
         list(range(3, 40)),
         target,
         target.new_cache(),
-        ModelDrafter(drafter, drafter.new_cache()),
+        [ModelDrafter(drafter, drafter.new_cache())],
         sampler_for(settings, KeyedNoise(settings.seed, target.device), sampling),
         FixedGamma(_fixed(settings.gamma)),
         lambda ids: (len(ids), None),

@@ -13,7 +13,7 @@ from ..engine import Engine
 from ..errors import SettingsError
 from ..peers import require_modules
 from ..runners import runner_for
-from ..settings import Drafting
+from ..trace import DraftSource
 
 
 @torch.no_grad()
@@ -44,9 +44,7 @@ def with_noisy_drafter(engine: Engine, noise: float, seed: int = 0) -> Engine:
         keeps_modules=True,
         threads=pair.drafter.threads,
     )
-    costs: dict[Drafting, StepCosts] = {
-        drafting: copy.deepcopy(cost) for drafting, cost in pair.costs.items()
-    }
+    costs: dict[DraftSource, StepCosts] = {source: copy.deepcopy(cost) for source, cost in pair.costs.items()}
     noisy = replace(pair, drafter=drafter, costs=costs)
     title = f"{engine.info.title}, noise of {noise:g} on the drafter"
     return Engine(noisy, replace(engine.info, title=title), engine.default_settings)

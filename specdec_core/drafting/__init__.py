@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..settings import Drafting
-from .base import Drafter
+from ..trace import DraftSource
+from .base import Drafter, Offer
 from .model import ModelDrafter
 from .ngram import NgramDrafter
 
-MODEL_FREE: Mapping[Drafting, Callable[[], Drafter]] = {"ngram": NgramDrafter}
-"""Drafters without a model, by the setting's value; a drafter lives for one answer."""
+MODEL_FREE: Mapping[DraftSource, Callable[[], Drafter]] = {"ngram": NgramDrafter}
+"""Drafters without a model; a drafter lives for one answer."""
+SOURCES: Mapping[Drafting, Sequence[DraftSource]] = {
+    "model": ("model",),
+    "ngram": ("ngram",),
+    "both": ("ngram", "model"),
+}
+"""The drafters of an answer by the setting's value, the preferred one first."""
 
-__all__ = ["MODEL_FREE", "Drafter", "ModelDrafter", "NgramDrafter"]
+__all__ = ["MODEL_FREE", "SOURCES", "Drafter", "ModelDrafter", "NgramDrafter", "Offer"]

@@ -5,6 +5,7 @@ Knows nothing of graphs or lengths at which they change.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..runners import RewindableCache, Runner, Step
@@ -38,7 +39,11 @@ class Ahead:
 
 
 def steps_ahead(
-    target: Runner, cache: RewindableCache, drafter: Drafter | None, sampler: Sampler, settings: Settings
+    target: Runner,
+    cache: RewindableCache,
+    drafters: Sequence[Drafter],
+    sampler: Sampler,
+    settings: Settings,
 ) -> Ahead:
     """Return the steps of an answer with these settings: a verification of every length that a round may
     have, and draft steps over one row, and over two after a round in which every draft was accepted.
@@ -48,7 +53,9 @@ def steps_ahead(
     if target.captures:
         steps = tuple(Step(rows, 0, sampler.verify) for rows in range(1, longest + 2))
         lanes.append(_Lane(target, cache, steps))
-    if longest and isinstance(drafter, ModelDrafter) and drafter.runner.captures:
-        draft = sampler.draft(0)
-        lanes.append(_Lane(drafter.runner, drafter.cache, tuple(Step(rows, 1, draft) for rows in (1, 2))))
+    for drafter in drafters:
+        if longest and isinstance(drafter, ModelDrafter) and drafter.runner.captures:
+            draft = sampler.draft(0)
+            steps = tuple(Step(rows, 1, draft) for rows in (1, 2))
+            lanes.append(_Lane(drafter.runner, drafter.cache, steps))
     return Ahead(longest, tuple(lanes))

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..sampling import Sampler
+from ..trace import DraftSource, GammaReason
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Up to `room` drafts of one drafter after a context, of which it lacks `missing` tokens: a forward must
+    take them in first.
+    """
+
+    source: DraftSource
+    room: int
+    missing: int = 0
 
 
 class Drafter(Protocol):
     """Proposes tokens that continue a context. It lives for one answer."""
 
-    def room(self, length: int) -> int:
-        """Return the most drafts that may follow a context of `length` tokens; 0 or less for none."""
+    @property
+    def source(self) -> DraftSource:
+        """The kind of drafter."""
         ...
 
-    def missing(self, context: Sequence[int]) -> int:
-        """Return the number of context tokens that a forward must take in before the drafter can draft."""
+    @property
+    def obstacle(self) -> GammaReason:
+        """The reason for a round without an offer."""
+        ...
+
+    def offer(self, context: Sequence[int]) -> Offer | None:
+        """Return the drafts that may follow `context`; None if none may. Looks at nothing but the context."""
         ...
 
     def catch_up(self, context: Sequence[int], stopped: Callable[[], bool]) -> bool:

@@ -1,18 +1,19 @@
-"""Policies for the draft length gamma: fixed, or adapted to measured acceptance and costs. See no tokens.
+"""The draft length gamma: fixed, or adapted to measured acceptance and costs. Sees no tokens.
 
-The adaptive policy maximizes expected tokens per second from what was measured: the acceptance at each
+The adaptive length maximizes expected tokens per second from what was measured: the acceptance at each
 position, the cost of a drafter step, and the cost of a verification by its number of rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..metrics import expected_tokens
 from ..settings import MAX_GAMMA
 from ..trace import GammaReason
+from .base import Offer
 
 LONGEST_AUTO = 8
 _DECAY = 0.98
@@ -31,24 +32,28 @@ _OUTLIER = 1.5
 
 @dataclass(frozen=True, slots=True)
 class GammaChoice:
-    """A round's gamma and the reason for it; `gain` is the expected rate over the plain one, where known."""
+    """A round's gamma and the reason for it, with the offer to draft from. `gain` is the expected rate over
+    the plain one, where known.
+    """
 
     gamma: int
     reason: GammaReason
     gain: float | None = None
+    offer: Offer | None = None
 
 
 class GammaPolicy(Protocol):
-    """Chooses the draft length of each round."""
+    """Chooses the drafter and the draft length of each round."""
 
-    def choose(self, missing: int) -> GammaChoice:
-        """Return gamma for the next round; the drafter lacks `missing` tokens of the context."""
+    def choose(self, offers: Sequence[Offer]) -> GammaChoice:
+        """Return gamma for the next round and one of the offers, which are in the order of preference."""
         ...
 
     def observe(
         self, drafted: int, accepted: int, draft_s: float, verify_s: float, computed: int | None = None
     ) -> None:
-        """Learn from a round: drafts that count, drafts accepted, seconds of drafting and of verification.
+        """Learn from the round of the last choice: drafts that count, drafts accepted, seconds of drafting,
+        and of verification.
 
         The seconds are those of `computed` drafts, if more were computed than count: where an answer ended
         inside the drafts, those after its end do not count.
@@ -58,13 +63,14 @@ class GammaPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FixedGamma:
-    """The same gamma in every round."""
+    """The same gamma in every round, and the first offer."""
 
     gamma: int
 
-    def choose(self, missing: int) -> GammaChoice:
+    def choose(self, offers: Sequence[Offer]) -> GammaChoice:
         """See GammaPolicy.choose."""
-        return GammaChoice(self.gamma, "fixed" if self.gamma else "baseline")
+        reason = "fixed" if self.gamma else "baseline"
+        return GammaChoice(self.gamma, reason, offer=offers[0] if offers else None)
 
     def observe(
         self, drafted: int, accepted: int, draft_s: float, verify_s: float, computed: int | None = None
@@ -102,7 +108,8 @@ class StepCosts:
 
 
 class AdaptiveGamma:
-    """The policy of gamma="auto": maximize the expected tokens per second, 0 among the choices.
+    """The draft length of one drafter for gamma="auto": maximizes the expected tokens per second, 0 among the
+    choices.
 
     While 0 wins, single drafts are probed: the smaller the expected loss, the more often, within a fixed
     share of the time. Counts of acceptance decay meanwhile, so that a successful probe changes the choice.
@@ -115,15 +122,17 @@ class AdaptiveGamma:
         self._tested[0], self._accepted[0] = _PRIOR_TESTS, _PRIOR_TESTS * costs.first_rate
         self._one_row_s: float | None = None
 
-    def choose(self, missing: int) -> GammaChoice:
-        """See GammaPolicy.choose."""
+    def choose(self, missing: int, beside: float = 1.0) -> GammaChoice:
+        """Return gamma for a drafter that lacks `missing` tokens, 0 if a round without its drafts is faster:
+        one at `beside` times the plain rate.
+        """
         rates = self._expected_rates()
         best = max(rates, key=lambda gamma: rates[gamma])
         gain = rates[best] / rates[0]
         catching_up = self.costs.catching_up(missing)
-        if best > 0 and gain > 1 + catching_up / _PAYBACK_STEPS:
+        if best > 0 and gain > beside + catching_up / _PAYBACK_STEPS:
             return GammaChoice(best, "auto", gain)
-        lost = (self.costs.drafter + self.costs.v(2)) * max(0.0, 1 - rates[1] / rates[0])
+        lost = (self.costs.drafter + self.costs.v(2)) * max(0.0, 1 - rates[1] / rates[0] / beside)
         if self.costs.plain_rounds * _PROBE_SHARE >= lost + catching_up:
             return GammaChoice(1, "probe")
         return GammaChoice(0, "unprofitable")
@@ -131,16 +140,33 @@ class AdaptiveGamma:
     def observe(
         self, drafted: int, accepted: int, draft_s: float, verify_s: float, computed: int | None = None
     ) -> None:
-        """See GammaPolicy.observe."""
+        """Learn from a round with this drafter's drafts, or without any. See GammaPolicy.observe."""
+        if not drafted:
+            self.stand_by(1, verify_s, declined=True)
+            return
         self._learn_costs(drafted if computed is None else computed, draft_s, verify_s)
-        self.costs.plain_rounds = 0 if drafted else self.costs.plain_rounds + 1
-        if drafted:
-            self.costs.first_rate = _mix(self.costs.first_rate, float(accepted > 0), 0.05)
-        for at in range(len(self._tested)):
-            tested = at < min(drafted, accepted + 1)
-            if tested or not drafted:
-                self._tested[at] = self._tested[at] * _DECAY + tested
-                self._accepted[at] = self._accepted[at] * _DECAY + (tested and at < accepted)
+        self.costs.plain_rounds = 0
+        self.costs.first_rate = _mix(self.costs.first_rate, float(accepted > 0), 0.05)
+        for at in range(min(drafted, accepted + 1, len(self._tested))):
+            self._tested[at] = self._tested[at] * _DECAY + 1
+            self._accepted[at] = self._accepted[at] * _DECAY + (at < accepted)
+
+    def stand_by(self, rows: int, verify_s: float, declined: bool) -> None:
+        """Learn from a round without this drafter's drafts, which verified `rows` rows in `verify_s` seconds.
+        `declined`: it could have drafted, and was not expected to pay.
+        """
+        self._learn_pace(rows, verify_s)
+        self.costs.plain_rounds += 1
+        if declined:
+            self._tested = [tested * _DECAY for tested in self._tested]
+            self._accepted = [accepted * _DECAY for accepted in self._accepted]
+
+    def _learn_pace(self, rows: int, verify_s: float) -> bool:
+        """Update the time of one row in this answer. Returns False if other work disturbed the round."""
+        one_row_s = verify_s / self.costs.v(rows)
+        usual_s = self._one_row_s or one_row_s
+        self._one_row_s = _mix(usual_s, min(max(one_row_s, usual_s / _OUTLIER), usual_s * _OUTLIER), 0.3)
+        return usual_s / _OUTLIER < one_row_s < usual_s * _OUTLIER
 
     def _learn_costs(self, drafted: int, draft_s: float, verify_s: float) -> None:
         """Update c and v relative to the time of one row in this answer, so that a slower machine or a longer
@@ -148,11 +174,7 @@ class AdaptiveGamma:
         """
         costs = self.costs
         v = costs.v(drafted + 1)
-        one_row_s = verify_s / v
-        usual_s = self._one_row_s or one_row_s
-        disturbed = not usual_s / _OUTLIER < one_row_s < usual_s * _OUTLIER
-        self._one_row_s = _mix(usual_s, min(max(one_row_s, usual_s / _OUTLIER), usual_s * _OUTLIER), 0.3)
-        if not drafted or disturbed:
+        if not self._learn_pace(drafted + 1, verify_s) or self._one_row_s is None:
             return
         costs.verify[drafted + 1] = max(1.0, _mix(v, verify_s / self._one_row_s, 0.03))
         step = draft_s / drafted / self._one_row_s

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 from ..sampling import Sampler
 from ..settings import MAX_GAMMA
+from ..trace import DraftSource, GammaReason
+from .base import Offer
 
 LONGEST = 5
 SHORTEST = 2
@@ -18,21 +20,20 @@ SHORTEST = 2
 class NgramDrafter:
     """Drafts from an index of the context: the last end of every n-gram of 2 to 5 ids."""
 
+    source: DraftSource = "ngram"
+    obstacle: GammaReason = "no_match"
+
     def __init__(self) -> None:
         self._last_end: dict[tuple[int, ...], int] = {}
         self._indexed = 0
 
-    def room(self, length: int) -> int:
-        """Return MAX_GAMMA: an index has no context length."""
-        return MAX_GAMMA
-
-    def missing(self, context: Sequence[int]) -> int:
-        """Return 0: there is no forward to catch up with."""
-        return 0
+    def offer(self, context: Sequence[int]) -> Offer | None:
+        """Return MAX_GAMMA drafts if an n-gram matches: an index has no context length."""
+        self._learn(context)
+        return None if self._match(context) is None else Offer("ngram", MAX_GAMMA)
 
     def catch_up(self, context: Sequence[int], stopped: Callable[[], bool]) -> bool:
-        """See Drafter.catch_up."""
-        self._learn(context)
+        """Return True: there is no forward to catch up with."""
         return True
 
     def propose(self, context: Sequence[int], gamma: int, sampler: Sampler) -> None:

@@ -17,7 +17,8 @@ from ..pair import LoadedPair
 from ..runners import Runner
 from ..sampling import Sampler, sampler_for
 from ..sampling.noise import KeyedNoise
-from ..settings import Drafting, Settings
+from ..settings import Settings
+from ..trace import DraftSource
 from .step_times import ANY_ID, prefill_s, step_times
 
 _MEASURED_ROWS = (1, 2, 3, 5, 9)
@@ -26,7 +27,7 @@ _MEASURED_REPETITIONS = 15
 _MEASURED_WITHIN_S = 1.0
 
 
-def measured_costs(pair: LoadedPair) -> dict[Drafting, StepCosts]:
+def measured_costs(pair: LoadedPair) -> dict[DraftSource, StepCosts]:
     """Measure the step costs that gamma="auto" needs."""
     rows = _measured_rows(pair.target)
     context = min(64, pair.shared_context_length - max(rows))
@@ -39,7 +40,7 @@ def measured_costs(pair: LoadedPair) -> dict[Drafting, StepCosts]:
         few, many = (prefill_s(pair.drafter, tokens) / times.target_s[1] for tokens in (3, context))
         each = max(0.0, many - few) / max(1, context - 3)
         catch_up = (few, each)
-    costs: dict[Drafting, StepCosts] = {name: StepCosts(0.0, verify) for name in MODEL_FREE}
+    costs: dict[DraftSource, StepCosts] = {name: StepCosts(0.0, verify) for name in MODEL_FREE}
     costs["model"] = StepCosts(times.c, verify, catch_up)
     return costs
 

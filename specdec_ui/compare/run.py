@@ -193,9 +193,9 @@ def with_margins(engine: sd.ChatEngine, comparison: Comparison) -> Comparison:
 
 
 def step_costs(engine: sd.ChatEngine, settings: sd.Settings) -> Costs:
-    """Return the engine's measured costs for this way of drafting, as of the answers so far."""
+    """Return the engine's measured costs of the model's drafts, as of the answers so far."""
     longest = LONGEST_PREDICTED if settings.gamma == "auto" else max(LONGEST_PREDICTED, settings.gamma)
-    measured = engine.costs[settings.drafting]
+    measured = engine.costs["model"]
     return Costs(measured.drafter, tuple(measured.v(rows) for rows in range(1, longest + 2)))
 
 

@@ -41,7 +41,9 @@ WIDGETS: Mapping[str, Widget] = {
     "verification": Widget(),
     # Browsers represent whole numbers exactly up to 2**53 - 1.
     "seed": Widget(low=0, high=2**53 - 1, placeholder="empty: another one each time"),
-    "drafting": Widget(choice_labels={"model": "the drafter", "ngram": "repetition (n-gram)"}),
+    "drafting": Widget(
+        choice_labels={"model": "the drafter", "ngram": "repetition (n-gram)", "both": "both"}
+    ),
     "top_p": Widget(low=0.01, step=0.01),
     "top_k": Widget(empty=0),
     "min_p": Widget(high=0.99, step=0.01),

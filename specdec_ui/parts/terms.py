@@ -19,8 +19,8 @@ MEANINGS = dict(FIGURES) | {
     ),
     "context": "How many tokens of conversation the pair can hold.",
     "memory": "What the weights of both models take.",
-    "drafting": "Who proposes tokens: the drafter, or repetitions in the text so far (n-gram). "
-    "Gamma is how many drafts a round asks for.",
+    "drafting": "Who proposes tokens: the drafter, or repetitions in the text so far (n-gram), or "
+    "both by turns. Gamma is how many drafts a round asks for.",
     "verification": (
         "How the target judges drafts. Rejection: a draft stands with the chance p ÷ q. Coupled: it stands "
         "if the target, drawing with the same noise, chose it too."

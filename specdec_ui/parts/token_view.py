@@ -123,8 +123,8 @@ def answer_line(number: int, question: str = "", settings: Mapping[str, Any] | N
 
 
 def round_line(rnd: sd.Round) -> str:
-    """Return the line of a round: kind, text, p and q of each token; gamma and its reason; times in ms. Where
-    there are alternatives, text, p and q of those of each token.
+    """Return the line of a round: kind, text, p and q of each token; gamma, its reason and the drafter; times
+    in ms. Where there are alternatives, text, p and q of those of each token.
 
     Tokens without text have their id too: one of them may turn out to be the end.
     """
@@ -138,7 +138,13 @@ def round_line(rnd: sd.Round) -> str:
         round=rnd.index,
         tokens=tokens,
         **alternatives,
-        gamma=[rnd.gamma, rnd.gamma_reason[:_REASON_CHARACTERS], _rounded(rnd.gamma_gain), rnd.gamma_cut],
+        gamma=[
+            rnd.gamma,
+            rnd.gamma_reason[:_REASON_CHARACTERS],
+            _rounded(rnd.gamma_gain),
+            rnd.gamma_cut,
+            rnd.source,
+        ],
         ms=[_rounded(1000 * seconds) for seconds in (rnd.draft_s, rnd.verify_s, rnd.overhead_s)],
     )
 

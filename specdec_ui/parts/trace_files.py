@@ -27,6 +27,7 @@ MOST_BYTES = 50_000_000
 MOST_TOKENS = 100_000
 """Most tokens of a trace to be read, emitted or not."""
 _KINDS = get_args(sd.TokenKind)
+_SOURCES = get_args(sd.DraftSource)
 _COUNTS = ("index", "position", "gamma")
 _FACTS = ("settings", "pair", "versions")
 _TIMES = ("draft_s", "verify_s", "overhead_s")
@@ -77,8 +78,8 @@ def drafting_in_words(settings: Mapping[str, Any]) -> str:
     gamma = settings.get("gamma")
     if gamma == 0:
         return "plain decoding"
-    drafts = "n-gram, " if settings.get("drafting") == "ngram" else ""
-    return f"{drafts}gamma {gamma}"
+    drafts = {"ngram": "n-gram, ", "both": "n-gram and model, "}
+    return f"{drafts.get(str(settings.get('drafting')), '')}gamma {gamma}"
 
 
 def trace_of(prompt: str, settings: sd.Settings, info: sd.EngineInfo, rounds: list[sd.Round]) -> Trace:
@@ -180,6 +181,8 @@ def _round(at: int, values: Any) -> sd.Round:
         raise ValueError(f"round {at}: gamma_gain must be a number, not {_short(rnd.gamma_gain)}.")
     if not isinstance(rnd.gamma_cut, bool):
         raise ValueError(f"round {at}: gamma_cut must be true or false, not {_short(rnd.gamma_cut)}.")
+    if rnd.source is not None and rnd.source not in _SOURCES:
+        raise ValueError(f"round {at}: source must be {' or '.join(_SOURCES)}, not {_short(rnd.source)}.")
     if rnd.finish_reason is not None and not isinstance(rnd.finish_reason, str):
         raise ValueError(f"round {at}: finish_reason must be text.")
     for token in rnd.tokens:

@@ -45,11 +45,18 @@ GAMMA_REASONS: Mapping[sd.GammaReason, str] = {
     "probe": "chosen for this round: a probe, whether drafting pays again",
     "unprofitable": "chosen for this round: no draft is expected to pay",
     "drafter_context": "no drafts: the drafter's context is full",
+    "no_match": "no drafts: the last words did not occur before",
     "transformers": "transformers",
     "llama.cpp": "llama.cpp",
     "cancelled": "cancelled",
 }
 """Every reason for a round's gamma; `{gain}` stands for the expected rate over the plain one."""
+
+DRAFT_SOURCES: Mapping[sd.DraftSource, str] = {
+    "model": "; drafts of the drafter",
+    "ngram": "; drafts by repetition (n-gram)",
+}
+"""Addition to the reason for a gamma: the drafter of the round."""
 
 GAMMA_CUT = ", cut to the room left"
 """Addition to the reason for a gamma that was limited by the room left."""
@@ -68,4 +75,5 @@ def script_data() -> dict[str, Any]:
         },
         "gammaReasons": dict(GAMMA_REASONS),
         "gammaCut": GAMMA_CUT,
+        "draftSources": dict(DRAFT_SOURCES),
     }

@@ -6,12 +6,13 @@ import { fill, percent, quoted } from "./token_text.js";
 import { isDrafted, isEmitted } from "./token_kinds.js";
 
 const REASONS = new Map(Object.entries(data.gammaReasons));
+const SOURCES = new Map(Object.entries(data.draftSources));
 
 // The reason for a round's gamma. Traces of early versions have a text in place of a code; it is shown unchanged.
-function reasonInWords(reason, gain, cut) {
+function reasonInWords(reason, gain, cut, source) {
   const words = REASONS.get(reason);
   if (words === undefined) return reason;
-  return words.replace("{gain}", gain === null ? "–" : gain.toFixed(2)) + (cut ? data.gammaCut : "");
+  return words.replace("{gain}", gain === null ? "–" : gain.toFixed(2)) + (cut ? data.gammaCut : "") + (SOURCES.get(source) ?? "");
 }
 
 // A round in a sentence or two.

@@ -83,7 +83,7 @@ def test_drafts_by_n_grams_are_an_error_with_the_reason(engine):
         engine.generate("Once", sd.Settings(gamma=4, drafting="ngram"))
 
 
-@pytest.mark.parametrize("drafting", ["model", "ngram"])
+@pytest.mark.parametrize("drafting", ["model", "ngram", "both"])
 def test_gamma_auto_is_plain_decoding(engine, drafting):
     plain = engine.generate("Once", sd.Settings(gamma=0, temperature=0, max_new_tokens=12))
     auto = engine.generate(

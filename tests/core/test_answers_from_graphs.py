@@ -30,6 +30,7 @@ RULES = {
     "rejection": {"temperature": 1.0},
     "coupled": {"temperature": 1.0, "verification": "coupled"},
     "n-gram": {"temperature": 0.3, "drafting": "ngram"},
+    "both": {"temperature": 0.3, "drafting": "both"},
     "plain": {"temperature": 1.0, "gamma": 0},
     "automatic": {"temperature": 1.0, "gamma": "auto"},
 }

@@ -46,6 +46,14 @@ def test_they_are_refused_with_the_reason_or_answered_without_drafts(engine, kep
     assert not set(engine.generate(PROMPT, ngram).token_ids) & set(kept)
 
 
+def test_beside_n_grams_they_leave_the_model_out(engine, kept):
+    settings = sd.Settings(gamma="auto", drafting="both", max_new_tokens=12, seed=1, banned_tokens=kept)
+    assert engine.pair.feasible(settings).drafting == "ngram"
+    result = engine.generate(PROMPT, settings)
+    assert not set(result.token_ids) & set(kept)
+    assert "model" not in {rnd.source for rnd in result.rounds}
+
+
 def test_one_token_less_is_no_reason(engine, kept):
     settings = sd.Settings(gamma=3, temperature=1.0, max_new_tokens=12, seed=1, banned_tokens=kept[1:])
     rounds = engine.generate(PROMPT, settings).rounds

@@ -31,7 +31,7 @@ class Lanes:
             context,
             self.target,
             self.cache,
-            self.drafter if settings.gamma else None,
+            [self.drafter] if settings.gamma else [],
             sampler_for(settings, KeyedNoise(settings.seed)),
             FixedGamma(settings.gamma),
             ends,

@@ -94,11 +94,13 @@ def test_the_last_draft_may_lie_one_past_the_drafter_s_end(short):
     drafter = ModelDrafter(pair.drafter, pair.drafter.new_cache())
     sampler = sampler_for(_settings(), KeyedNoise(1))
     context = [5] * DRAFTER_CONTEXT
-    assert drafter.room(len(context)) == 1
+    offer = drafter.offer(context)
+    assert offer is not None
+    assert offer.room == 1
     sampler.start_round(context, 1)
     drafter.propose(context, 1, sampler)
     assert drafter.cache.length == DRAFTER_CONTEXT
-    assert drafter.room(len(context) + 1) == 0
+    assert drafter.offer([*context, 5]) is None
 
 
 @pytest.mark.parametrize("first_tokens", [4, 60])
@@ -147,13 +149,20 @@ def test_n_gram_drafts_do_not_end_there(short):
     assert sum(len(rnd.drafted) for rnd in late) > 0
 
 
+def test_where_both_draft_n_grams_go_on_past_it(short):
+    result = _without_end(short).generate(HI, _settings(drafting="both", max_new_tokens=200))
+    late = {rnd.source for rnd in result.rounds if rnd.position > DRAFTER_CONTEXT}
+    assert late <= {"ngram", None}
+    assert "ngram" in late
+
+
 def test_rounds_without_room_for_drafts_are_no_evidence_for_the_policy(short):
     class Counting(FixedGamma):
         chosen = observed = 0
 
-        def choose(self, missing: int) -> GammaChoice:
-            Counting.chosen += 1
-            return super().choose(missing)
+        def choose(self, offers) -> GammaChoice:
+            Counting.chosen += bool(offers)
+            return super().choose(offers)
 
         def observe(self, *arguments) -> None:
             Counting.observed += 1
@@ -164,7 +173,7 @@ def test_rounds_without_room_for_drafts_are_no_evidence_for_the_policy(short):
         context,
         pair.target,
         pair.target.new_cache(),
-        ModelDrafter(pair.drafter, pair.drafter.new_cache()),
+        [ModelDrafter(pair.drafter, pair.drafter.new_cache())],
         sampler_for(settings, KeyedNoise(1)),
         Counting(4),
         lambda ids: (len(ids), None),

@@ -9,7 +9,7 @@ import torch
 
 import specdec_core as sd
 from specdec_core.decoding import DecodedRound, Decoding, Limits
-from specdec_core.drafting import Drafter, ModelDrafter, NgramDrafter
+from specdec_core.drafting import SOURCES, ModelDrafter, NgramDrafter
 from specdec_core.drafting.length import AdaptiveGamma, GammaChoice, StepCosts
 from specdec_core.runners import EagerRunner
 from specdec_core.sampling import DeviceSampling, Verdict, sampler_for
@@ -37,8 +37,8 @@ class Recorded:
     gamma: int
     seen: list[tuple[int, int, int]] = field(default_factory=list)
 
-    def choose(self, missing: int) -> GammaChoice:
-        return GammaChoice(self.gamma, "fixed")
+    def choose(self, offers) -> GammaChoice:
+        return GammaChoice(self.gamma, "fixed", offer=offers[0] if offers else None)
 
     def observe(self, drafted, accepted, draft_s, verify_s, computed=None) -> None:
         self.seen.append((drafted, accepted, drafted if computed is None else computed))
@@ -79,7 +79,7 @@ def _answer(seed: int, rule: str, where: str, drafting: str, gamma: int = GAMMA)
     target, runner = _runners(seed)
     settings = Settings(max_new_tokens=40, seed=seed, **RULES[rule])
     sampling = DeviceSampling(torch.device("cpu"), VOCAB) if where == "device" else None
-    drafter: Drafter = NgramDrafter() if drafting == "ngram" else ModelDrafter(runner, runner.new_cache())
+    drafters = {"model": ModelDrafter(runner, runner.new_cache()), "ngram": NgramDrafter()}
     context, policy = list(PROMPT), Recorded(gamma)
 
     def ends(ids):
@@ -91,7 +91,7 @@ def _answer(seed: int, rule: str, where: str, drafting: str, gamma: int = GAMMA)
             context,
             target,
             target.new_cache(),
-            drafter,
+            [drafters[source] for source in SOURCES[drafting]],
             sampler_for(settings, KeyedNoise(seed), sampling, {EOS}),
             policy,
             ends,
@@ -101,7 +101,7 @@ def _answer(seed: int, rule: str, where: str, drafting: str, gamma: int = GAMMA)
     return Answer(context[len(PROMPT) :], rounds, policy, runner)
 
 
-WAYS = list(product(RULES, ["host", "device"], ["model", "ngram"]))
+WAYS = list(product(RULES, ["host", "device"], SOURCES))
 
 
 @pytest.mark.parametrize(("rule", "where", "drafting"), WAYS)
@@ -116,7 +116,7 @@ def test_no_draft_follows_one_that_would_end_the_answer(rule, where, drafting):
                 places[verdict.accepted - len(verdict.drafts) + 1] += 1
     assert places[1] > 0, "an EOS is accepted"
     assert places[0] > 0, "one is rejected"
-    assert drafting == "ngram" or min(places) < 0, "one comes after a rejected draft"
+    assert "model" not in SOURCES[drafting] or min(places) < 0, "one comes after a rejected draft"
 
 
 @pytest.mark.parametrize(("rule", "where", "drafting"), WAYS)
@@ -143,11 +143,11 @@ def test_the_policy_learns_from_the_drafts_that_count(rule, where, drafting):
         assert [seen[:2] for seen in answer.policy.seen] == [(len(v.drafts), v.accepted) for v in verdicts]
         computed_more += sum(computed > drafted for drafted, _, computed in answer.policy.seen)
     # Only drafts on a device are computed before it is known that one ends the answer.
-    assert (computed_more > 0) == ((where, drafting) == ("device", "model"))
+    assert (computed_more > 0) == (where == "device" and "model" in SOURCES[drafting])
 
 
 @pytest.mark.parametrize("rule", ["greedy", "coupled"])
-@pytest.mark.parametrize(("where", "drafting"), product(["host", "device"], ["model", "ngram"]))
+@pytest.mark.parametrize(("where", "drafting"), product(["host", "device"], SOURCES))
 def test_the_answer_is_the_baseline_s(rule, where, drafting):
     for seed in range(20):
         baseline = _answer(seed, rule, "host", drafting, gamma=0)

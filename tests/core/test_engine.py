@@ -82,7 +82,7 @@ def test_coupled_with_a_seed_gives_the_baseline_s_text(engine):
         assert engine.generate(HI, _settings(gamma=gamma, **common)).token_ids == wanted
 
 
-@pytest.mark.parametrize("drafting", ["model", "ngram"])
+@pytest.mark.parametrize("drafting", ["model", "ngram", "both"])
 def test_greedy_is_the_baseline_s_text_whoever_drafts(engine, drafting):
     wanted = engine.generate(HI, _settings(gamma=0, temperature=0, max_new_tokens=60)).token_ids
     result = engine.generate(HI, _settings(gamma=4, temperature=0, max_new_tokens=60, drafting=drafting))

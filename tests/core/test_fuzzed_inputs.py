@@ -79,7 +79,7 @@ def test_any_prompt_is_answered_or_refused_by_a_prompt_error(engine, prompt, gam
 # --- settings -----------------------------------------------------------------------------------
 
 NUMBERS = st.integers() | st.floats() | st.integers(10**4298, 10**4301) | st.integers(-3, 20)
-WORDS = st.sampled_from(["auto", "model", "ngram", "rejection", "coupled", "", "0.5"])
+WORDS = st.sampled_from(["auto", "model", "ngram", "both", "rejection", "coupled", "", "0.5"])
 VALUES = NUMBERS | WORDS | TEXT | JUNK
 PLAUSIBLE = {
     "temperature": st.floats(0, 100),

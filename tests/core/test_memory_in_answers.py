@@ -33,6 +33,7 @@ RULES = {
     "rejection": {"temperature": 1.0},
     "coupled": {"temperature": 1.0, "verification": "coupled"},
     "n-gram": {"temperature": 0.3, "drafting": "ngram"},
+    "both": {"temperature": 0.3, "drafting": "both"},
 }
 
 
@@ -246,7 +247,7 @@ def test_a_second_try_starts_from_a_sound_state_in_other_runners_too(make_model,
             context,
             target,
             target.new_cache(),
-            NgramDrafter() if target.rewinds else None,
+            [NgramDrafter()] if target.rewinds else [],
             sampler_for(_settings(), KeyedNoise(1)),
             FixedGamma(2 if target.rewinds else 0),
             lambda ids: (len(ids), None),

@@ -42,7 +42,7 @@ def test_generate_prints_the_text_and_figures_on_stderr(pair, capsys):
 
 
 @pytest.mark.parametrize("gamma", ["0", "3", "auto"])
-@pytest.mark.parametrize("drafting", ["model", "ngram"])
+@pytest.mark.parametrize("drafting", ["model", "ngram", "both"])
 def test_every_gamma_and_drafting_greedily_gives_one_text(pair, capsys, gamma, drafting):
     arguments = ["generate", *pair, "--prompt", "Once upon a time", "--temperature", "0", "--json"]
     arguments += ["--max-new-tokens", "20"]

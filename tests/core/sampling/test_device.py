@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from transformers import AutoModelForCausalLM
 
 from specdec_core.decoding import DecodedRound, Decoding, Limits
-from specdec_core.drafting import ModelDrafter, NgramDrafter
+from specdec_core.drafting import SOURCES, ModelDrafter, NgramDrafter
 from specdec_core.drafting.length import FixedGamma
 from specdec_core.loading.warm_up import rehearse_rounds
 from specdec_core.runners import CudaGraphRunner
@@ -87,13 +87,13 @@ class Pair:
 
     def answer(self, on_device: bool, **settings) -> tuple[list[int], list[DecodedRound]]:
         settings = Settings(**{"max_new_tokens": 40, "gamma": 3, "seed": 4, **settings})
-        drafter = ModelDrafter(self.drafter, self.drafter.new_cache())
+        drafters = {"model": ModelDrafter(self.drafter, self.drafter.new_cache()), "ngram": NgramDrafter()}
         context = list(PROMPT)
         rounds = Decoding(
             context,
             self.target,
             self.target.new_cache(),
-            NgramDrafter() if settings.drafting == "ngram" else drafter,
+            [drafters[source] for source in SOURCES[settings.drafting]],
             sampler_for(settings, KeyedNoise(settings.seed), self.sampling if on_device else None),
             FixedGamma(settings.gamma),
             lambda ids: (len(ids), None),
@@ -173,14 +173,15 @@ def _target_probs(rounds: list[DecodedRound]) -> Iterator[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_ngram_drafts_equal_the_host_s_too(rule):
+@pytest.mark.parametrize("drafting", ["ngram", "both"])
+def test_ngram_drafts_equal_the_host_s_too(rule, drafting):
     # A low temperature repeats itself, so that there is something to draft.
-    settings = {**RULES[rule], "drafting": "ngram", "max_new_tokens": 60}
+    settings = {**RULES[rule], "drafting": drafting, "max_new_tokens": 60}
     settings["temperature"] *= 0.2
     replayed, expected = Pair(Calls()).answer(True, **settings), Pair().answer(False, **settings)
     assert replayed[0] == expected[0]
     _assert_same_rounds(replayed[1], expected[1])
-    assert any(rnd.verdict.drafts for rnd in expected[1])
+    assert {rnd.source for rnd in expected[1] if rnd.verdict.drafts} == {*SOURCES[drafting]}
 
 
 def test_changed_settings_capture_nothing_anew():
@@ -225,7 +226,7 @@ def test_answers_that_take_turns_keep_their_own_settings():
                 contexts[-1],
                 pair.target,
                 pair.target.new_cache(),
-                ModelDrafter(pair.drafter, pair.drafter.new_cache()),
+                [ModelDrafter(pair.drafter, pair.drafter.new_cache())],
                 sampler_for(settings, KeyedNoise(settings.seed), pair.sampling),
                 FixedGamma(3),
                 lambda ids: (len(ids), None),
@@ -306,14 +307,14 @@ def test_the_check_for_reading_values_can_fail():
         torch.randn(3).argmax().item()
 
 
-@pytest.mark.parametrize("drafting", ["model", "ngram"])
+@pytest.mark.parametrize("drafting", ["model", "ngram", "both"])
 @pytest.mark.parametrize("rule", RULES)
 def test_after_a_rehearsal_no_answer_captures_anything(rule, drafting):
     capture = Calls()
     pair = Pair(capture)
     settings = Settings(**RULES[rule])
     sampler = sampler_for(settings, KeyedNoise(0), pair.sampling)
-    rehearse_rounds(pair.target, pair.drafter if drafting == "model" else None, sampler, range(5))
+    rehearse_rounds(pair.target, pair.drafter if "model" in SOURCES[drafting] else None, sampler, range(5))
     captured = capture.captures
     for gamma in (0, 1, 2, 4):
         pair.answer(True, **RULES[rule], gamma=gamma, drafting=drafting)

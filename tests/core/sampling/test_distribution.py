@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chisquare
 
 from specdec_core.decoding import Decoding, Limits
-from specdec_core.drafting import ModelDrafter
+from specdec_core.drafting import ModelDrafter, NgramDrafter
 from specdec_core.drafting.length import FixedGamma
 from specdec_core.runners import EagerRunner
 from specdec_core.sampling import DeviceSampling, Verdict, sampler_for
@@ -72,7 +72,7 @@ def _decoded(models, sampler, settings: Settings, tokens: int) -> tuple[list[int
         context,
         target,
         target.new_cache(),
-        ModelDrafter(drafter, drafter.new_cache()),
+        [ModelDrafter(drafter, drafter.new_cache())],
         sampler,
         FixedGamma(settings.gamma),
         ends,
@@ -116,15 +116,17 @@ def _sample(
     return joint, accepted / tested
 
 
-def _enumerated(settings: Settings, tokens: int = 3, models=None) -> dict[tuple[int, ...], float]:
+def _enumerated(
+    settings: Settings, tokens: int = 3, models=None, prompt=PROMPT
+) -> dict[tuple[int, ...], float]:
     """The target's own probability of every first tokens of an answer."""
     table = (models or _models())[0].model.table
     found: dict[tuple[int, ...], float] = {(): 1.0}
     for _ in range(tokens):
         longer: dict[tuple[int, ...], float] = {}
         for answer, probability in found.items():
-            a, b = [*PROMPT, *answer][-2:]
-            row = reference_distribution(table[a, b].tolist(), settings, PROMPT, answer)
+            a, b = [*prompt, *answer][-2:]
+            row = reference_distribution(table[a, b].tolist(), settings, prompt, answer)
             longer |= {(*answer, token): probability * p for token, p in enumerate(row)}
         found = longer
     return found
@@ -228,6 +230,35 @@ def test_with_each_filter_and_with_two_the_first_three_tokens_follow_the_target(
     )
     assert 0.3 < alpha < 0.95
     assert _p_value(joint, _enumerated(settings)) > LOWEST_P
+
+
+@pytest.mark.parametrize("where", ["on the host", "in device buffers"])
+@pytest.mark.parametrize("verification", ["rejection", "coupled"])
+@pytest.mark.parametrize("filters", ["unfiltered", "top-k and top-p", "frequency"])
+def test_with_two_drafters_the_first_three_tokens_follow_the_target(where, verification, filters):
+    """n-grams draft the rounds whose last two tokens occurred before, the model the others."""
+    settings = Settings(
+        max_new_tokens=8, temperature=1.0, gamma=2, verification=verification, **FILTERS[filters]
+    )
+    prompt = [0, 1, 2, 3, 4, 0, 2, 1, *PROMPT, 0, 4, *PROMPT]
+    (target, drafter), sampling = _models(), _buffers(where)
+    joint, sources = Counter(), Counter()
+    for seed in range(ANSWERS):
+        context = list(prompt)
+        rounds = Decoding(
+            context,
+            target,
+            target.new_cache(),
+            [NgramDrafter(), ModelDrafter(drafter, drafter.new_cache())],
+            sampler_for(settings, KeyedNoise(seed), sampling),
+            FixedGamma(settings.gamma),
+            lambda ids: (len(ids), None),
+            Limits(settings.max_new_tokens, 512),
+        ).rounds(lambda: False)
+        sources.update(rnd.source for rnd in rounds)
+        joint[tuple(context[len(prompt) :][:3])] += 1
+    assert min(sources["ngram"], sources["model"]) > ANSWERS / 4
+    assert _p_value(joint, _enumerated(settings, prompt=prompt)) > LOWEST_P
 
 
 class _AcceptsAlways(RejectionSampler):
@@ -388,7 +419,7 @@ def test_answers_that_end_inside_their_drafts_follow_the_target(where):
             context,
             target,
             target.new_cache(),
-            ModelDrafter(drafter, drafter.new_cache()),
+            [ModelDrafter(drafter, drafter.new_cache())],
             sampler_for(settings, KeyedNoise(seed), sampling, {eos}),
             FixedGamma(settings.gamma),
             ends,

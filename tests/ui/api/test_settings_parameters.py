@@ -27,7 +27,7 @@ OUT_OF_RANGE = [
     ("seed", 2**64, "from -9223372036854775808 to"),
     ("gamma", 17, 'from 0 to 16 or "auto"'),
     ("gamma", 2.5, "whole number"),
-    ("drafting", "luck", "'model' or 'ngram'"),
+    ("drafting", "luck", "'model' or 'ngram' or 'both'"),
     ("verification", "hope", "'rejection' or 'coupled'"),
     ("stop", [""], "non-empty strings"),
     ("typical_p", 0, "above 0 and at most 1"),
@@ -65,10 +65,10 @@ def test_only_what_was_passed_or_has_a_default_is_given():
 
 def test_the_description_explains_each_parameter():
     description = with_settings(echo, ["gamma", "drafting"]).__doc__
-    words = '`gamma` is a number or "auto"; `drafting` is model or ngram.'
+    words = '`gamma` is a number or "auto"; `drafting` is model or ngram or both.'
     assert description.startswith(f"Says it again.\n\n{words}\n\nParameters:\n")
     assert f'    gamma: {sd.SETTINGS["gamma"].help} "auto" is allowed too.' in description
-    assert "One of model, ngram." in description
+    assert "One of model, ngram, both." in description
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def test_a_round_line_has_what_the_panel_shows():
     rnd = rounds_of(STORY)[3]
     line = json.loads(token_view.round_line(rnd))
     assert line["round"] == rnd.index
-    assert line["gamma"] == [rnd.gamma, rnd.gamma_reason, rnd.gamma_gain, rnd.gamma_cut]
+    assert line["gamma"] == [rnd.gamma, rnd.gamma_reason, rnd.gamma_gain, rnd.gamma_cut, rnd.source]
     assert line["ms"] == [4.0, 8.0, 1.0]
     for token, shown in zip(rnd.tokens, line["tokens"], strict=True):
         assert shown[:2] == [token.kind, token.text]

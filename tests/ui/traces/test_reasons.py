@@ -36,6 +36,11 @@ def address():
             {"gamma_reason": "auto: 1.50× the plain rate is expected, cut to the room left"},
             "auto: 1.50× the plain rate is expected, cut to the room left",
         ),
+        (
+            {"gamma_reason": "fixed", "source": "ngram"},
+            "as the settings ask; drafts by repetition (n-gram)",
+        ),
+        ({"gamma_reason": "no_match"}, "no drafts: the last words did not occur before"),
         ({"gamma_reason": "constructor"}, "constructor"),
         ({"gamma_reason": "<img src=x onerror=alert(1)> {gain}"}, "<img src=x onerror=alert(1)> {gain}"),
     ],
