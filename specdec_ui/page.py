@@ -129,8 +129,10 @@ class _Listeners:
     def choose(self, chosen: str) -> list[Any]:
         """Return the description of the chosen preset, and its examples while nothing is loaded."""
         preset = self.presets.usable.get(chosen)
-        of_chosen = preset is not None and self.holder.current is None
-        return [self._about(preset), _examples(preset.examples) if of_chosen else gr.skip()]
+        examples = gr.skip()
+        if preset is not None and self.holder.current is None:
+            examples = _examples(preset.examples)
+        return [self._about(preset), examples]
 
     def load(self, request: gr.Request, chosen: str) -> Iterator[list[Any]]:
         for frame in self._load(request, self.presets, chosen):
