@@ -24,7 +24,7 @@ def test_every_lane_of_the_issue_is_measured_in_one_run(pair, capsys):
     report = bench_json(capsys, *pair, *QUICK, "--peers", "--gamma", "1", "3", "auto", "--peer-gamma", "3")
     assert [lane["lane"] for lane in report["tables"][0]["lanes"]] == [
         "baseline", "speculative, gamma 1", "speculative, gamma 3", "speculative, auto", "n-gram, auto",
-        "transformers generate", "transformers assisted, gamma 3",
+        "both, auto", "transformers generate", "transformers assisted, gamma 3",
     ]  # fmt: skip
 
 

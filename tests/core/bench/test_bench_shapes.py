@@ -67,7 +67,7 @@ def test_made_up_shapes_are_benched_like_any_pair(shapes, capsys):
         capsys, "--shapes", *shapes, "--alpha", "0.7", "--device", "cpu", *QUICK, "--gamma", "2"
     )
     assert [lane["lane"] for lane in report["tables"][0]["lanes"]] == [
-        "baseline", "speculative, gamma 2", "n-gram, auto",
+        "baseline", "speculative, gamma 2", "n-gram, auto", "both, auto",
     ]  # fmt: skip
 
 

@@ -107,6 +107,7 @@ def with_token(**changes):
         (with_round(colour="red"), "colour"),
         (with_round(index=-1), "index"),
         (with_round(gamma_reason=3), "gamma_reason"),
+        (with_round(source="magic"), "source must be model or ngram"),
         (with_round(gamma_gain="much"), "gamma_gain"),
         (with_round(gamma_cut=1), "gamma_cut"),
         (with_token(kind="guessed"), "guessed"),
