@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.chat_page import settle
+from tests.support.chat_page import choose, settle
 from tests.support.running_app import ROOT
 from tests.support.tab_page import tab
 
@@ -31,6 +31,7 @@ def violations(page):
 def full_page(shared_page):
     """Everything is there and open: an answer with a round of it, a comparison, a checked pair, a trace."""
     page = shared_page
+    choose(page, "stories")
     page.click("#load")
     page.wait_for_selector("#status [data-state=ready]", timeout=120_000)
     page.fill("#message textarea", "Tell me a story about a dog.")

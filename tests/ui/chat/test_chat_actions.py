@@ -13,6 +13,7 @@ QUESTION = "Tell me a story about a dog."
 
 def load(page):
     if page.locator("#status [data-state=ready]").count() == 0:
+        chat_page.choose(page, "stories")
         page.click("#load")
         page.wait_for_selector("#status [data-state=ready]", timeout=120_000)
     page.click("#settings button")
