@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from .loading.engine_info import EngineInfo as EngineInfo
     from .metrics import Prediction as Prediction, predict as predict, summarize as summarize
     from .plain_text import find_surrogate as find_surrogate
-    from .presets import Preset as Preset, list_presets as list_presets, load_presets as load_presets
+    from .preset import Preset as Preset
+    from .presets import list_presets as list_presets, load_presets as load_presets
     from .progress import Progress as Progress
     from .ratio import Ratio as Ratio, median_ratio as median_ratio
     from .session import Session as Session
@@ -96,7 +97,8 @@ _PUBLIC = {
     "loading.engine_info": ("EngineInfo",),
     "metrics": ("Prediction", "predict", "summarize"),
     "plain_text": ("find_surrogate",),
-    "presets": ("Preset", "list_presets", "load_presets"),
+    "preset": ("Preset",),
+    "presets": ("list_presets", "load_presets"),
     "progress": ("Progress",),
     "ratio": ("Ratio", "median_ratio"),
     "session": ("Session",),

@@ -48,21 +48,17 @@ def clear_cache() -> CacheContents:
     contents = cache_contents()
     for path in _files():
         path.unlink(missing_ok=True)
-    for folder in _header_folders():
-        with suppress(OSError):  # it has files that are not ours
-            folder.rmdir()
+    for path in sorted((cache_folder() / GGUF_HEADERS).rglob("*"), reverse=True):  # the inner folders first
+        with suppress(OSError):  # a file, or a folder with files that are not ours
+            path.rmdir()
     return contents
 
 
 def _files() -> list[Path]:
     """Our own files: the folder that a person named may hold others."""
     weights = (cache_folder() / INT4_WEIGHTS).glob("*")
-    headers = [path for folder in _header_folders() for path in folder.iterdir()]
+    headers = (cache_folder() / GGUF_HEADERS).rglob("*")
     return [
         *(path for path in weights if path.suffix in (ENTRY, UNFINISHED)),
         *(path for path in headers if path.suffix in _OF_HEADERS),
     ]
-
-
-def _header_folders() -> list[Path]:
-    return [folder for folder in (cache_folder() / GGUF_HEADERS).glob("*") if folder.is_dir()]

@@ -23,7 +23,7 @@ from .loading.warm_up import measured_costs, rehearse
 from .out_of_memory import release_memory
 from .pair import LoadedPair, token_margin
 from .peers import peer_rounds
-from .presets import Preset
+from .preset import Preset
 from .progress import Progress, Watch
 from .session import Session
 from .settings import Quantization, Settings, VocabPadding, require_settings

@@ -1,4 +1,4 @@
-"""Presets: pairs of models with their settings, one TOML file each, read and validated.
+"""Presets in files: one TOML file each, with its variants, read and resolved.
 
 Knows nothing of how models are loaded. Every error is a PresetError that names file and key.
 """
@@ -9,26 +9,15 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from .errors import PresetError, SettingsError
+from .errors import PresetError
 from .package_files import PACKAGE, package_file
-from .settings import SETTINGS, Quantization, Settings, VocabPadding
+from .preset import Preset, PresetModel, unknown_key
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_presets"
@@ -37,104 +26,10 @@ PRESETS_FOLDER = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "prese
 OWN_FOLDER = "SPECDEC_PRESETS"
 """Environment variable with a folder of further presets, which replace shipped ones of the same name."""
 
-Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
-WebPage = Annotated[str, Field(pattern=r"^https://\S+$")]
-
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILE = re.compile(r"[\w.-]+/[\w.-]+:[^:]+\.gguf")
 _VARIANTS = "variants"
 _VARIANT_NAME = re.compile(r"[\w-]+")
-
-
-def _settings(values: object) -> Settings:
-    """Return the [settings] table as Settings. gamma defaults to "auto"; Settings validates the values."""
-    if isinstance(values, Settings):
-        return values
-    if not isinstance(values, dict):
-        raise PydanticCustomError("settings", "must be a table, [settings]")
-    if unknown := [name for name in values if name not in SETTINGS]:
-        raise PydanticCustomError(
-            "settings", "has an {problem}", {"problem": _unknown_key(unknown[0], SETTINGS)}
-        )
-    given: dict[str, Any] = {"gamma": "auto", **values}
-    try:
-        return Settings(**given)
-    except SettingsError as error:
-        raise PydanticCustomError("settings", "{problem}", {"problem": str(error)}) from error
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class PresetModel(_Table):
-    """One model of a preset. `model` is a Hub id, a GGUF file, or a folder.
-
-    Paths are relative in the preset's file, absolute once read. `otherwise` is the Hub id that takes the
-    place of a file in a Python package that is not installed. `quantization` applies on CUDA,
-    `cpu_quantization` on a CPU whose runner has it; None stands for a GGUF file's own, else for none.
-    """
-
-    model: Text
-    otherwise: Text | None = None
-    revision: Text | None = None
-    quantization: Quantization = "none"
-    cpu_quantization: Quantization | None = None
-
-
-class Preset(_Table):
-    """A pair (or a target alone) that is known to work, with its description and its settings.
-
-    `download_gb` is approximate, 0 where nothing is downloaded, as from installed packages. With
-    `drafter_vocabulary` the drafter computes logits for that many tokens only, and for control tokens: the
-    most frequent ones in the file `drafter_vocabulary_text`, or those of lowest id.
-    """
-
-    name: Text
-    title: Text
-    description: Text
-    target: PresetModel
-    drafter: PresetModel | None = None
-    vocab_padding: VocabPadding = "refuse"
-    drafter_vocabulary: int | None = Field(default=None, ge=1)
-    drafter_vocabulary_text: Text | None = None
-    takes_system_message: bool = True
-    gated: bool = False
-    license: Text
-    license_page: WebPage | None = None
-    download_gb: float = Field(default=0.0, ge=0)
-    examples: tuple[Text, ...] = Field(default=(), strict=False)
-    settings: Annotated[InstanceOf[Settings], BeforeValidator(_settings)] = _settings({})
-    _chosen_settings: frozenset[str] = frozenset()
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _with_chosen_settings(cls, data: Any, handler: ModelWrapValidatorHandler[Preset]) -> Preset:
-        preset = handler(data)
-        given = data.get("settings", {}) if isinstance(data, dict) else preset.settings
-        preset._chosen_settings = frozenset(SETTINGS if isinstance(given, Settings) else given)
-        return preset
-
-    @property
-    def chosen_settings(self) -> frozenset[str]:
-        """Names of the settings that the preset states; the others may be the model's own."""
-        return self._chosen_settings
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Preset:
-        if self.gated and self.license_page is None:
-            raise PydanticCustomError(
-                "pair", "license_page is missing: a gated model needs the page to accept it on"
-            )
-        if self.drafter is None and self.settings.drafting != "ngram" and self.settings.gamma != 0:
-            raise PydanticCustomError(
-                "pair", 'settings.drafting must be "ngram" (or settings.gamma 0) where there is no [drafter]'
-            )
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the preset as values for JSON."""
-        return self.model_dump(mode="json", exclude={"settings"}) | {"settings": asdict(self.settings)}
 
 
 def list_presets(folder: str | Path | None = None) -> dict[str, Preset]:
@@ -344,7 +239,7 @@ def _explain(problem: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         table = PresetModel if len(location) > 1 else Preset
         prefix = ".".join(location[:-1])
-        return (f"{prefix} has an " if prefix else "") + _unknown_key(location[-1], table.model_fields)
+        return (f"{prefix} has an " if prefix else "") + unknown_key(location[-1], table.model_fields)
     if kind == "pair":
         return problem["msg"]
     if kind == "settings":
@@ -371,11 +266,3 @@ _TYPES = {
     "model_attributes_type": "a table",
     "finite_number": "a finite number",
 }
-
-
-def _unknown_key(key: str, known: Iterable[str]) -> str:
-    names = [name for name in known if name != "name"]
-    close = difflib.get_close_matches(key, names, n=1)
-    return f"unknown key {key}" + (
-        f"; did you mean {close[0]}?" if close else f"; the keys are {', '.join(names)}"
-    )

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..errors import LoadError, PairUncheckableError
 from .file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, WEIGHTS_INDEX
+from .gguf_files import is_gguf
 
 _MERGE_FIRST = "Merge it beforehand (peft's merge_and_unload, then save_pretrained) and give that folder."
 
@@ -75,7 +76,7 @@ def read_adapter(model: str) -> Adapter | None:
             f"{model}: {ADAPTER_CONFIG} does not say which model the adapter is for "
             "(base_model_name_or_path). Put its Hub id or folder there."
         )
-    if str(base).endswith(".gguf"):
+    if is_gguf(str(base)):
         raise PairUncheckableError(
             f"{model} is an adapter on a GGUF file, {base}. Put the folder or Hub id of that model's "
             f"safetensors into {ADAPTER_CONFIG}."

@@ -49,7 +49,6 @@ class GgufFile:
     `finer` the names of modules whose weights 4 bits do not hold.
     """
 
-    name: str
     folder: str
     format: str
     bits: Bits
@@ -63,11 +62,34 @@ def is_gguf(name: str) -> bool:
     return name.startswith(PACKAGE) or (name.endswith(SUFFIX) and not os.path.isdir(name))
 
 
-def local_file(name: str) -> Path | None:
-    """Return the path that a name stands for, None for a file on the Hub.
+def read_gguf(name: str, revision: str | None = None, token: str | None = None) -> GgufFile:
+    """Return the file of that name, its header converted. `token` None stands for the machine's own.
 
-    Raises PairUncheckableError for a file that is not here, with the next step.
+    Raises PairUncheckableError for a file that cannot be read, or whose model or tokenizer is not known.
     """
+    try:
+        place = _place(name, revision)
+        header, data, path = _header_in(place, token)
+        if _SPLIT.search(name) or header.metadata.get("split.count") not in (None, 0, 1):
+            raise UnsupportedGgufError(
+                "is one of several files of a model. Join them with llama.cpp's gguf-split --merge"
+            )
+        return GgufFile(
+            folder=str(_converted(header, data)),
+            format=_format(header),
+            bits=_bits(header),
+            finer=_finer(header),
+            path=None if path is None else str(path),
+            remote=place if isinstance(place, HubFile) else None,
+        )
+    except PairUncheckableError:
+        raise
+    except Exception as error:  # files made by others hold values of any kind
+        raise PairUncheckableError(f"{name} {_clause(error)}.") from error
+
+
+def _place(name: str, revision: str | None) -> Path | HubFile:
+    """The place that a name stands for. Raises PairUncheckableError for a file that is not here."""
     if name.startswith(PACKAGE):
         file = package_file(name)
         if file is None:
@@ -79,42 +101,21 @@ def local_file(name: str) -> Path | None:
         return path
     if os.path.isfile(name):
         return Path(name)
-    if hub_file(name) is not None:
-        return None
+    if (remote := hub_file(name, revision)) is not None:
+        return remote
     raise PairUncheckableError(
         f"There is no file {name}. Check the path, or write owner/name:file.gguf for a file on the Hub."
     )
 
 
-def read_gguf(name: str, revision: str | None = None, token: str | None = None) -> GgufFile:
-    """Return the file of that name, its header converted. `token` None stands for the machine's own.
-
-    Raises PairUncheckableError for a file that cannot be read, or whose model or tokenizer is not known.
-    """
-    path, remote = local_file(name), hub_file(name, revision)
-    if path is None and remote is not None:
-        path = cached_file_of(remote, token)
-    try:
-        header, data = (
-            fetch_header(remote, token) if path is None and remote else _local_header(Path(path or ""))
-        )
-        if _SPLIT.search(name) or header.metadata.get("split.count") not in (None, 0, 1):
-            raise UnsupportedGgufError(
-                "is one of several files of a model. Join them with llama.cpp's gguf-split --merge"
-            )
-        return GgufFile(
-            name=name,
-            folder=str(_converted(header, data)),
-            format=_format(header),
-            bits=_bits(header),
-            finer=_finer(header),
-            path=str(path) if path else None,
-            remote=remote,
-        )
-    except PairUncheckableError:
-        raise
-    except Exception as error:  # files made by others hold values of any kind
-        raise PairUncheckableError(f"{name} {_clause(error)}.") from error
+def _header_in(place: Path | HubFile, token: str | None) -> tuple[GgufHeader, bytes, Path | None]:
+    """The header, its bytes, and the file if it is here."""
+    if isinstance(place, HubFile):
+        cached = cached_file_of(place, token)
+        if cached is None:
+            return *fetch_header(place, token), None
+        place = cached
+    return *_local_header(place), place
 
 
 def header_of(path: str) -> GgufHeader:

@@ -155,7 +155,7 @@ def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:
 def _gate_step(sources: list[ModelSource]) -> str:
     """The step in words, with what it may wait for."""
     step = "Checking configurations and tokenizers"
-    remote = [source.base for source in sources if not (Path(source.base).is_dir() or _is_local(source))]
+    remote = [source.base for source in sources if _is_remote(source)]
     return f"{step} of {' and '.join(remote)} on {constants.ENDPOINT}" if remote else step
 
 
@@ -219,8 +219,10 @@ def _planned(source: ModelSource) -> Download | None:
     return plan_download(remote.repository, remote.revision, remote.file)
 
 
-def _is_local(source: ModelSource) -> bool:
-    return is_gguf(source.model) and hub_file(source.model) is None
+def _is_remote(source: ModelSource) -> bool:
+    if is_gguf(source.base):
+        return hub_file(source.base) is not None
+    return not Path(source.base).is_dir()
 
 
 def _gguf_file(source: ModelSource, files: _ModelFiles, folder: str) -> str | None:

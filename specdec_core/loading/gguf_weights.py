@@ -65,7 +65,6 @@ class GgufWeights:
         theta = config.rope_parameters["rope_theta"]
         parameters: dict[str, Any] = {"rope_type": "llama3", "rope_theta": theta, **_LLAMA3_ROPE}
         parameters["factor"] = float(factors.max())
-        config.rope_parameters = {"rope_type": "default", "rope_theta": theta}
         plain = 1 / theta ** (torch.arange(0, config.head_dim, 2).float() / config.head_dim)
         config.rope_parameters = parameters
         scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
@@ -77,9 +76,9 @@ class GgufWeights:
 
     def _tensor(self, name: str) -> Tensor:
         stored = self._header.tensors[name]
-        kind = GGMLQuantizationType(stored.type)
-        values, size = GGML_QUANT_SIZES[kind]
         try:
+            kind = GGMLQuantizationType(stored.type)
+            values, size = GGML_QUANT_SIZES[kind]
             rows = self._bytes(stored, stored.count // values * size).reshape(
                 *stored.shape[:-1], stored.shape[-1] // values * size
             )

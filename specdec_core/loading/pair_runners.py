@@ -98,5 +98,7 @@ def _runner(
 
 
 def _without_optional(source: ModelSource) -> ModelSource:
-    """The source without its quantization if that is optional."""
-    return replace(source, quantization="none", optional=False) if source.optional else source
+    """The source without its quantization if that is optional, or would be a GGUF file's own."""
+    if not (source.optional or source.undecided):
+        return source
+    return replace(source, quantization="none", optional=False, undecided=False)

@@ -13,7 +13,8 @@ from ..errors import SettingsError
 from ..hub.adapters import read_adapter
 from ..hub.gguf_files import is_gguf
 from ..onnx_runtime.packages import obstacle
-from ..presets import Preset, PresetModel, get_preset
+from ..preset import Preset, PresetModel
+from ..presets import get_preset
 from ..settings import QUANTIZATIONS, Quantization, Settings, VocabPadding
 from .devices import resolve_device
 from .placement import MaxMemory, Spread

@@ -13,12 +13,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..errors import LoadError
 from ..hub.file_names import DRAFTER_SHARDS
 from ..runners.shared_embedding import SharedEmbedding
 from ..runners.short_head import ShortHead
+from .from_state import model_of_state
 
 _SCALE = ".scale"
 _HEAD, _HEAD_IDS = "head", "head_ids"
@@ -46,9 +47,9 @@ def read_shared_drafter(
         raise LoadError(f"{name} has no output layer that fits its ids. Download or copy its files again.")
     state = {f"model.{key}": tensor for key, tensor in stored.items()}
     state["model.embed_tokens.weight"] = embedding
-    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(options["config"])]
-    model, info = model_class.from_pretrained(None, state_dict=state, **options)
-    device = model.get_input_embeddings().weight.device
+    model, info = model_of_state(state, options)
+    own: Any = model.get_input_embeddings()
+    device = own.weight.device
     rows = head.to(device, options["dtype"])
     model.set_output_embeddings(ShortHead.of_rows(rows, ids.to(device), embedding.shape[0]))
     return model, info

@@ -17,13 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ..errors import LoadError
 from ..hub.adapters import Adapter, merge
@@ -39,6 +33,7 @@ from ..runners.skeleton import build_skeleton
 from ..settings import Quantization
 from .completeness import require_complete
 from .devices import dtype_for
+from .from_state import model_of_state
 from .gguf_weights import GgufWeights
 from .quantization import (
     allow_all_shapes,
@@ -219,11 +214,10 @@ def _read(
     if source.gguf is not None:
         weights = GgufWeights(folder if source.gguf.path is None else source.gguf.path)
         weights.add_rope_factors(config)
-        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         state = weights.state(config)
         if split is not None and config.tie_word_embeddings:
             state["lm_head.weight"] = state["model.embed_tokens.weight"]  # accelerate offloads both
-        model, info = model_class.from_pretrained(None, state_dict=state, **options)
+        model, info = model_of_state(state, options)
     elif target is not None and (shared := shared_embedding(config)) is not None:
         model, info = read_shared_drafter(source.model, Path(folder), shared, target, options)
     else:

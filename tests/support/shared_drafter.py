@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specdec_core.runners.shared_embedding import SHARED_EMBEDDING
+from training.smollm2.shards import HEAD_IDS, quantize, write_shards
 
 SAMPLED = 32
 
@@ -24,22 +24,16 @@ def save_shared_drafter(
     folder.mkdir(parents=True)
     model = AutoModelForCausalLM.from_pretrained(target)
     weights = model.state_dict()
-    tensors = {"head_ids": torch.tensor(list(head_ids), dtype=torch.int32)}
-    stored = {"norm.weight": weights["model.norm.weight"], "head": weights["lm_head.weight"][list(head_ids)]}
+    tensors = {
+        HEAD_IDS: torch.tensor(list(head_ids)),
+        "norm.weight": weights["model.norm.weight"],
+        "head": weights["lm_head.weight"][list(head_ids)],
+    }
     for name, weight in weights.items():
         if name.startswith(tuple(f"model.layers.{at}." for at in range(layers))):
-            stored[name.removeprefix("model.")] = weight
-    for name, weight in stored.items():
-        if weight.dim() == 1:
-            tensors[name] = weight
-            continue
-        scale = (weight.abs().amax(1, keepdim=True) / 127).half()
-        tensors[name] = (weight / scale.float()).round().clamp(-127, 127).to(torch.int8)
-        tensors[f"{name}.scale"] = scale
-    half = len(tensors) // 2
-    for number, names in enumerate((list(tensors)[:half], list(tensors)[half:]), 1):
-        part = {name: tensors[name].contiguous() for name in names}
-        save_file(part, folder / f"drafter-{number:05}-of-00002.safetensors")
+            tensors[name.removeprefix("model.")] = weight
+    stored = quantize(tensors)
+    write_shards(folder, stored, 6 * sum(tensor.nbytes for tensor in stored.values()) // 10, {})
     embedding = weights["model.embed_tokens.weight"]
     places = [((7 * at) % embedding.shape[0], (5 * at) % embedding.shape[1]) for at in range(SAMPLED)]
     shared = {

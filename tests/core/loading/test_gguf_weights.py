@@ -11,7 +11,10 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import specdec_core as sd
 from specdec_core.hub.gguf_files import read_gguf
+from specdec_core.loading.assemble import load_pair
 from specdec_core.loading.gguf_weights import GgufWeights
+from specdec_core.loading.plan import LoadOptions, plan_pair
+from specdec_core.progress import Watch
 from tests.support.tiny_gguf import NAMES, gguf_model, save_gguf, write_gguf
 
 Q4_0, Q4_1, Q8_0, Q5_0 = (GGMLQuantizationType[name] for name in ("Q4_0", "Q4_1", "Q8_0", "Q5_0"))
@@ -58,6 +61,13 @@ def test_a_file_keeps_its_own_format_on_a_cpu_unless_another_is_asked_for(tmp_pa
     # The activations are rounded to 8 bits; the weights are the same.
     difference = (logits_of(own) - logits_of(whole)).std() / logits_of(whole).std()
     assert difference < 0.05
+
+
+def test_an_eager_runner_computes_a_file_s_weights_dequantized(tmp_path):
+    path = save_gguf(tmp_path, kinds=Q8_0)
+    plan = plan_pair(LoadOptions(target=path, device="cpu"))
+    runner = load_pair(plan, Watch(), eager="for the test").pair.target
+    assert (runner.name, runner.reason, runner.weights) == ("eager", "for the test", "float32")
 
 
 def test_matrices_of_more_than_four_bits_stay_in_eight(tmp_path):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import specdec_core as sd
-from specdec_core.presets import PresetModel, get_preset
+from specdec_core.preset import PresetModel
+from specdec_core.presets import get_preset
 from specdec_core.text.template_probe import probe_template
 from tests.support.families import FAMILIES, save_family
 

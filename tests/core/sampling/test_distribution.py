@@ -68,18 +68,23 @@ def _decoded(models, sampler, settings: Settings, tokens: int) -> tuple[list[int
     def ends(ids):
         return len(ids), "stop" if len(context) + len(ids) >= len(PROMPT) + tokens else None
 
-    rounds = Decoding(
+    drafters = [ModelDrafter(drafter, drafter.new_cache())]
+    verdicts = [rnd.verdict for rnd in _rounds(context, target, drafters, sampler, settings, ends)]
+    return context[len(PROMPT) :], verdicts
+
+
+def _rounds(context, target, drafters, sampler, settings, ends):
+    """The rounds of an answer, which is appended to `context`."""
+    return Decoding(
         context,
         target,
         target.new_cache(),
-        [ModelDrafter(drafter, drafter.new_cache())],
+        drafters,
         sampler,
         FixedGamma(settings.gamma),
         ends,
         Limits(settings.max_new_tokens, 512),
     ).rounds(lambda: False)
-    verdicts = [rnd.verdict for rnd in rounds]
-    return context[len(PROMPT) :], verdicts
 
 
 def _sampled(models, sampler, settings: Settings, tokens: int) -> tuple[list[int], list[Verdict]]:
@@ -245,16 +250,9 @@ def test_with_two_drafters_the_first_three_tokens_follow_the_target(where, verif
     joint, sources = Counter(), Counter()
     for seed in range(ANSWERS):
         context = list(prompt)
-        rounds = Decoding(
-            context,
-            target,
-            target.new_cache(),
-            [NgramDrafter(), ModelDrafter(drafter, drafter.new_cache())],
-            sampler_for(settings, KeyedNoise(seed), sampling),
-            FixedGamma(settings.gamma),
-            lambda ids: (len(ids), None),
-            Limits(settings.max_new_tokens, 512),
-        ).rounds(lambda: False)
+        drafters = [NgramDrafter(), ModelDrafter(drafter, drafter.new_cache())]
+        sampler = sampler_for(settings, KeyedNoise(seed), sampling)
+        rounds = _rounds(context, target, drafters, sampler, settings, lambda ids: (len(ids), None))
         sources.update(rnd.source for rnd in rounds)
         joint[tuple(context[len(prompt) :][:3])] += 1
     assert min(sources["ngram"], sources["model"]) > ANSWERS / 4
@@ -415,16 +413,9 @@ def test_answers_that_end_inside_their_drafts_follow_the_target(where):
     answers: Counter = Counter()
     for seed in range(ANSWERS):
         context = list(PROMPT)
-        rounds = Decoding(
-            context,
-            target,
-            target.new_cache(),
-            [ModelDrafter(drafter, drafter.new_cache())],
-            sampler_for(settings, KeyedNoise(seed), sampling, {eos}),
-            FixedGamma(settings.gamma),
-            ends,
-            Limits(settings.max_new_tokens, 512),
-        ).rounds(lambda: False)
+        drafters = [ModelDrafter(drafter, drafter.new_cache())]
+        sampler = sampler_for(settings, KeyedNoise(seed), sampling, {eos})
+        rounds = _rounds(context, target, drafters, sampler, settings, ends)
         assert not any(eos in rnd.verdict.drafts[:-1] for rnd in rounds)
         answers[tuple(context[len(PROMPT) :])] += 1
     assert _p_value(answers, expected) > LOWEST_P
