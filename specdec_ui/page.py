@@ -94,7 +94,7 @@ def _connect(
     pair_load = pairs.load.click(on.load_pair, [pairs.passed, bar.preset], [*parts, pairs.progress], **QUIET)
     pair_load.then(on.pair_loaded, pairs.passed, pairs.about, queue=False, **QUIET)
     for load in (preset_load, pair_load):
-        load.then(compare.follow, compare.parts[:2], compare.parts, queue=False, **QUIET)
+        load.then(compare.follow, compare.followed, compare.parts, queue=False, **QUIET)
     gr.on([bar.load.click, pairs.load.click], lambda: "", outputs=chat.notice, queue=False, **QUIET)
     gr.Timer(REFRESH_S).tick(on.tick, bar.preset, parts, queue=False, **QUIET)
     page.unload(on.leave)

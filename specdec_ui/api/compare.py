@@ -35,26 +35,29 @@ def add_compare_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visito
         request: gr.Request,
         settings: dict[str, Any],
         ngram: bool = False,
+        both: bool = False,
         peers: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Answers one prompt by plain and by speculative decoding, and compares them.
 
-        Settings left out are the preset's; `ngram` adds a lane of n-gram drafting, `peers` those of
-        transformers' own generate, alone and assisted by the drafter, and of llama.cpp where its package is
-        installed and the target's folder has its GGUF file. With verification "coupled" (or
+        Settings left out are the preset's; `ngram` adds a lane of n-gram drafting, `both` one of
+        n-gram drafting where the text repeats and the drafter's elsewhere, `peers` those of transformers'
+        own generate, alone and assisted by the drafter, and of llama.cpp where its package is installed and
+        the target has a GGUF file. With verification "coupled" (or
         temperature 0) our own texts are the same, up to rounding. The lanes decode in turns, a few rounds
         each, so that a changing load slows all alike ("alternated"; answers of other code and those on
         ZeroGPU are whole ones), and answer again for up to four seconds until the speedup is within 5 %.
 
         Yields {"state": "measuring", "message", "result": None} a few times a second, then {"state": "done",
         "message": the outcome in words, "result": {"alternated", "gamma", "seed", "verification", "left_out",
-        "lanes"}}. A lane has name (plain, model, ngram, generate, assisted, llama_cpp), and of its first
-        answer text, thought, token_ids, finish_reason, stats, seconds of decoding, same_text,
+        "lanes"}}. A lane has name (plain, model, ngram, both, generate, assisted, llama_cpp), and of its
+        first answer text, thought, token_ids, finish_reason, stats, seconds of decoding, same_text,
         first_divergence, margin, predicted_speedup_by_gamma. Its speedup is the median of pairs; speedup_low
         and speedup_high are the 95 % confidence interval over that number of pairs, null for fewer than six.
         """
         visitor = visitors.of(request.session_hash)
-        choice = LaneChoice(ngram, available_peers() if peers else ())
+        own = [name for name, wanted in (("ngram", ngram), ("both", both)) if wanted]
+        choice = LaneChoice.named([*own, *(available_peers() if peers else ())])
         with errors_for_clients():
             yield from compare_steps(visitor, holder, prompt, settings, choice)
 

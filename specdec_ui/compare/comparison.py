@@ -17,6 +17,7 @@ TITLES = {
     "plain": "Plain decoding",
     "model": "Speculative decoding",
     "ngram": "N-gram drafting",
+    "both": "Both drafters",
     "generate": "transformers' generate",
     "assisted": "transformers' assisted generation",
     "llama_cpp": "llama.cpp",

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import specdec_core as sd
 
@@ -28,13 +29,20 @@ LaneSettings = tuple[str, sd.Settings]
 class LaneChoice:
     """Lanes to run beside plain decoding and the drafter's, and how: in turns, or one after the other.
 
-    While a speedup is uncertain the prompt is answered again, until `repeat_s` seconds are spent.
+    `drafting` are other ways of drafting, a lane each. While a speedup is uncertain the prompt is answered
+    again, until `repeat_s` seconds are spent.
     """
 
-    ngram: bool = False
+    drafting: tuple[sd.Drafting, ...] = ()
     peers: tuple[sd.Peer, ...] = ()
     alternate: bool = True
     repeat_s: float = REPEAT_S
+
+    @classmethod
+    def named(cls, lanes: Collection[str], *, alternate: bool = True) -> LaneChoice:
+        """Return the choice of the lanes with these names."""
+        drafting = tuple(name for name in get_args(sd.Drafting) if name in lanes)
+        return cls(drafting, tuple(name for name in PEERS if name in lanes), alternate)
 
 
 def available_peers() -> tuple[sd.Peer, ...]:
@@ -52,11 +60,11 @@ def plan(settings: sd.Settings, choice: LaneChoice, has_drafter: bool) -> list[L
         )
     seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     settings = replace(settings, seed=seed, drafting="model")
+    own: tuple[sd.Drafting, ...] = ("model", "ngram", "both") if has_drafter else ("ngram",)
     lanes = [("plain", replace(settings, gamma=0))]
-    if has_drafter:
-        lanes.append(("model", settings))
-    if choice.ngram or not has_drafter:
-        lanes.append(("ngram", replace(settings, drafting="ngram")))
+    lanes += [
+        (name, replace(settings, drafting=name)) for name in own if name == own[0] or name in choice.drafting
+    ]
     return lanes + [(name, settings) for name in PEERS if name in choice.peers]
 
 

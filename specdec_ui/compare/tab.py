@@ -19,7 +19,7 @@ from ..state.holder import EngineHolder
 from ..state.presets import Presets
 from ..state.visitors import Visitors
 from . import handlers as compare_handlers
-from .comparison import PEERS, TITLES
+from .comparison import TITLES
 from .handlers import PANEL, CompareFrame, comparable
 from .lanes import LaneChoice, available_peers
 from .race import race_view
@@ -36,13 +36,14 @@ _WHOLE = """Both answers are replayed side by side at the pace at which they wer
 
 @dataclass(frozen=True)
 class CompareTab:
-    """The tab's part in a load: prompt and settings follow the loaded pair.
+    """The tab's part in a load: prompt, lanes and settings follow the loaded pair.
 
-    `follow` takes the values of the first two of `parts` and returns values for all of them.
+    `follow` takes the values of `followed` and returns values for all `parts`.
     """
 
+    followed: list[Any]
     parts: list[Any]
-    follow: Callable[[str, int], list[Any]]
+    follow: Callable[[str, int, list[str]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ def compare_tab(holder: EngineHolder, visitors: Visitors, presets: Presets, exam
             several = _list_view()
         pair_number = gr.State(0)
     _wire_runs(single, several, holder, visitors)
-    parts = [single.prompt, pair_number, *single.controls]
+    followed = [single.prompt, pair_number, single.lanes]
+    parts = [*followed, *single.controls]
     follow = _follower(holder, presets, len(parts))
-    tab.select(follow, parts[:2], parts, queue=False, **QUIET)
-    return CompareTab(parts, follow)
+    tab.select(follow, followed, parts, queue=False, **QUIET)
+    return CompareTab(followed, parts, follow)
 
 
 def _prompt_view(example: str) -> _PromptView:
@@ -115,6 +117,7 @@ def _prompt_view(example: str) -> _PromptView:
         lanes = gr.CheckboxGroup(
             [
                 ("drafts by repetition (n-gram)", "ngram"),
+                ("drafts by repetition, else by the drafter", "both"),
                 *((TITLES[name], name) for name in available_peers()),
             ],
             label="More lanes",
@@ -165,12 +168,13 @@ def _wire_runs(single: _PromptView, several: _ListView, holder: EngineHolder, vi
     def on_start(
         request: gr.Request, prompt: str, mode: str, lanes: list[str], *values: Any
     ) -> Iterator[list[Any]]:
-        visitor, choice = visitors.of(request.session_hash), _lane_choice(lanes, mode)
+        visitor = visitors.of(request.session_hash)
+        choice = LaneChoice.named(lanes, alternate=mode == "turns")
         for frame in compare_handlers.run(visitor, holder, prompt, values, choice):
             yield _updates(frame, frame.progress, frame.headline, frame.race, frame.charts)
 
     def on_list(request: gr.Request, prompts: str, lanes: list[str], *values: Any) -> Iterator[list[Any]]:
-        visitor, choice = visitors.of(request.session_hash), _lane_choice(lanes)
+        visitor, choice = visitors.of(request.session_hash), LaneChoice.named(lanes)
         for frame in compare_handlers.run_list(visitor, holder, prompts, values, choice):
             yield _updates(frame, frame.progress, frame.table)
 
@@ -203,20 +207,22 @@ def _updates(frame: CompareFrame, *html: str | None) -> list[Any]:
     return [gr.skip() if value is None else value for value in html] + buttons
 
 
-def _lane_choice(lanes: list[str], mode: str = "turns") -> LaneChoice:
-    return LaneChoice("ngram" in lanes, tuple(name for name in lanes if name in PEERS), mode == "turns")
-
-
-def _follower(holder: EngineHolder, presets: Presets, parts: int) -> Callable[[str, int], list[Any]]:
+def _follower(
+    holder: EngineHolder, presets: Presets, parts: int
+) -> Callable[[str, int, list[str]], list[Any]]:
     examples = {text for preset in presets.usable.values() for text in preset.examples}
 
-    def follow(prompt: str, pair_number: int) -> list[Any]:
-        """Values of a newly loaded pair; a prompt that is not an example stays."""
+    def follow(prompt: str, pair_number: int, lanes: list[str]) -> list[Any]:
+        """Values of a newly loaded pair; a prompt that is not an example stays. Among the lanes is the way in
+        which the pair's chat drafts.
+        """
         loaded = holder.current
         if loaded is None or loaded.number == pair_number:
             return [gr.skip()] * parts
         own = list(loaded.preset.examples)
         new_prompt = own[0] if own and (not prompt or prompt in examples) else gr.skip()
-        return [new_prompt, loaded.number, *PANEL.values(comparable(loaded.default_settings))]
+        settings = loaded.default_settings
+        lanes = [name for name in lanes if name != "both"] + ["both"] * (settings.drafting == "both")
+        return [new_prompt, loaded.number, lanes, *PANEL.values(comparable(settings))]
 
     return follow

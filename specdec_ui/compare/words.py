@@ -52,7 +52,7 @@ def explanation(comparison: Comparison, lane: LaneAnswer) -> str:
     alpha, tau, round_cost = stats.acceptance_rate, stats.block_efficiency, comparison.round_cost(lane)
     if alpha is None or tau is None or round_cost is None:
         reason = (
-            "Nothing was drafted" if lane.name == "model" else "No words were repeated, so none was drafted"
+            "No words were repeated, so none was drafted" if lane.name == "ngram" else "Nothing was drafted"
         )
         return f"{reason}: each round gave one token, as in plain decoding."
     pays = "and" if outcome == "faster" else "but"

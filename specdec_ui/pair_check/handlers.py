@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import specdec_core as sd
@@ -130,17 +129,14 @@ def _own_pair(fields: PairFields) -> OwnPair:
         drafter,
         bool(fields.trim),
         bool(fields.nf4),
-        _revision(fields.target_revision, target, "target"),
-        _revision(fields.drafter_revision, drafter, "drafter"),
+        _revision(fields.target_revision, "target"),
+        _revision(fields.drafter_revision, "drafter"),
     )
 
 
-def _revision(text: object, model: str, role: str) -> str | None:
+def _revision(text: object, role: str) -> str | None:
     if not isinstance(text, str) or not text.strip():
         return None
-    if Path(model).exists():
-        kind = "folder" if Path(model).is_dir() else "file"
-        raise sd.PromptError(f"The {role} is a {kind}, which has no revisions. Leave its revision empty.")
     return _line(text, f"revision of the {role}")
 
 

@@ -11,7 +11,7 @@ from tests.support.replay import STORY, rounds_of
 VALUES = tuple(compare_handlers.PANEL.values(compare_handlers.comparable(sd.Settings())))
 """Values of the tab's controls for a preset without settings of its own."""
 NO_EXTRA_LANES = LaneChoice()
-NGRAM = LaneChoice(ngram=True, repeat_s=0.0)
+NGRAM = LaneChoice(drafting=("ngram",), repeat_s=0.0)
 ONE_BY_ONE = LaneChoice(alternate=False, repeat_s=0.0)
 COUPLED = sd.Settings(verification="coupled", seed=7)
 

@@ -15,7 +15,7 @@ from specdec_ui.compare import (
     words as compare_words,
 )
 from specdec_ui.compare.comparison import Comparison, to_json
-from specdec_ui.compare.lanes import plan
+from specdec_ui.compare.lanes import LaneChoice, plan
 from specdec_ui.compare.race import race
 from specdec_ui.compare.run import compare
 from specdec_ui.parts import charts
@@ -44,15 +44,25 @@ def test_all_lanes_get_the_same_settings_but_for_what_drafts():
     assert len(same) == 1
 
 
+def test_lanes_are_chosen_by_name():
+    choice = LaneChoice.named(["both", "generate", "unknown", "ngram"], alternate=False)
+    assert choice == LaneChoice(("ngram", "both"), ("generate",), alternate=False)
+    lanes = plan(COUPLED, choice, has_drafter=True)
+    assert [name for name, _ in lanes] == ["plain", "model", "ngram", "both", "generate"]
+    assert dict(lanes)["both"].drafting == "both"
+    assert [name for name, _ in plan(COUPLED, choice, has_drafter=False)] == ["plain", "ngram", "generate"]
+
+
 def test_without_a_drafter_n_gram_drafting_is_compared():
     assert [name for name, _ in plan(COUPLED, NO_EXTRA_LANES, has_drafter=False)] == ["plain", "ngram"]
 
 
 def test_with_a_real_pair_coupled_lanes_have_the_same_text(engine):
     settings = replace(COUPLED, max_new_tokens=40, temperature=1.0)
-    *_, done = compare(engine, "Once upon a time", settings, NGRAM, threading.Event())
-    assert [each.name for each in done.lanes] == ["plain", "model", "ngram"]
-    assert [done.divergence(each) for each in done.drafting_lanes] == [None, None]
+    lanes = LaneChoice(drafting=("ngram", "both"), repeat_s=0.0)
+    *_, done = compare(engine, "Once upon a time", settings, lanes, threading.Event())
+    assert [each.name for each in done.lanes] == ["plain", "model", "ngram", "both"]
+    assert [done.divergence(each) for each in done.drafting_lanes] == [None, None, None]
     assert all(done.speedup(each) > 0 for each in done.drafting_lanes)
     assert json.loads(json.dumps(to_json(done)))["lanes"][1]["same_text"] is True
 

@@ -73,17 +73,16 @@ def test_what_names_no_model_is_explained_before_anything_is_read(target, drafte
 
 
 def test_a_folder_with_a_revision_is_explained(pair_folders):
-    (frame,) = pair_check_handlers.check(
-        EngineHolder(), PairFields(*pair_folders, drafter_revision="v2"), 0, False
-    )
-    assert "The drafter is a folder" in frame.report
+    fields = PairFields(*pair_folders, drafter_revision="v2")
+    *_, frame = pair_check_handlers.check(EngineHolder(), fields, 0, False)
+    assert f"{pair_folders[1]} is a folder here, which has no revisions" in frame.report
 
 
 def test_a_file_with_a_revision_is_explained(tmp_path):
     path = save_gguf(tmp_path)
     fields = PairFields(path, path, drafter_revision="v2")
-    (frame,) = pair_check_handlers.check(EngineHolder(), fields, 0, False)
-    assert "The drafter is a file" in frame.report
+    *_, frame = pair_check_handlers.check(EngineHolder(), fields, 0, False)
+    assert f"{path} is a file here, which has no revisions" in frame.report
 
 
 def test_a_pair_of_gguf_files_that_passes_loads_in_its_own_format(tmp_path):
