@@ -148,7 +148,7 @@ class LlamaCppTokenizer:
 def compare(path: Path, count: int, seed: int) -> int:
     """Print the differences between both tokenizers of a file; return their number."""
     with path.open("rb") as stream:
-        metadata = read_header(stream).metadata
+        metadata = read_header(stream.read()).metadata
     with TemporaryDirectory() as folder:
         write_tokenizer(metadata, Path(folder))
         tokenizer = TokenizersBackend.from_pretrained(folder)

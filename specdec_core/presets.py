@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,33 @@ def load_presets(folder: str | Path | None = None) -> tuple[dict[str, Preset], d
     """
     presets: dict[str, Preset] = {}
     errors: dict[str, PresetError] = {}
-    for name, path in _preset_files(folder).items():
+    files = _preset_files(folder)
+    for stem, path in files.items():
         try:
-            presets |= read_presets(path)
+            found = read_presets(path)
+            _require_free_names(path, found, files, presets)
         except PresetError as error:
-            errors[name] = error
+            errors[stem] = error
+            continue
+        presets |= {name: preset for name, preset in found.items() if name == stem or name not in files}
     by_access = sorted(presets.items(), key=lambda item: (item[1].gated, item[1].download_gb > 0, item[0]))
     return dict(by_access), errors
+
+
+def _require_free_names(
+    path: Path, found: Mapping[str, Preset], files: Mapping[str, Path], others: Mapping[str, Preset]
+) -> None:
+    """Raise PresetError if another preset has the name of a variant in `found`.
+
+    A file in the operator's folder may: it replaces what ships.
+    """
+    for name in found:
+        if name == path.stem:
+            continue
+        other = files.get(name)
+        if name in others if other is None else other.parent == path.parent:
+            owner = "a variant in another file" if other is None else f"the file {other.name}"
+            raise PresetError(f"{path}: {_VARIANTS}: the name {name} is taken by {owner}. Choose another.")
 
 
 def get_preset(name: str, folder: str | Path | None = None) -> Preset:
@@ -128,7 +149,7 @@ def _validated(path: Path, name: str, values: dict[str, Any]) -> Preset:
         problems = [_explain(problem) for problem in error.errors()]
         raise PresetError("\n".join(f"{where}: {problem}." for problem in problems)) from error
     resolved: dict[str, object] = {
-        key: model.model_copy(update={"model": _resolve_model(path, key, model)})
+        key: _resolved(path, key, model)
         for key, model in (("target", preset.target), ("drafter", preset.drafter))
         if model is not None
     }
@@ -174,6 +195,13 @@ def _files_in(folder: Path, origin: str = "") -> dict[str, Path]:
     return files
 
 
+def _resolved(path: Path, key: str, model: PresetModel) -> PresetModel:
+    """The model by its place. A revision beside a package's file is its stand-in's."""
+    name = _resolve_model(path, key, model)
+    revision = None if name.startswith(PACKAGE) else model.revision
+    return model.model_copy(update={"model": name, "revision": revision})
+
+
 def _resolve_model(path: Path, key: str, model: PresetModel) -> str:
     """Return a Hub id unchanged, a local path as an absolute one, and the place of a package's file."""
     name = model.model
@@ -186,6 +214,8 @@ def _resolve_model(path: Path, key: str, model: PresetModel) -> str:
             raise PresetError(
                 f"{path}: {key}.otherwise must be a Hub id (owner/name), not {model.otherwise!r}."
             )
+        if model.otherwise is None and model.revision is not None:
+            raise PresetError(f"{path}: {key}.revision is for models on the Hub; {name!r} is in a package.")
         return name if model.otherwise is None or _is_installed(name) else model.otherwise
     if model.otherwise is not None:
         raise PresetError(f"{path}: {key}.otherwise is for files in packages, {PACKAGE}NAME/FILE.gguf.")

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ from .errors import reason
 from .file_names import CONFIG, TOKENIZER
 from .gguf_config import UnsupportedGgufError, architecture_of, configuration
 from .gguf_header import GgufHeader, HeaderError, read_header_bytes
-from .gguf_remote import HubFile, cached_file_of, fetch_header, hub_file
+from .gguf_remote import HubFile, fetch_header, hub_file, locate
 from .gguf_tokenizer import UnknownTokenizerError, write_tokenizer
 
 SUFFIX = ".gguf"
@@ -45,8 +46,8 @@ Bits = Literal[4, 8, 32]
 class GgufFile:
     """A GGUF file with its `folder`, which has its configuration and tokenizer in transformers' format.
 
-    `path` is None for a file on the Hub that is not in its cache. `bits` are those of most weights on a CPU,
-    `finer` the names of modules whose weights 4 bits do not hold.
+    `path` is None for a file on the Hub that is not in its cache; that is `remote` then. `bits` are those of
+    most weights on a CPU, `finer` the names of modules whose weights 4 bits do not hold.
     """
 
     folder: str
@@ -69,7 +70,9 @@ def read_gguf(name: str, revision: str | None = None, token: str | None = None) 
     """
     try:
         place = _place(name, revision)
-        header, data, path = _header_in(place, token)
+        if isinstance(place, HubFile):
+            place = locate(place, token)
+        header, data = fetch_header(place, token) if isinstance(place, HubFile) else _local_header(place)
         if _SPLIT.search(name) or header.metadata.get("split.count") not in (None, 0, 1):
             raise UnsupportedGgufError(
                 "is one of several files of a model. Join them with llama.cpp's gguf-split --merge"
@@ -79,7 +82,7 @@ def read_gguf(name: str, revision: str | None = None, token: str | None = None) 
             format=_format(header),
             bits=_bits(header),
             finer=_finer(header),
-            path=None if path is None else str(path),
+            path=None if isinstance(place, HubFile) else str(place),
             remote=place if isinstance(place, HubFile) else None,
         )
     except PairUncheckableError:
@@ -106,16 +109,6 @@ def _place(name: str, revision: str | None) -> Path | HubFile:
     raise PairUncheckableError(
         f"There is no file {name}. Check the path, or write owner/name:file.gguf for a file on the Hub."
     )
-
-
-def _header_in(place: Path | HubFile, token: str | None) -> tuple[GgufHeader, bytes, Path | None]:
-    """The header, its bytes, and the file if it is here."""
-    if isinstance(place, HubFile):
-        cached = cached_file_of(place, token)
-        if cached is None:
-            return *fetch_header(place, token), None
-        place = cached
-    return *_local_header(place), place
 
 
 def header_of(path: str) -> GgufHeader:
@@ -161,7 +154,10 @@ def _local_header(path: Path) -> tuple[GgufHeader, bytes]:
 @lru_cache(maxsize=2)  # a load asks for it several times, and it has the whole vocabulary
 def _header_at(path: str, size: int, modified_ns: int) -> tuple[GgufHeader, bytes]:
     with open(path, "rb") as stream:
-        return read_header_bytes(stream)
+        if not size:  # which cannot be mapped
+            return read_header_bytes(b"")
+        with mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+            return read_header_bytes(data)
 
 
 def _converted(header: GgufHeader, data: bytes) -> Path:

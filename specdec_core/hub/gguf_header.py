@@ -1,16 +1,17 @@
 """Header of a GGUF file: its metadata, and the types, shapes and places of its tensors.
 
-Reads from a seekable stream, which may end after the header; gguf's own reader needs the whole file, and
-takes 6 s for 50,000 tokens. Knows nothing of what the values mean. Format: docs/gguf.md of the ggml project.
+Reads bytes that may end after the header; gguf's own reader needs the whole file, and takes 6 s for 50,000
+tokens. Knows nothing of what the values mean. Format: docs/gguf.md of the ggml project.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, BinaryIO
+from mmap import mmap
+from typing import Any
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -19,6 +20,8 @@ _MOST_ENTRIES = 2**20
 """More metadata entries or tensors than any file has."""
 _MOST_ITEMS = 2**24
 """Longest array or string in the metadata."""
+_CUT_OFF = "it ends within its header"
+_TOO_MANY = "it counts {:,} items in one place, more than any file has"
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """Codes of struct by the number of a value's type."""
@@ -61,22 +64,24 @@ class GgufHeader:
         return str(self.metadata.get("general.architecture"))
 
 
-def read_header(stream: BinaryIO) -> GgufHeader:
+def read_header(data: bytes | mmap) -> GgufHeader:
     """Read a header. Raises IncompleteHeaderError, HeaderError."""
-    return _Parser(stream).header()
+    return _Parser(data).header()
 
 
-def read_header_bytes(stream: BinaryIO) -> tuple[GgufHeader, bytes]:
-    """Read a header from the beginning of a stream; return it with its bytes. Raises as read_header."""
-    header = read_header(stream)
-    end = stream.tell()
-    stream.seek(0)
-    return header, stream.read(end)
+def read_header_bytes(data: bytes | mmap) -> tuple[GgufHeader, bytes]:
+    """Read the header at the beginning of `data`; return it with its bytes. Raises as read_header."""
+    parser = _Parser(data)
+    header = parser.header()
+    return header, data[: parser.at]
 
 
 class _Parser:
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    """A reader of values one after the other; `at` is the place of the next one."""
+
+    def __init__(self, data: bytes | mmap) -> None:
+        self._data = data
+        self.at = 0
 
     def header(self) -> GgufHeader:
         magic = self._bytes(4)
@@ -91,7 +96,7 @@ class _Parser:
         alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment <= 0:
             raise HeaderError(f"its general.alignment is {alignment!r}")
-        start = -(-self._stream.tell() // alignment) * alignment
+        start = -(-self.at // alignment) * alignment
         return GgufHeader(
             metadata, {name: GgufTensor(kind, shape, start + at) for name, kind, shape, at in tensors}
         )
@@ -111,30 +116,49 @@ class _Parser:
                 raise HeaderError("it has an array of arrays")
             if item in _NUMBERS:
                 return list(struct.unpack(f"<{count}{_NUMBERS[item]}", self._bytes(count * _size(item))))
-            read: Callable[[], Any] = self._string if item == _STRING else lambda: self._value(item)
-            return [read() for _ in range(count)]
+            if item == _STRING:
+                return self._strings(count)
+            return [self._value(item) for _ in range(count)]
         if kind not in _NUMBERS:
             raise HeaderError(f"it has a value of the unknown type {kind}")
         return self._number(_NUMBERS[kind])
 
     def _string(self) -> str:
-        data = self._bytes(self._count("Q", _MOST_ITEMS))
-        return data.decode("utf-8", errors="replace")
+        return self._strings(1)[0]
+
+    def _strings(self, count: int) -> list[str]:
+        """`count` strings in a row. A vocabulary has so many that each step here counts."""
+        data, at, end = self._data, self.at, len(self._data)
+        length_at = struct.Struct("<Q").unpack_from
+        strings = []
+        for _ in range(count):
+            start = at + 8
+            if start > end:
+                raise IncompleteHeaderError(_CUT_OFF)
+            (length,) = length_at(data, at)
+            if length > _MOST_ITEMS:
+                raise HeaderError(_TOO_MANY.format(length))
+            at = start + length
+            if at > end:
+                raise IncompleteHeaderError(_CUT_OFF)
+            strings.append(data[start:at].decode("utf-8", errors="replace"))
+        self.at = at
+        return strings
 
     def _count(self, code: str, most: int) -> int:
         count = self._number(code)
         if count > most:
-            raise HeaderError(f"it counts {count:,} items in one place, more than any file has")
+            raise HeaderError(_TOO_MANY.format(count))
         return count
 
     def _number(self, code: str) -> Any:
         return struct.unpack(f"<{code}", self._bytes(struct.calcsize(f"<{code}")))[0]
 
     def _bytes(self, count: int) -> bytes:
-        data = self._stream.read(count)
-        if len(data) < count:
-            raise IncompleteHeaderError("it ends within its header")
-        return data
+        start, self.at = self.at, self.at + count
+        if self.at > len(self._data):
+            raise IncompleteHeaderError(_CUT_OFF)
+        return self._data[start : self.at]
 
 
 def _size(kind: int) -> int:

@@ -5,10 +5,10 @@ Knows the Hub's addresses and cache; nothing of what a header says.
 
 from __future__ import annotations
 
-import io
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from huggingface_hub import (
@@ -24,7 +24,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from ..errors import PairUncheckableError
 from ..package_files import stays_inside
 from .errors import first_cause, unreachable
-from .gguf_header import GgufHeader, IncompleteHeaderError, read_header_bytes
+from .gguf_header import GgufHeader, HeaderError, IncompleteHeaderError, read_header_bytes
 from .reach import hub_is_reachable
 from .read_errors import explain_read_error
 
@@ -36,16 +36,24 @@ _MOST_BYTES = 2**28
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository on the Hub."""
+    """A file of a repository on the Hub, at the `commit` that the `revision` had when the Hub was asked."""
 
     repository: str
     file: str
     revision: str | None = None
+    commit: str | None = None
+
+    @property
+    def pinned_revision(self) -> str | None:
+        """The commit where it is known, else the revision."""
+        return self.commit or self.revision
 
     @property
     def url(self) -> str:
         """The address to fetch it from."""
-        return hf_hub_url(self.repository, self.file, revision=self.revision, endpoint=constants.ENDPOINT)
+        return hf_hub_url(
+            self.repository, self.file, revision=self.pinned_revision, endpoint=constants.ENDPOINT
+        )
 
     def explain(self, error: Exception) -> str:
         """Return the error and the next step in words."""
@@ -65,10 +73,11 @@ def hub_file(name: str, revision: str | None = None) -> HubFile | None:
     return HubFile(match["repository"], match["file"], revision)
 
 
-def cached_file_of(remote: HubFile, token: str | None = None) -> Path | None:
+def locate(remote: HubFile, token: str | None = None) -> Path | HubFile:
     """Return the file in the Hub's cache, at the commit that the Hub has where it can be asked.
 
-    None if it is not there. Raises PairUncheckableError if it is neither there nor on the Hub.
+    If it is not there, return the file on the Hub at that commit. Raises PairUncheckableError if it is in
+    neither.
     """
     revision = remote.revision or constants.DEFAULT_REVISION
     found = try_to_load_from_cache(remote.repository, remote.file, revision=revision)
@@ -81,9 +90,10 @@ def cached_file_of(remote: HubFile, token: str | None = None) -> Path | None:
             if isinstance(found, str) and not _is_refusal(error):
                 return Path(found)
             raise PairUncheckableError(remote.explain(error)) from error
-        commit = metadata.commit_hash or revision
-        found = try_to_load_from_cache(remote.repository, remote.file, revision=commit)
-        return Path(found) if isinstance(found, str) else None
+        pinned = replace(remote, commit=metadata.commit_hash)
+        revision = pinned.pinned_revision or revision
+        found = try_to_load_from_cache(remote.repository, remote.file, revision=revision)
+        return Path(found) if isinstance(found, str) else pinned
     if not isinstance(found, str):
         raise PairUncheckableError(
             f"{remote.repository}:{remote.file} is not downloaded, and {unreachable()}. Go online and try "
@@ -103,28 +113,38 @@ def fetch_header(remote: HubFile, token: str | None = None) -> tuple[GgufHeader,
 
     Raises PairUncheckableError for the Hub's errors, HeaderError for what is no header.
     """
+    try:
+        return (_fetched if remote.commit is None else _fetched_once)(remote.url, token)
+    except HeaderError:
+        raise
+    except Exception as error:
+        raise PairUncheckableError(remote.explain(error)) from error
+
+
+def _fetched(url: str, token: str | None) -> tuple[GgufHeader, bytes]:
     count = _FIRST_BYTES
     while True:
+        data = _first_bytes(url, token, count)
         try:
-            data = _first_bytes(remote, token, count)
-        except Exception as error:
-            raise PairUncheckableError(remote.explain(error)) from error
-        try:
-            return read_header_bytes(io.BytesIO(data))
+            return read_header_bytes(data)
         except IncompleteHeaderError:
             if len(data) < count or count >= _MOST_BYTES:
                 raise
             count *= 2
 
 
-def _first_bytes(remote: HubFile, token: str | None, count: int) -> bytes:
+_fetched_once = lru_cache(maxsize=2)(_fetched)
+"""A load asks for the header several times, and at one commit it stays the same."""
+
+
+def _first_bytes(url: str, token: str | None, count: int) -> bytes:
     headers = build_hf_headers(token=token) | {
         "Accept-Encoding": "identity",  # byte ranges refer to the uncompressed file
         "Range": f"bytes=0-{count - 1}",
     }
     data = bytearray()
     with get_session().stream(
-        "GET", remote.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
+        "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
     ) as response:
         hf_raise_for_status(response)
         for chunk in response.iter_bytes():

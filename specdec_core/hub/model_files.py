@@ -24,6 +24,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils.hub import cached_file
 
 from ..errors import PairUncheckableError
+from ..package_files import PACKAGE
 from .adapters import read_adapter
 from .errors import reason
 from .file_names import CONFIG, MODELOPT_CONFIG, TOKENIZER
@@ -84,10 +85,25 @@ def read_model_files(
     None stands for HF_TOKEN or the saved login. Files read with another token go to a temporary cache: users
     without that access share the machine's. Raises PairUncheckableError with the next step.
     """
+    name = os.fspath(model)
+    require_no_local_revision(name, revision)
     if token is None:
-        return _read(os.fspath(model), revision, _Access())
+        return _read(name, revision, _Access())
     with TemporaryDirectory() as cache:
-        return _read(os.fspath(model), revision, _Access(token, cache))
+        return _read(name, revision, _Access(token, cache))
+
+
+def require_no_local_revision(name: str, revision: str | None) -> None:
+    """Raise PairUncheckableError for a revision of a folder or file that is here."""
+    if revision is None:
+        return
+    if name.startswith(PACKAGE):
+        kind = "a file in a package"
+    elif os.path.exists(name):
+        kind = "a folder here" if os.path.isdir(name) else "a file here"
+    else:
+        return
+    raise PairUncheckableError(f"{name} is {kind}, which has no revisions. Leave its revision out.")
 
 
 def _read(name: str, revision: str | None, access: _Access) -> ModelFiles:

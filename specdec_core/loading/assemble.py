@@ -6,7 +6,7 @@ The gate comes first, so that a pair it refuses costs nothing: neither a downloa
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from .model_defaults import model_defaults
 from .pair_runners import choose_runners, without_optional_quantizations
 from .placement import Placement, plan_placement
 from .plan import PairPlan
-from .weights import ModelSource, load_model, with_stored_quantization
+from .weights import ModelSource, load_model, with_gguf_file, with_stored_quantization
 
 _CANCEL_POLL_S = 0.2
 """Seconds between two polls for cancellation while a load waits for another one."""
@@ -113,8 +113,10 @@ def load_pair(plan: PairPlan, watch: Watch, eager: str | None = None) -> Loaded:
 def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> Loaded:
     if eager is not None:
         plan = without_optional_quantizations(plan)
-    gate = _pass_gate(plan, watch)
-    plan = _with_stored_quantizations(plan)
+    watch.say(_gate_step(plan.sources), 0.0)
+    plan = _with_each(plan, with_gguf_file)
+    gate = _pass_gate(plan)
+    plan = _with_each(plan, partial(with_stored_quantization, device=plan.device))
     placement = _find_room(plan, watch)
     files = _download(plan.sources, watch)
     models = _load_models(plan, placement, files, watch)
@@ -137,9 +139,13 @@ def _load_pair(plan: PairPlan, watch: Watch, eager: str | None) -> Loaded:
     return Loaded(pair, info, gate.report, defaults.under(plan.settings, plan.chosen_settings))
 
 
-def _pass_gate(plan: PairPlan, watch: Watch) -> _GatePass:
+def _with_each(plan: PairPlan, read: Callable[[ModelSource], ModelSource]) -> PairPlan:
+    """The plan with what `read` finds in the files of each model. Raises what it raises."""
+    return replace(plan, target=read(plan.target), drafter=read(plan.drafter) if plan.drafter else None)
+
+
+def _pass_gate(plan: PairPlan) -> _GatePass:
     """Check the pair by configurations and tokenizers. Raises IncompatiblePairError, PairUncheckableError."""
-    watch.say(_gate_step(plan.sources), 0.0)
     report = check_pair(
         plan.target.model,
         plan.drafter.model if plan.drafter else None,
@@ -157,12 +163,6 @@ def _gate_step(sources: list[ModelSource]) -> str:
     step = "Checking configurations and tokenizers"
     remote = [source.base for source in sources if _is_remote(source)]
     return f"{step} of {' and '.join(remote)} on {constants.ENDPOINT}" if remote else step
-
-
-def _with_stored_quantizations(plan: PairPlan) -> PairPlan:
-    """Read the quantizations that the weights are stored in. Raises LoadError for one not supported here."""
-    drafter = None if plan.drafter is None else with_stored_quantization(plan.drafter, plan.device)
-    return replace(plan, target=with_stored_quantization(plan.target, plan.device), drafter=drafter)
 
 
 def _find_room(plan: PairPlan, watch: Watch) -> Placement:
@@ -216,7 +216,8 @@ def _planned(source: ModelSource) -> Download | None:
     remote = source.gguf.remote
     if source.gguf.path is not None or remote is None:
         return None
-    return plan_download(remote.repository, remote.revision, remote.file)
+    download = plan_download(remote.repository, remote.pinned_revision, remote.file)
+    return None if download is None else replace(download, revision=remote.revision)
 
 
 def _is_remote(source: ModelSource) -> bool:

@@ -12,6 +12,7 @@ import torch
 from ..errors import SettingsError
 from ..hub.adapters import read_adapter
 from ..hub.gguf_files import is_gguf
+from ..hub.model_files import require_no_local_revision
 from ..onnx_runtime.packages import obstacle
 from ..preset import Preset, PresetModel
 from ..presets import get_preset
@@ -157,6 +158,7 @@ def _by_preset(model: PresetModel, device: torch.device) -> ModelSource:
 
 
 def _source(model: str, revision: str | None, quantization: Quantization | None) -> ModelSource:
+    require_no_local_revision(model, revision)
     source = ModelSource(model, revision, quantization or "none", read_adapter(model))
     return replace(source, undecided=quantization is None and is_gguf(model))
 

@@ -115,16 +115,27 @@ class Split:
         return [device for device in named if device.type == "cuda"] or [self.last]
 
 
+def with_gguf_file(source: ModelSource) -> ModelSource:
+    """Return the source with its GGUF file, if it is one. On the Hub it stays at one commit from then on.
+
+    Downloads the header alone. Raises PairUncheckableError for a file that cannot be read.
+    """
+    if not is_gguf(source.model):
+        return source
+    file = read_gguf(source.model, source.revision)
+    revision = file.remote.pinned_revision if file.remote else source.revision
+    return replace(source, gguf=file, revision=revision)
+
+
 def with_stored_quantization(source: ModelSource, device: torch.device) -> ModelSource:
-    """Return the source with its GGUF file or the quantization that its weights are stored in.
+    """Return the source with the quantization that its weights are stored in.
 
     Downloads no weights. Raises LoadError if the weights cannot be loaded onto `device` in the quantization
-    that `source` asks for, PairUncheckableError for a GGUF file that cannot be read.
+    that `source` asks for.
     """
-    if is_gguf(source.model):
-        source = replace(source, gguf=(file := read_gguf(source.model, source.revision)))
-        if source.undecided and device.type == "cpu" and file.bits != 32 and obstacle() is None:
-            source = replace(source, quantization="int4" if file.bits == 4 else "int8", optional=True)
+    bits = source.gguf.bits if source.gguf else 32
+    if bits != 32 and source.undecided and device.type == "cpu" and obstacle() is None:
+        source = replace(source, quantization="int4" if bits == 4 else "int8", optional=True)
     stored = require_loadable(source.model, _read_config(source), source.quantization, device)
     return replace(source, stored=stored)
 

@@ -170,6 +170,39 @@ def test_a_stand_in_that_is_no_hub_id_is_refused(tmp_path):
     assert "target.otherwise must be a Hub id" in refusal(write(tmp_path, tables=tables))
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("a-b", "the name a-b is taken by the file a-b.toml"),
+        ("a-b-c", "the name a-b-c is taken by the file a-b-c.toml"),
+    ],
+)
+def test_a_variant_has_not_the_name_of_another_file(other, said, tmp_path):
+    variants = '[variants.b]\ntitle = "B"\n[variants.b-c]\ntitle = "C"\n'
+    write(tmp_path, tables=TABLES + variants, name="a")
+    folder = write(tmp_path, name=other)
+    presets, errors = load_presets(folder)
+    assert list(presets) == [other]
+    assert said in str(errors["a"])
+
+
+def test_two_variants_have_two_names(tmp_path):
+    write(tmp_path, tables=TABLES + '[variants.b-c]\ntitle = "C"\n', name="a")
+    folder = write(tmp_path, tables=TABLES + '[variants.c]\ntitle = "C"\n', name="a-b")
+    presets, errors = load_presets(folder)
+    assert sorted(presets) == ["a-b", "a-b-c"]
+    assert "the name a-b-c is taken by a variant in another file" in str(errors["a"])
+
+
+def test_an_operators_file_replaces_a_variant_that_ships(tmp_path, monkeypatch):
+    title = 'title = "The operator\'s"\n'
+    write(tmp_path, HEAD.replace('title = "A pair"\n', title), name="smollm2-135m-int4")
+    monkeypatch.setenv("SPECDEC_PRESETS", str(tmp_path))
+    presets, errors = load_presets()
+    assert not errors
+    assert presets["smollm2-135m-int4"].title == get_preset("smollm2-135m-int4").title == "The operator's"
+
+
 def test_a_variant_with_another_model_has_no_stand_in_of_the_first(tmp_path):
     variant = '[variants.large]\ntarget.model = "owner/larger"\n'
     folder = write(tmp_path, tables=f"[target]\n{PACKAGE}[settings]\ngamma = 0\n{variant}")
@@ -290,6 +323,14 @@ def test_a_missing_model_folder_is_named(tmp_path):
 def test_a_local_path_without_its_dot_is_not_taken_for_a_hub_id(tmp_path):
     (tmp_path / "pair" / "target").mkdir(parents=True)
     assert "Write ./pair/target" in refusal(write(tmp_path, tables=local("pair/target")))
+
+
+def test_a_revision_beside_a_package_is_its_stand_ins(tmp_path):
+    tables = '[target]\nmodel = "package:gone_package/x.gguf"\nrevision = "v1"\n'
+    ending = "[settings]\ngamma = 0\n"
+    assert "target.revision is for models on the Hub" in refusal(write(tmp_path, tables=tables + ending))
+    folder = write(tmp_path, tables=f'{tables}otherwise = "owner/model"\n{ending}')
+    assert get_preset("mine", folder).target.revision == "v1"
 
 
 def test_a_revision_of_a_local_folder_is_refused(tmp_path):

@@ -16,6 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class HubServer(ThreadingHTTPServer):
     """A Hub server. `repositories` maps a Hub id to its folder, `refusals` to (status, X-Error-Code).
 
+    All repositories have the same `commit`; `history` maps earlier ones to the folder as it was.
     `gated` maps a Hub id to the tokens with access. `cuts` maps a file's name to the bytes after which each
     of its next responses breaks off; responses for `stalled` files stop there and wait until `released` is
     set.
@@ -27,6 +28,8 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories: dict[str, Path] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
+        self.commit = COMMIT
+        self.history: dict[str, Path] = {}
         self.refused = 0
         self.requested: list[str] = []
         self.ranges: list[str] = []
@@ -103,9 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _repository(
         self, repository: str, kind: str, revision: str, file: list[str], with_body: bool
     ) -> None:
-        folder = self.server.repositories[repository]
+        commit = self.server.commit if revision == "main" else revision
+        folder = self.server.history.get(commit, self.server.repositories[repository])
         names = sorted(path.name for path in folder.iterdir())
-        if revision not in ("main", COMMIT):
+        if commit not in (self.server.commit, *self.server.history):
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, with_body)
         elif kind == "resolve" and (refusal := self._gate(repository)):
             status, message = refusal
@@ -116,18 +120,18 @@ class _Handler(BaseHTTPRequestHandler):
             if path.is_file():
                 body = path.read_bytes()
                 etag = f'"{sum_of(path)}"'
-                self._file(file[-1], body, {"ETag": etag, "X-Repo-Commit": COMMIT}, with_body)
+                self._file(file[-1], body, {"ETag": etag, "X-Repo-Commit": commit}, with_body)
             else:
-                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, with_body)
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, with_body)
         elif kind == "tree":
-            listing = [{"type": "file", "path": name, "oid": COMMIT, "size": 1} for name in names]
+            listing = [{"type": "file", "path": name, "oid": commit, "size": 1} for name in names]
             if file:
                 self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body)
             else:
                 self._send(200, json.dumps(listing).encode(), {}, with_body)
         else:
             siblings = [_listed(folder / name) for name in names]
-            info = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
+            info = {"id": repository, "modelId": repository, "sha": commit, "siblings": siblings, "tags": []}
             self._send(200, json.dumps(info).encode(), {}, with_body)
 
     def _gate(self, repository: str) -> tuple[int, str] | None:

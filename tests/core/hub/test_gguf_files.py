@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,45 @@ def test_a_file_on_the_hub_is_loaded_and_answers_offline_afterwards(hub: HubServ
     assert Path(offline.pair.gguf).is_file()
 
 
+def test_a_load_fetches_the_header_once(hub: HubServer, tmp_path):
+    engine = sd.Engine.load(target=on_hub(hub, tmp_path), device="cpu")
+    assert engine.pair.target_name == "owner/model:model.gguf"
+    assert len(hub.ranges) == 1
+
+
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_a_file_that_changes_on_the_hub_is_loaded_as_it_was_checked(
+    revision, hub: HubServer, tmp_path, monkeypatch
+):
+    name = on_hub(hub, tmp_path, kinds=Q8_0)
+    checked = (tmp_path / "repository" / "model.gguf").read_bytes()
+    save_gguf(tmp_path / "later", kinds=Q4_0)
+
+    def change(step: str, _: float) -> None:
+        if step.startswith("Comparing the memory"):  # the gate has passed
+            hub.history[hub.commit] = tmp_path / "repository"
+            hub.repositories["owner/model"], hub.commit = tmp_path / "later", "f" * 40
+
+    engine = sd.Engine.load(target=name, revision=revision, device="cpu", on_progress=change)
+    assert Path(engine.pair.gguf).read_bytes() == checked
+    assert engine.pair.target.weights == "int8"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert Path(read_gguf(name).path).read_bytes() == checked
+
+
+@pytest.mark.parametrize("name", ["package:some_weights/model.gguf", "model.gguf", "folder"])
+def test_what_is_here_has_no_revisions(name, tmp_path, monkeypatch):
+    in_package(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    save_gguf(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for options in ({"revision": "v1"}, {"drafter": name, "drafter_revision": "v1"}):
+        with pytest.raises(PairUncheckableError, match="has no revisions"):
+            sd.Engine.load(target=name, device="cpu", **options)
+    with pytest.raises(PairUncheckableError, match="has no revisions"):
+        sd.check_pair(name, None, target_revision="v1")
+
+
 def test_a_cached_file_is_used_while_the_hub_is_out_of_order(hub: HubServer, tmp_path):
     name = on_hub(hub, tmp_path)
     sd.Engine.load(target=name, device="cpu")
@@ -206,13 +246,8 @@ def test_random_bytes_in_a_header_raise_no_other_error(tmp_path):
     data = bytearray(Path(save_gguf(tmp_path)).read_bytes())
     for at in range(0, 4000, 7):
         damaged = bytes(data[:at]) + bytes([data[at] ^ 0xFF]) + bytes(data[at + 1 :])
-        path = tmp_path / "damaged.gguf"
-        path.write_bytes(damaged)
-        with path.open("rb") as stream:
-            try:
-                read_header(stream)
-            except HeaderError:
-                continue
+        with suppress(HeaderError):
+            read_header(damaged)
 
 
 @pytest.mark.parametrize(
