@@ -22,6 +22,7 @@ from ..settings import Drafting, Settings
 from ..strict_json import to_json
 from ..text.prompting import Prompt
 from .chart import chart_svg
+from .distribution import distribution, distribution_lines
 from .exactness import exactness, exactness_lines
 from .figures import ASSISTED, BASELINE, LLAMA_CPP, PEER, Table, table
 from .formats import formats, formats_lines
@@ -108,6 +109,9 @@ def _measure(engine: Engine, options: BenchOptions, romsto: Romsto | None) -> in
     if options.exactness is not None:
         report = exactness(engine, options.exactness, options.max_new_tokens)
         lines = exactness_lines(report)
+    elif options.distribution is not None:
+        report = distribution(engine, options.distribution)
+        lines = distribution_lines(report)
     elif options.history is not None:
         report = history(engine, options.history or HISTORIES, options.repetitions)
         lines = history_lines(report)

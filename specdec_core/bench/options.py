@@ -13,15 +13,16 @@ from ..settings import MAX_GAMMA, Number, Quantization, Settings, Verification, 
 _RANGES = {
     "repetitions": WholeNumber(1, 1_000_000),
     "exactness": WholeNumber(1, 1_000_000),
+    "distribution": WholeNumber(100, 1_000_000),
     "history": WholeNumber(1, 100_000_000),
     "peer_gamma": WholeNumber(1, MAX_GAMMA),
     "drafter_noise": Number(0, 1000),
     "alpha": Number(0, 1),
 }
+"""Values that options take which are no settings of an answer; each value of a list is one."""
 _BUDGET_RANGE_S = Number(1, 86_400)
 GPU_BUDGET_S = 560.0
 """Default budget of the GPU checks: below the 600 s that one command may take on a lent machine."""
-"""Values that options take which are no settings of an answer; each value of a list is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class BenchOptions:
     """The bench command's arguments, named as on the command line.
 
     The pair is a preset, or a target with or without a drafter, or is made from the two config files of
-    `shapes`. `exactness` (a number of prompts), `history` (lengths in tokens), `formats` (a text file) and
-    `gpu_checks` replace the lanes by another measurement.
+    `shapes`. `exactness` (a number of prompts), `distribution` (a number of answers), `history` (lengths in
+    tokens), `formats` (a text file) and `gpu_checks` replace the lanes by another measurement.
     """
 
     preset: str | None
@@ -69,6 +70,7 @@ class BenchOptions:
     shapes: Sequence[str] | None
     alpha: float
     exactness: int | None
+    distribution: int | None
     history: Sequence[int] | None
     formats: str | None
     gpu_checks: GpuCheckOptions | None
@@ -91,9 +93,11 @@ def require_valid(options: BenchOptions) -> None:
         raise SettingsError("--drafter-noise is for loaded pairs; with --shapes choose a smaller --alpha.")
     if options.formats is not None and (options.quantization or options.shapes):
         raise SettingsError("--formats measures every quantization of a loaded pair; name none beside it.")
-    other = options.exactness is not None or options.history is not None or options.formats is not None
-    if options.llama_cpp and other:
-        raise SettingsError("--llama-cpp is a lane; --exactness, --history and --formats have none.")
+    others = (options.exactness, options.distribution, options.history, options.formats)
+    if options.llama_cpp and others.count(None) < len(others):
+        raise SettingsError(
+            "--llama-cpp is a lane; --exactness, --distribution, --history and --formats have none."
+        )
     for gamma in options.gamma:
         Settings(gamma=gamma)
     for temperature in options.temperature:

@@ -163,6 +163,9 @@ def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--exactness", type=int, metavar="PROMPTS", help="are speculative answers the baseline's?"
     )
     other.add_argument(
+        "--distribution", type=int, metavar="ANSWERS", help="do sampled answers follow the target?"
+    )
+    other.add_argument(
         "--history",
         type=int,
         nargs="*",
