@@ -5,6 +5,7 @@ Knows nothing of devices or pairs.
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,6 +24,11 @@ from ..hub.gguf_header import GgufHeader, GgufTensor, HeaderError
 
 _LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """Values of all published Llama 3 models beside the factor. GGUF has the result of them."""
+
+_ROW_OF_BLOCKS = 256
+"""Blocks in a row of what gguf dequantizes: it computes 16 rows at once, which takes three times as long with
+18 blocks in each. A block's values depend on no other one.
+"""
 
 
 class GgufWeights:
@@ -79,10 +85,11 @@ class GgufWeights:
         try:
             kind = GGMLQuantizationType(stored.type)
             values, size = GGML_QUANT_SIZES[kind]
-            rows = self._bytes(stored, stored.count // values * size).reshape(
-                *stored.shape[:-1], stored.shape[-1] // values * size
-            )
-            weight = dequantize(rows, kind)
+            if stored.shape[-1] % values:
+                raise ValueError(f"its rows are no whole blocks of {values}")
+            blocks = stored.count // values
+            rows = self._bytes(stored, blocks * size).reshape(-1, math.gcd(blocks, _ROW_OF_BLOCKS) * size)
+            weight = dequantize(rows, kind).reshape(stored.shape)
         except (NotImplementedError, ValueError) as error:
             raise LoadError(
                 f"{name} in {self.path} cannot be read ({error}). Download or copy it again, or choose "

@@ -42,7 +42,7 @@ _PROBED_AT_ONCE = 8
 """A prefill of many more rows may use other kernels; its rows are never computed again beside others."""
 _PROBED_ROWS = 32
 _FEWEST_PROBED = 8
-_PROBED_WITHIN_S = 1.0
+_PROBED_WITHIN_S = 0.25
 """Rows that are compared to see if one is computed like several; fewer if they take longer than that."""
 _TRIED_AGAIN_S = 60.0
 _ROUND_UP = 1024
@@ -244,7 +244,7 @@ class OnnxRunner(ModelRunner):
 
     def _equal_rows(self, ids: Tensor, split: Sequence[int], together: Tensor) -> bool:
         """Return True if forwards of these numbers of rows give the logits of rows `together`, as far as they
-        are computed within a second.
+        are computed within _PROBED_WITHIN_S.
         """
         started = time.monotonic()
         cache = self._probed_cache(ids)
