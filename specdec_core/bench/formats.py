@@ -28,11 +28,13 @@ _MOST_TOKENS = 4096
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
     """One model in one format: `loss` is the mean negative log probability of a token in nats, `same_rows`
-    that of Runner.
+    that of Runner. A short output layer has a share of the tokens, `covered`, and the loss is theirs; None if
+    it has none of them.
     """
 
     model: str
-    loss: float
+    loss: float | None
+    covered: float
     weights_bytes: int
     same_rows: bool | None
 
@@ -114,7 +116,9 @@ def formats_lines(report: FormatsReport) -> list[str]:
             lines += [f"  drafter {1000 * figures.drafter_s:.2f}; drafts pay from an acceptance of {even}"]
         for model in figures.models:
             note = {None: "", True: ", rows bit-equal", False: ", rows not bit-equal"}[model.same_rows]
-            lines.append(f"  {model.model}: loss {model.loss:.3f}, {gigabytes(model.weights_bytes)}{note}")
+            loss = "–" if model.loss is None else f"{model.loss:.3f}"
+            of = "" if model.covered == 1 else f" over the {100 * model.covered:.1f} % that it can put out"
+            lines.append(f"  {model.model}: loss {loss}{of}, {gigabytes(model.weights_bytes)}{note}")
     return lines
 
 
@@ -133,4 +137,8 @@ def _figures(name: str, runner: Runner, ids: list[int]) -> ModelFigures:
     for window in torch.tensor(ids).split(min(_WINDOW, runner.context_length)):
         logits = runner.forward(runner.new_cache(), window)
         losses.append(torch.nn.functional.cross_entropy(logits[:-1], window[1:], reduction="none").clone())
-    return ModelFigures(name, float(torch.cat(losses).mean()), runner.weights_bytes, runner.same_rows)
+    of_tokens = torch.cat(losses)
+    finite = of_tokens[of_tokens.isfinite()]
+    covered = finite.numel() / of_tokens.numel()
+    loss = float(finite.mean()) if covered else None
+    return ModelFigures(name, loss, covered, runner.weights_bytes, runner.same_rows)

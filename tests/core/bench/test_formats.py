@@ -7,6 +7,7 @@ import pytest
 from specdec_core.bench.formats import break_even
 from specdec_core.cli import main
 from specdec_core.metrics import expected_tokens_iid, predicted_speedup
+from tests.support.shared_drafter import save_shared_drafter
 from tests.support.tiny_pair import save_pair
 
 
@@ -47,6 +48,32 @@ def test_the_table_names_models_and_acceptance(wide_pair, text, capsys):
     assert "int4: target 1:" in printed
     assert "drafts pay from an acceptance of gamma 1:" in printed
     assert wide_pair[3] in printed
+
+
+@pytest.mark.parametrize("head_ids", [range(0, 300, 2), range(280, 300)])
+def test_a_short_output_layer_has_the_loss_of_the_tokens_that_it_has(
+    head_ids, wide_pair, text, tmp_path, capsys
+):
+    drafter = save_shared_drafter(wide_pair[1], tmp_path / "drafter", head_ids=head_ids)
+    arguments = [
+        "bench",
+        "--target",
+        wide_pair[1],
+        "--drafter",
+        drafter,
+        "--device",
+        "cpu",
+        "--formats",
+        text,
+    ]
+    assert main([*arguments, "--json"]) == 0
+    target, short = json.loads(capsys.readouterr().out)["formats"][0]["models"]
+    assert target["covered"] == 1
+    if len(head_ids) == 20:  # rare tokens, and the text has none of them
+        assert (short["covered"], short["loss"]) == (0, None)
+    else:
+        assert 0.1 < short["covered"] < 0.9
+        assert short["loss"] == pytest.approx(target["loss"], abs=2)
 
 
 @pytest.mark.parametrize(
