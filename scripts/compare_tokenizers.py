@@ -29,7 +29,7 @@ from transformers import TokenizersBackend
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from specdec_core.hub.gguf_header import read_header
+from specdec_core.hub.gguf_files import header_of
 from specdec_core.hub.gguf_tokenizer import write_tokenizer
 from specdec_core.llama_cpp import package
 from specdec_core.text.marks import Marks
@@ -147,8 +147,7 @@ class LlamaCppTokenizer:
 
 def compare(path: Path, count: int, seed: int) -> int:
     """Print the differences between both tokenizers of a file; return their number."""
-    with path.open("rb") as stream:
-        metadata = read_header(stream.read()).metadata
+    metadata = header_of(str(path)).metadata
     with TemporaryDirectory() as folder:
         write_tokenizer(metadata, Path(folder))
         tokenizer = TokenizersBackend.from_pretrained(folder)

@@ -49,53 +49,51 @@ def load_presets(folder: str | Path | None = None) -> tuple[dict[str, Preset], d
 
     Raises PresetError if the folder itself cannot be read.
     """
+    own = os.environ.get(OWN_FOLDER) if folder is None else None
+    files = _files_in(Path(folder or PRESETS_FOLDER))
+    own_files = _files_in(Path(own), f" ({OWN_FOLDER})") if own else {}
+    presets, errors = _read_all({stem: path for stem, path in files.items() if stem not in own_files})
+    own_presets, own_errors = _read_all(own_files)
+    presets = {name: preset for name, preset in presets.items() if name not in own_errors} | own_presets
+    by_access = sorted(presets.items(), key=lambda item: (item[1].gated, item[1].download_gb > 0, item[0]))
+    return dict(by_access), errors | own_errors
+
+
+def _read_all(files: Mapping[str, Path]) -> tuple[dict[str, Preset], dict[str, PresetError]]:
+    """The valid presets in the files of one folder, and the errors of the other files, among them those with
+    a variant of another preset's name.
+    """
     presets: dict[str, Preset] = {}
     errors: dict[str, PresetError] = {}
-    files = _preset_files(folder)
+    owners = dict(files)
     for stem, path in files.items():
         try:
             found = read_presets(path)
-            _require_free_names(path, found, files, presets)
+            for name in found:
+                if (owner := owners.setdefault(name, path)) != path:
+                    raise PresetError(
+                        f"{path}: {_VARIANTS}: {owner.name} has a preset {name} too. Choose another name."
+                    )
         except PresetError as error:
             errors[stem] = error
-            continue
-        presets |= {name: preset for name, preset in found.items() if name == stem or name not in files}
-    by_access = sorted(presets.items(), key=lambda item: (item[1].gated, item[1].download_gb > 0, item[0]))
-    return dict(by_access), errors
-
-
-def _require_free_names(
-    path: Path, found: Mapping[str, Preset], files: Mapping[str, Path], others: Mapping[str, Preset]
-) -> None:
-    """Raise PresetError if another preset has the name of a variant in `found`.
-
-    A file in the operator's folder may: it replaces what ships.
-    """
-    for name in found:
-        if name == path.stem:
-            continue
-        other = files.get(name)
-        if name in others if other is None else other.parent == path.parent:
-            owner = "a variant in another file" if other is None else f"the file {other.name}"
-            raise PresetError(f"{path}: {_VARIANTS}: the name {name} is taken by {owner}. Choose another.")
+        else:
+            presets |= found
+    return presets, errors
 
 
 def get_preset(name: str, folder: str | Path | None = None) -> Preset:
     """Return one preset; other files may be broken. Raises PresetError, which lists the names if unknown."""
-    files = _preset_files(folder)
-    if name in files:
-        return read_preset(files[name])
-    names = list(files)
-    for stem, path in files.items():
-        if name.startswith(f"{stem}-"):
-            variants = read_presets(path)
-            if name in variants:
-                return variants[name]
-            names += variants
+    presets, errors = load_presets(folder)
+    if name in presets:
+        return presets[name]
+    for stem, error in errors.items():
+        if name == stem or name.startswith(f"{stem}-"):
+            raise error
+    names = [*presets, *errors]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise PresetError(
-        f"There is no preset {name!r}.{hint} The presets are {', '.join(dict.fromkeys(names)) or 'none'}."
+        f"There is no preset {name!r}.{hint} The presets are {', '.join(sorted(names)) or 'none'}."
     )
 
 
@@ -136,7 +134,9 @@ def _merged(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
             merged[key] = value
             continue
         # Another model has neither the revision nor the stand-in of this one.
-        gone = ("revision", "otherwise") if "model" in value else ()
+        gone = {"revision", "otherwise"} if "model" in value else set()
+        if "otherwise" in value:  # whose revision it is
+            gone.add("revision")
         merged[key] = {name: v for name, v in given.items() if name not in gone} | value
     return merged
 
@@ -172,14 +172,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise PresetError(f"{path}: not valid TOML: {error}.") from error
     except OSError as error:
         raise PresetError(f"{path}: cannot be read: {error.strerror}.") from error
-
-
-def _preset_files(folder: str | Path | None) -> dict[str, Path]:
-    """The files by name; for None those that ship, and those of the operator's folder in their place."""
-    if folder is not None:
-        return _files_in(Path(folder))
-    own = os.environ.get(OWN_FOLDER)
-    return _files_in(PRESETS_FOLDER) | (_files_in(Path(own), f" ({OWN_FOLDER})") if own else {})
 
 
 def _files_in(folder: Path, origin: str = "") -> dict[str, Path]:
@@ -226,7 +218,7 @@ def _resolve_model(path: Path, key: str, model: PresetModel) -> str:
                 f"{where}: there is no folder or .gguf file {local}. Paths start at the file's own folder."
             )
         if model.revision is not None:
-            raise PresetError(f"{path}: {key}.revision is for models on the Hub; {name!r} is a folder.")
+            raise PresetError(f"{path}: {key}.revision is for models on the Hub; {name!r} is here.")
         return str(local)
     if not (_HUB_ID.fullmatch(name) or _HUB_FILE.fullmatch(name)) or ".." in name:
         raise PresetError(

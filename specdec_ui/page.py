@@ -89,13 +89,15 @@ def _connect(
     chat.connect_sending(FirstLoad(on.presets, bar.preset, parts, on.updates))
     page.load(on.open, bar.preset, parts, **QUIET)
     bar.preset.input(on.choose, bar.preset, [bar.about, chat.examples], queue=False, **QUIET)
+    # Before the loads: Gradio runs a button's listeners one after the other, so that this one would wait for
+    # the end of the load and wipe away what was said since.
+    gr.on([bar.load.click, pairs.load.click], lambda: "", outputs=chat.notice, queue=False, **QUIET)
     preset_load = bar.load.click(on.load, bar.preset, parts, **QUIET)
     bar.cancel.click(on.cancel_load, outputs=bar.cancel, queue=False, **QUIET)
     pair_load = pairs.load.click(on.load_pair, [pairs.passed, bar.preset], [*parts, pairs.progress], **QUIET)
     pair_load.then(on.pair_loaded, pairs.passed, pairs.about, queue=False, **QUIET)
     for load in (preset_load, pair_load):
         load.then(compare.follow, compare.followed, compare.parts, queue=False, **QUIET)
-    gr.on([bar.load.click, pairs.load.click], lambda: "", outputs=chat.notice, queue=False, **QUIET)
     gr.Timer(REFRESH_S).tick(on.tick, bar.preset, parts, queue=False, **QUIET)
     page.unload(on.leave)
 

@@ -106,12 +106,15 @@ def bench(engine: Engine, options: BenchOptions, romsto: Romsto | None = None) -
 
 
 def _measure(engine: Engine, options: BenchOptions, romsto: Romsto | None) -> int:
+    passed = True
     if options.exactness is not None:
         report = exactness(engine, options.exactness, options.max_new_tokens)
         lines = exactness_lines(report)
+        passed = report.unexcused == 0
     elif options.distribution is not None:
         report = distribution(engine, options.distribution)
         lines = distribution_lines(report)
+        passed = report.follows
     elif options.history is not None:
         report = history(engine, options.history or HISTORIES, options.repetitions)
         lines = history_lines(report)
@@ -122,7 +125,7 @@ def _measure(engine: Engine, options: BenchOptions, romsto: Romsto | None) -> in
             title = f"{report.pair.title}: speedup over the baseline"
             Path(options.chart).write_text(chart_svg(report.tables, title), encoding="utf-8")
     _print(dataclasses.asdict(report), lines, options.json)
-    return 0
+    return 0 if passed else 1
 
 
 def _print(report: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:

@@ -6,7 +6,7 @@ The probabilities come from forwards of the target alone and a softmax, none of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from ..errors import SettingsError
 from ..pair import LoadedPair
 from ..settings import Settings, Verification
 from ..trace import TESTED_KINDS
-from .prompts import topic_request
+from .prompts import story_prompt
 
 _TOKENS = 3
 """Tokens of an answer that are counted together: round 0 gives the first, verified rounds the others."""
@@ -28,15 +28,20 @@ _RULES: tuple[Verification, ...] = ("rejection", "coupled")
 LOWEST_P = 1e-3
 """A p-value below it says that the answers do not follow the target."""
 
+_OTHER = -1
+
 Beginning = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RuleFit:
-    """The fit under one rule: `cells` that were compared, and the share of tested drafts that stood."""
+    """The fit under one rule: `cells` that were compared, the `share` of answers expected in those of one
+    beginning, and the acceptance rate of the drafts.
+    """
 
     rule: Verification
     cells: int
+    share: float
     chi_squared: float
     p_value: float
     acceptance: float | None
@@ -44,7 +49,9 @@ class RuleFit:
 
 @dataclass(frozen=True, slots=True)
 class DistributionReport:
-    """Answers a rule, at temperature 1 without filters; `follows` is True if no p-value is below LOWEST_P."""
+    """So many answers per rule, at temperature 1 without filters; `follows` is True if no p-value is below
+    LOWEST_P.
+    """
 
     answers: int
     tokens: int
@@ -53,11 +60,13 @@ class DistributionReport:
 
 
 def distribution(engine: Engine, answers: int) -> DistributionReport:
-    """Draw as many answers to one prompt under each rule, and compare how often each beginning came.
+    """Draw as many answers to one prompt under each rule, and compare how often each beginning occurs.
 
-    Raises SettingsError for a pair without a drafter, and for too few answers to compare.
+    Raises SettingsError for a target alone, and where there is nothing to compare: with too few answers, or
+    if nearly all of them begin alike.
     """
-    engine.pair.require_drafter()
+    if engine.pair.drafter is None:
+        raise SettingsError("--distribution is for pairs: a target alone has no drafts to verify.")
     fits = [_fit(engine, rule, answers) for rule in _RULES]
     return DistributionReport(answers, _TOKENS, fits, all(fit.p_value >= LOWEST_P for fit in fits))
 
@@ -66,14 +75,14 @@ def distribution_lines(report: DistributionReport) -> list[str]:
     """Return the report as lines of text."""
     verdict = "follow" if report.follows else "do NOT follow"
     lines = [
-        f"the first {report.tokens} tokens of {report.answers:,} answers a rule {verdict} the target's "
+        f"the first {report.tokens} tokens of {report.answers:,} answers per rule {verdict} the target's "
         f"probabilities (p-value of {LOWEST_P:g} or more)"
     ]
     for fit in report.rules:
         acceptance = "no draft tested" if fit.acceptance is None else f"acceptance {fit.acceptance:.2f}"
         lines.append(
-            f"  {fit.rule:<9}  chi-squared {fit.chi_squared:.1f} over {fit.cells} cells, "
-            f"p = {fit.p_value:.3f}, {acceptance}"
+            f"  {fit.rule:<9}  chi-squared {fit.chi_squared:.1f} over {fit.cells} cells with "
+            f"{100 * fit.share:.0f} % of the answers, p = {fit.p_value:.3f}, {acceptance}"
         )
     return lines
 
@@ -86,10 +95,10 @@ def _fit(engine: Engine, rule: Verification, answers: int) -> RuleFit:
         drafting=engine.default_settings.drafting,
         max_new_tokens=_TOKENS + _GAMMA,  # so that no draft of the counted tokens is cut off by the limit
     )
-    counts: Counter[Beginning] = Counter()
+    begun: Counter[Beginning] = Counter()
     accepted = tested = 0
     session = engine.session()
-    prompt = topic_request(0)
+    prompt = story_prompt(0, chats=bool(engine.pair.tokenizer.chat_template))
     for seed in range(answers):
         ids: list[int] = []
         with closing(engine.stream(prompt, replace(settings, seed=seed), session)) as rounds:
@@ -99,52 +108,71 @@ def _fit(engine: Engine, rule: Verification, answers: int) -> RuleFit:
                 tested += sum(token.kind in TESTED_KINDS for token in rnd.tokens)
                 if len(ids) >= _TOKENS:
                     break
-        counts[tuple(ids[:_TOKENS])] += 1
-    expected = {
-        beginning: answers * probability
-        for beginning, probability in _likely_beginnings(engine.pair, session.prompt_ids, _FEWEST / answers)
-    }
-    cells, chi_squared = _chi_squared(counts, expected, answers)
-    if cells < 2:
+        begun[tuple(ids[:_TOKENS])] += 1
+    expected = _cells(engine.pair, session.prompt_ids, _FEWEST / answers)
+    counts: Counter[Beginning] = Counter()
+    for beginning, count in begun.items():
+        counts[_cell_of(beginning, expected)] += count
+    observed, wanted = _pooled(counts, {cell: answers * share for cell, share in expected.items()})
+    if len(wanted) < 2:
         raise SettingsError(
-            f"--distribution: of {answers:,} answers no beginning is expected {_FEWEST:g} times. Draw more."
+            f"--distribution: {answers:,} answers of this pair begin too much alike, or in too many ways, to "
+            "be compared. Draw more."
         )
-    halves = torch.tensor([cells - 1, chi_squared], dtype=torch.float64) / 2
-    p_value = float(torch.special.gammaincc(*halves))
-    return RuleFit(rule, cells, chi_squared, p_value, accepted / tested if tested else None)
+    chi_squared = sum((seen - want) ** 2 / want for seen, want in zip(observed, wanted, strict=True))
+    halves = torch.tensor([len(wanted) - 1, chi_squared], dtype=torch.float64) / 2
+    return RuleFit(
+        rule,
+        cells=len(wanted),
+        share=sum(share for share in expected.values() if answers * share >= _FEWEST),
+        chi_squared=chi_squared,
+        p_value=float(torch.special.gammaincc(*halves)),
+        acceptance=accepted / tested if tested else None,
+    )
 
 
-def _chi_squared(
-    counts: Counter[Beginning], expected: dict[Beginning, float], answers: int
-) -> tuple[int, float]:
-    """The number of cells and the statistic; the last cell has all beginnings that are not expected alone."""
-    observed = [counts[beginning] for beginning in expected]
-    wanted = list(expected.values())
-    observed.append(answers - sum(observed))
-    wanted.append(answers - sum(wanted))
-    if wanted[-1] < _FEWEST and len(wanted) > 1:
-        observed[-2:] = [sum(observed[-2:])]
-        wanted[-2:] = [sum(wanted[-2:])]
-    return len(wanted), sum((seen - want) ** 2 / want for seen, want in zip(observed, wanted, strict=True))
+def _pooled(counts: Counter[Beginning], expected: dict[Beginning, float]) -> tuple[list[int], list[float]]:
+    """Observed and expected counts by cell. Cells with too few expected are one, or part of the smallest."""
+    cells = sorted((want, counts[cell]) for cell, want in expected.items())
+    wanted, observed = [0.0], [0]
+    for want, seen in cells:
+        if wanted[-1] < _FEWEST:
+            wanted[-1] += want
+            observed[-1] += seen
+        else:
+            wanted.append(want)
+            observed.append(seen)
+    return observed, wanted
 
 
 @torch.inference_mode()
-def _likely_beginnings(
-    pair: LoadedPair, prompt_ids: Sequence[int], lowest: float
-) -> list[tuple[Beginning, float]]:
-    """The beginnings of _TOKENS tokens, without an end, of `lowest` probability or more, with theirs."""
+def _cells(pair: LoadedPair, prompt_ids: Sequence[int], lowest: float) -> dict[Beginning, float]:
+    """The beginnings of _TOKENS tokens of `lowest` probability or more, and theirs. All others of a likely
+    shorter beginning, ends of answers among them, are in one cell, which has _OTHER after it.
+    """
     runner = pair.target
     cache = runner.new_cache()
     runner.prefill(cache, prompt_ids[:-1])
-    ends = sorted(pair.eos_ids)
-    found: list[tuple[Beginning, float]] = [((), 1.0)]
+    ends = [token for token in pair.eos_ids if token < runner.vocab_size]
+    cells: dict[Beginning, float] = {}
+    found: dict[Beginning, float] = {(): 1.0}
     for _ in range(_TOKENS):
-        shorter, found = found, []
-        for beginning, probability in shorter:
+        shorter, found = found, {}
+        for beginning, probability in shorter.items():
             logits = runner.forward(cache, runner.ids([prompt_ids[-1], *beginning]), last_rows=1)
             row = logits[-1].double().softmax(-1) * probability
-            row[ends] = 0.0
             cache.rewind(len(prompt_ids) - 1)
-            likely = (row >= lowest).nonzero().flatten().tolist()
-            found += [((*beginning, token), float(row[token])) for token in likely]
-    return found
+            row[ends] = 0.0
+            likely = {token: float(row[token]) for token in (row >= lowest).nonzero().flatten().tolist()}
+            cells[*beginning, _OTHER] = probability - sum(likely.values())
+            found |= {(*beginning, token): share for token, share in likely.items()}
+    return cells | found
+
+
+def _cell_of(ids: Beginning, cells: Mapping[Beginning, float]) -> Beginning:
+    """The cell of an answer with these first tokens."""
+    if ids in cells:
+        return ids
+    return next(
+        (*ids[:count], _OTHER) for count in range(len(ids), -1, -1) if (*ids[:count], _OTHER) in cells
+    )

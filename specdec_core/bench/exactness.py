@@ -12,9 +12,9 @@ from ..engine import Engine
 from ..pair import token_margin
 from ..peers import peer_ids
 from ..settings import Settings
-from ..text.prompting import Message
+from ..text.prompting import Prompt
 from ..trace import first_difference
-from .prompts import topic_request
+from .prompts import story_prompt
 
 GAMMAS = (1, 3, 4, 8)
 _WITH_GREEDY: dict[str, dict[str, Any]] = {
@@ -83,15 +83,16 @@ def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> Exactn
     Greedy ones for every gamma of GAMMAS and from transformers' own generate where its modules have their
     weights, coupled ones for every gamma; those with filters for gamma 4 alone.
     """
+    chats = bool(engine.pair.tokenizer.chat_template)
     keeps_modules = all(runner.keeps_modules for runner in engine.pair.runners)
     compared: Counter[str] = Counter()
     of_transformers: Counter[str] = Counter()
     divergences: list[Divergence] = []
     for n in range(prompts):
-        messages = topic_request(n)
+        prompt = story_prompt(n, chats=chats)
         for rule, settings in _rules(max_new_tokens, seed=n).items():
-            baseline = engine.generate(messages, settings)
-            answers = _speculative(engine, messages, settings, GAMMAS if rule in _PLAIN else _FEW_GAMMAS)
+            baseline = engine.generate(prompt, settings)
+            answers = _speculative(engine, prompt, settings, GAMMAS if rule in _PLAIN else _FEW_GAMMAS)
             if settings.temperature == 0 and keeps_modules:
                 of_transformers[rule] += 1
                 answers["transformers generate"] = peer_ids(
@@ -150,11 +151,11 @@ def _rules(max_new_tokens: int, seed: int) -> dict[str, Settings]:
 
 
 def _speculative(
-    engine: Engine, messages: Sequence[Message], settings: Settings, gammas: Sequence[int]
+    engine: Engine, prompt: Prompt, settings: Settings, gammas: Sequence[int]
 ) -> dict[str, list[int]]:
     if engine.pair.drafter is None:
         return {}
     return {
-        f"gamma {gamma}": engine.generate(messages, dataclasses.replace(settings, gamma=gamma)).token_ids
+        f"gamma {gamma}": engine.generate(prompt, dataclasses.replace(settings, gamma=gamma)).token_ids
         for gamma in gammas
     }

@@ -138,7 +138,7 @@ def _figures(name: str, runner: Runner, ids: list[int]) -> ModelFigures:
         logits = runner.forward(runner.new_cache(), window)
         losses.append(torch.nn.functional.cross_entropy(logits[:-1], window[1:], reduction="none").clone())
     of_tokens = torch.cat(losses)
-    finite = of_tokens[of_tokens.isfinite()]
-    covered = finite.numel() / of_tokens.numel()
-    loss = float(finite.mean()) if covered else None
+    possible = of_tokens[~of_tokens.isposinf()]
+    covered = possible.numel() / of_tokens.numel()
+    loss = float(possible.mean()) if covered else None
     return ModelFigures(name, loss, covered, runner.weights_bytes, runner.same_rows)

@@ -37,9 +37,9 @@ _PASSAGES = [
 ]
 
 
-def topic_request(n: int) -> list[Message]:
-    """Return the n-th request for a story, as a conversation; n counts modulo the topics."""
-    return _conversation(_topic_text(n))
+def story_prompt(n: int, *, chats: bool) -> Prompt:
+    """Return the n-th request for a story, modulo the topics; a raw prompt unless the model `chats`."""
+    return _conversation(_topic_text(n)) if chats else _topic_text(n)
 
 
 def retold(engine: Engine, prompt: str, max_new_tokens: int) -> str:

@@ -14,7 +14,6 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +25,8 @@ from ..package_files import PACKAGE, package_file
 from .errors import reason
 from .file_names import CONFIG, TOKENIZER
 from .gguf_config import UnsupportedGgufError, architecture_of, configuration
-from .gguf_header import GgufHeader, HeaderError, read_header_bytes
-from .gguf_remote import HubFile, fetch_header, hub_file, locate
+from .gguf_header import GgufHeader, HeaderError, read_first_bytes
+from .gguf_remote import HubFile, fetch_header, forget_fetched, hub_file, locate
 from .gguf_tokenizer import UnknownTokenizerError, write_tokenizer
 
 SUFFIX = ".gguf"
@@ -46,8 +45,8 @@ Bits = Literal[4, 8, 32]
 class GgufFile:
     """A GGUF file with its `folder`, which has its configuration and tokenizer in transformers' format.
 
-    `path` is None for a file on the Hub that is not in its cache; that is `remote` then. `bits` are those of
-    most weights on a CPU, `finer` the names of modules whose weights 4 bits do not hold.
+    `remote` is the place of a file on the Hub; its `path` is None if it is not in the cache. `bits` are those
+    of most weights on a CPU, `finer` the names of modules whose weights 4 bits do not hold.
     """
 
     folder: str
@@ -71,8 +70,11 @@ def read_gguf(name: str, revision: str | None = None, token: str | None = None) 
     try:
         place = _place(name, revision)
         if isinstance(place, HubFile):
-            place = locate(place, token)
-        header, data = fetch_header(place, token) if isinstance(place, HubFile) else _local_header(place)
+            remote, path = locate(place, token)
+            header, data = fetch_header(remote, token) if path is None else _local_header(path)
+        else:
+            remote, path = None, place
+            header, data = _local_header(path)
         if _SPLIT.search(name) or header.metadata.get("split.count") not in (None, 0, 1):
             raise UnsupportedGgufError(
                 "is one of several files of a model. Join them with llama.cpp's gguf-split --merge"
@@ -82,8 +84,8 @@ def read_gguf(name: str, revision: str | None = None, token: str | None = None) 
             format=_format(header),
             bits=_bits(header),
             finer=_finer(header),
-            path=None if isinstance(place, HubFile) else str(place),
-            remote=place if isinstance(place, HubFile) else None,
+            path=None if path is None else str(path),
+            remote=remote,
         )
     except PairUncheckableError:
         raise
@@ -153,11 +155,17 @@ def _local_header(path: Path) -> tuple[GgufHeader, bytes]:
 
 @lru_cache(maxsize=2)  # a load asks for it several times, and it has the whole vocabulary
 def _header_at(path: str, size: int, modified_ns: int) -> tuple[GgufHeader, bytes]:
-    with open(path, "rb") as stream:
-        if not size:  # which cannot be mapped
-            return read_header_bytes(b"")
-        with mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
-            return read_header_bytes(data)
+    def first(count: int) -> bytes:
+        with open(path, "rb") as stream:
+            return stream.read(count)
+
+    return read_first_bytes(first)
+
+
+def forget_headers() -> None:
+    """Free what is kept of headers: a vocabulary takes up to a hundred megabytes."""
+    _header_at.cache_clear()
+    forget_fetched()
 
 
 def _converted(header: GgufHeader, data: bytes) -> Path:

@@ -7,15 +7,17 @@ tokens. Knows nothing of what the values mean. Format: docs/gguf.md of the ggml 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from mmap import mmap
 from typing import Any
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
+_FIRST_BYTES = 2**23
+"""Bytes of a file that are read at first; doubled until they hold the header."""
+_MOST_BYTES = 2**28
 _MOST_ENTRIES = 2**20
 """More metadata entries or tensors than any file has."""
 _MOST_ITEMS = 2**24
@@ -64,22 +66,36 @@ class GgufHeader:
         return str(self.metadata.get("general.architecture"))
 
 
-def read_header(data: bytes | mmap) -> GgufHeader:
-    """Read a header. Raises IncompleteHeaderError, HeaderError."""
-    return _Parser(data).header()
+def read_header(data: bytes) -> tuple[GgufHeader, bytes]:
+    """Read the header at the beginning of `data`; return it with its bytes.
 
-
-def read_header_bytes(data: bytes | mmap) -> tuple[GgufHeader, bytes]:
-    """Read the header at the beginning of `data`; return it with its bytes. Raises as read_header."""
+    Raises IncompleteHeaderError, HeaderError.
+    """
     parser = _Parser(data)
     header = parser.header()
     return header, data[: parser.at]
 
 
+def read_first_bytes(first: Callable[[int], bytes]) -> tuple[GgufHeader, bytes]:
+    """Read the header of a file, of which `first` returns so many first bytes; return it with its bytes.
+
+    Raises IncompleteHeaderError, HeaderError, and what `first` raises.
+    """
+    count = _FIRST_BYTES
+    while True:
+        data = first(count)
+        try:
+            return read_header(data)
+        except IncompleteHeaderError:
+            if len(data) < count or count >= _MOST_BYTES:
+                raise
+            count *= 2
+
+
 class _Parser:
     """A reader of values one after the other; `at` is the place of the next one."""
 
-    def __init__(self, data: bytes | mmap) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
         self.at = 0
 

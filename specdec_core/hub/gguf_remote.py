@@ -24,19 +24,18 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from ..errors import PairUncheckableError
 from ..package_files import stays_inside
 from .errors import first_cause, unreachable
-from .gguf_header import GgufHeader, HeaderError, IncompleteHeaderError, read_header_bytes
+from .gguf_header import GgufHeader, HeaderError, read_first_bytes
 from .reach import hub_is_reachable
 from .read_errors import explain_read_error
 
 _HUB_FILE = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*):(?P<file>[^:]+\.gguf)")
-_FIRST_BYTES = 2**23
-"""Bytes that are fetched at first; doubled until they hold the header."""
-_MOST_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository on the Hub, at the `commit` that the `revision` had when the Hub was asked."""
+    """A file of a repository on the Hub. `commit` is the one that `revision` stands for; None until it was
+    located, and where the Hub does not tell.
+    """
 
     repository: str
     file: str
@@ -73,11 +72,10 @@ def hub_file(name: str, revision: str | None = None) -> HubFile | None:
     return HubFile(match["repository"], match["file"], revision)
 
 
-def locate(remote: HubFile, token: str | None = None) -> Path | HubFile:
-    """Return the file in the Hub's cache, at the commit that the Hub has where it can be asked.
+def locate(remote: HubFile, token: str | None = None) -> tuple[HubFile, Path | None]:
+    """Return the file at a commit, that of the Hub where it can be asked, and its place in the Hub's cache.
 
-    If it is not there, return the file on the Hub at that commit. Raises PairUncheckableError if it is in
-    neither.
+    The place is None if it is not there. Raises PairUncheckableError if it is neither there nor on the Hub.
     """
     revision = remote.revision or constants.DEFAULT_REVISION
     found = try_to_load_from_cache(remote.repository, remote.file, revision=revision)
@@ -88,18 +86,24 @@ def locate(remote: HubFile, token: str | None = None) -> Path | HubFile:
             )
         except Exception as error:
             if isinstance(found, str) and not _is_refusal(error):
-                return Path(found)
+                return _cached(remote, found)
             raise PairUncheckableError(remote.explain(error)) from error
         pinned = replace(remote, commit=metadata.commit_hash)
         revision = pinned.pinned_revision or revision
         found = try_to_load_from_cache(remote.repository, remote.file, revision=revision)
-        return Path(found) if isinstance(found, str) else pinned
+        return pinned, Path(found) if isinstance(found, str) else None
     if not isinstance(found, str):
         raise PairUncheckableError(
             f"{remote.repository}:{remote.file} is not downloaded, and {unreachable()}. Go online and try "
             "again, or give the path of a file."
         )
-    return Path(found)
+    return _cached(remote, found)
+
+
+def _cached(remote: HubFile, found: str) -> tuple[HubFile, Path]:
+    """The file and its place, snapshots/COMMIT/FILE."""
+    path = Path(found)
+    return replace(remote, commit=path.parents[remote.file.count("/")].name), path
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -114,7 +118,9 @@ def fetch_header(remote: HubFile, token: str | None = None) -> tuple[GgufHeader,
     Raises PairUncheckableError for the Hub's errors, HeaderError for what is no header.
     """
     try:
-        return (_fetched if remote.commit is None else _fetched_once)(remote.url, token)
+        if remote.commit is None or token is not None:
+            return _fetched(remote.url, token)
+        return _fetched_once(remote.url, None)
     except HeaderError:
         raise
     except Exception as error:
@@ -122,19 +128,16 @@ def fetch_header(remote: HubFile, token: str | None = None) -> tuple[GgufHeader,
 
 
 def _fetched(url: str, token: str | None) -> tuple[GgufHeader, bytes]:
-    count = _FIRST_BYTES
-    while True:
-        data = _first_bytes(url, token, count)
-        try:
-            return read_header_bytes(data)
-        except IncompleteHeaderError:
-            if len(data) < count or count >= _MOST_BYTES:
-                raise
-            count *= 2
+    return read_first_bytes(lambda count: _first_bytes(url, token, count))
 
 
 _fetched_once = lru_cache(maxsize=2)(_fetched)
-"""A load asks for the header several times, and at one commit it stays the same."""
+"""A load asks for the header several times, and at one commit it stays the same. No token is kept."""
+
+
+def forget_fetched() -> None:
+    """Free what is kept of headers: a vocabulary takes up to a hundred megabytes."""
+    _fetched_once.cache_clear()
 
 
 def _first_bytes(url: str, token: str | None, count: int) -> bytes:

@@ -21,7 +21,7 @@ from ..gate.report import PairReport
 from ..hub.adapters import require_mergeable
 from ..hub.download import Download, downloaded_folder, fetch, plan_download, require_disk_space
 from ..hub.file_names import gguf_of
-from ..hub.gguf_files import is_gguf
+from ..hub.gguf_files import forget_headers, is_gguf
 from ..hub.gguf_remote import hub_file
 from ..out_of_memory import release_memory
 from ..pair import LoadedPair
@@ -107,6 +107,7 @@ def load_pair(plan: PairPlan, watch: Watch, eager: str | None = None) -> Loaded:
     except Exception as error:
         raise_load_failure(plan, watch, error)
     finally:
+        forget_headers()
         _one_at_a_time.release()
 
 

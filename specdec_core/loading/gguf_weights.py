@@ -86,9 +86,10 @@ class GgufWeights:
             kind = GGMLQuantizationType(stored.type)
             values, size = GGML_QUANT_SIZES[kind]
             if stored.shape[-1] % values:
-                raise ValueError(f"its rows are no whole blocks of {values}")
+                raise ValueError(f"its rows are not whole blocks of {values}")
             blocks = stored.count // values
-            rows = self._bytes(stored, blocks * size).reshape(-1, math.gcd(blocks, _ROW_OF_BLOCKS) * size)
+            row = max(math.gcd(blocks, _ROW_OF_BLOCKS), stored.shape[-1] // values)
+            rows = self._bytes(stored, blocks * size).reshape(-1, row * size)
             weight = dequantize(rows, kind).reshape(stored.shape)
         except (NotImplementedError, ValueError) as error:
             raise LoadError(

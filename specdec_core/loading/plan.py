@@ -76,7 +76,7 @@ def plan_pair(options: LoadOptions) -> PairPlan:
 
     Raises SettingsError if both or neither of preset and target are given, or options of a drafter without a
     drafter; PresetError for an unknown preset; LoadError for a device that is not available;
-    PairUncheckableError for an adapter that cannot be used.
+    PairUncheckableError for an adapter that cannot be used, and for a revision of what is here.
     """
     device = resolve_device(options.device)
     _require_quantization("quantization", options.quantization)

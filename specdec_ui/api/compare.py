@@ -35,13 +35,14 @@ def add_compare_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visito
         request: gr.Request,
         settings: dict[str, Any],
         ngram: bool = False,
-        both: bool = False,
         peers: bool = False,
+        both: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Answers one prompt by plain and by speculative decoding, and compares them.
 
         Settings left out are the preset's; `ngram` adds a lane of n-gram drafting, `both` one of
-        n-gram drafting where the text repeats and the drafter's elsewhere, `peers` those of transformers'
+        n-gram drafting where the text repeats and the drafter's elsewhere (a target alone has the first
+        alone), `peers` those of transformers'
         own generate, alone and assisted by the drafter, and of llama.cpp where its package is installed and
         the target has a GGUF file. With verification "coupled" (or
         temperature 0) our own texts are the same, up to rounding. The lanes decode in turns, a few rounds

@@ -41,7 +41,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class LaneAnswer:
-    """One answer of one lane. `name` is a key of TITLES; `costs` is None unless the drafter drafted."""
+    """One answer of one lane. `name` is a key of TITLES; `costs` is None but for the lane `model`."""
 
     name: str
     settings: sd.Settings
@@ -97,7 +97,7 @@ class LaneAnswer:
     def prediction(self) -> sd.Prediction | None:
         """The speedup predicted for each gamma; None for a lane without costs, or without a tested draft.
 
-        N-gram drafting has none: the formula assumes drafts in every round, and there many rounds have none.
+        The lanes `ngram` and `both` have none: the formula assumes drafts of one kind in every round.
         """
         alpha = self.stats.acceptance_rate
         if alpha is None or self.costs is None:

@@ -29,8 +29,8 @@ LaneSettings = tuple[str, sd.Settings]
 class LaneChoice:
     """Lanes to run beside plain decoding and the drafter's, and how: in turns, or one after the other.
 
-    `drafting` are other ways of drafting, a lane each. While a speedup is uncertain the prompt is answered
-    again, until `repeat_s` seconds are spent.
+    `drafting` are other ways of drafting, a lane each; a target alone has n-gram drafting. While a speedup is
+    uncertain the prompt is answered again, until `repeat_s` seconds are spent.
     """
 
     drafting: tuple[sd.Drafting, ...] = ()

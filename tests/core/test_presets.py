@@ -173,8 +173,8 @@ def test_a_stand_in_that_is_no_hub_id_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ("a-b", "the name a-b is taken by the file a-b.toml"),
-        ("a-b-c", "the name a-b-c is taken by the file a-b-c.toml"),
+        ("a-b", "a-b.toml has a preset a-b too"),
+        ("a-b-c", "a-b-c.toml has a preset a-b-c too"),
     ],
 )
 def test_a_variant_has_not_the_name_of_another_file(other, said, tmp_path):
@@ -191,16 +191,38 @@ def test_two_variants_have_two_names(tmp_path):
     folder = write(tmp_path, tables=TABLES + '[variants.c]\ntitle = "C"\n', name="a-b")
     presets, errors = load_presets(folder)
     assert sorted(presets) == ["a-b", "a-b-c"]
-    assert "the name a-b-c is taken by a variant in another file" in str(errors["a"])
+    assert "a-b.toml has a preset a-b-c too" in str(errors["a"])
+    with pytest.raises(PresetError, match="too"):
+        get_preset("a", folder)
+    assert get_preset("a-b-c", folder).title == "C"
 
 
-def test_an_operators_file_replaces_a_variant_that_ships(tmp_path, monkeypatch):
-    title = 'title = "The operator\'s"\n'
-    write(tmp_path, HEAD.replace('title = "A pair"\n', title), name="smollm2-135m-int4")
+@pytest.mark.parametrize(
+    ("stem", "variant", "name"),
+    [
+        ("smollm2-135m-int4", "", "smollm2-135m-int4"),  # a variant that ships, by a file
+        ("smollm2", '[variants.135m]\ntitle = "The operator\'s"\n', "smollm2-135m"),  # a file, by a variant
+        ("smollm2", '[variants.135m-int4]\ntitle = "The operator\'s"\n', "smollm2-135m-int4"),
+    ],
+)
+def test_an_operators_preset_replaces_the_one_that_ships(stem, variant, name, tmp_path, monkeypatch):
+    head = HEAD.replace("A pair", "The operator's")
+    write(tmp_path, head, TABLES + variant, name=stem)
     monkeypatch.setenv("SPECDEC_PRESETS", str(tmp_path))
     presets, errors = load_presets()
     assert not errors
-    assert presets["smollm2-135m-int4"].title == get_preset("smollm2-135m-int4").title == "The operator's"
+    assert presets[name].title == get_preset(name).title == "The operator's"
+    assert "stories" in presets
+
+
+def test_an_operators_broken_file_hides_the_one_that_ships(tmp_path, monkeypatch):
+    write(tmp_path, "titel = 1\n" + HEAD, name="stories")
+    monkeypatch.setenv("SPECDEC_PRESETS", str(tmp_path))
+    presets, errors = load_presets()
+    assert "stories" not in presets
+    assert list(errors) == ["stories"]
+    with pytest.raises(PresetError, match="titel"):
+        get_preset("stories")
 
 
 def test_a_variant_with_another_model_has_no_stand_in_of_the_first(tmp_path):
@@ -331,6 +353,10 @@ def test_a_revision_beside_a_package_is_its_stand_ins(tmp_path):
     assert "target.revision is for models on the Hub" in refusal(write(tmp_path, tables=tables + ending))
     folder = write(tmp_path, tables=f'{tables}otherwise = "owner/model"\n{ending}')
     assert get_preset("mine", folder).target.revision == "v1"
+    variant = '[variants.other]\ntarget.otherwise = "owner/other"\n'
+    folder = write(tmp_path, tables=f'{tables}otherwise = "owner/model"\n{ending}{variant}')
+    other = get_preset("mine-other", folder).target
+    assert (other.model, other.revision) == ("owner/other", None)
 
 
 def test_a_revision_of_a_local_folder_is_refused(tmp_path):

@@ -41,9 +41,10 @@ _TOLERANCE: dict[Format, float] = {"float32": SAME_LOGITS, "int8": 0.2, "int4": 
 _PROBED_AT_ONCE = 8
 """A prefill of many more rows may use other kernels; its rows are never computed again beside others."""
 _PROBED_ROWS = 32
+"""Rows that are compared to see if one is computed like several."""
 _FEWEST_PROBED = 8
 _PROBED_WITHIN_S = 0.25
-"""Rows that are compared to see if one is computed like several; fewer if they take longer than that."""
+"""Seconds after which no more than the fewest rows are compared."""
 _TRIED_AGAIN_S = 60.0
 _ROUND_UP = 1024
 """Rotations are computed for so many positions at once."""

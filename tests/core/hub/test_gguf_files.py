@@ -15,6 +15,7 @@ from specdec_core.cache_folder import CACHE_FOLDER, cache_contents, clear_cache
 from specdec_core.errors import PairUncheckableError
 from specdec_core.hub.gguf_files import bits_of, is_gguf, read_gguf
 from specdec_core.hub.gguf_header import HeaderError, read_header
+from specdec_core.loading.weights import ModelSource, with_gguf_file
 from tests.support.hub_server import HubServer
 from tests.support.tiny_gguf import NAMES, gguf_model, save_gguf, write_gguf
 from tests.support.tiny_pair import byte_level_tokenizer
@@ -106,8 +107,14 @@ def on_hub(hub: HubServer, folder: Path, **options) -> str:
     return "owner/model:model.gguf"
 
 
+def move_on(hub: HubServer, folder: Path) -> None:
+    """Give the repository another commit, with the files of the folder `later`."""
+    hub.history[hub.commit] = folder / "repository"
+    hub.repositories["owner/model"], hub.commit = folder / "later", "f" * 40
+
+
 def test_of_a_file_on_the_hub_only_the_header_is_fetched(hub: HubServer, tmp_path, monkeypatch):
-    monkeypatch.setattr("specdec_core.hub.gguf_remote._FIRST_BYTES", 2**14)
+    monkeypatch.setattr("specdec_core.hub.gguf_header._FIRST_BYTES", 2**14)
     name = on_hub(hub, tmp_path)
     file = read_gguf(name)
     assert file.path is None
@@ -150,14 +157,30 @@ def test_a_file_that_changes_on_the_hub_is_loaded_as_it_was_checked(
 
     def change(step: str, _: float) -> None:
         if step.startswith("Comparing the memory"):  # the gate has passed
-            hub.history[hub.commit] = tmp_path / "repository"
-            hub.repositories["owner/model"], hub.commit = tmp_path / "later", "f" * 40
+            move_on(hub, tmp_path)
 
     engine = sd.Engine.load(target=name, revision=revision, device="cpu", on_progress=change)
     assert Path(engine.pair.gguf).read_bytes() == checked
     assert engine.pair.target.weights == "int8"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert Path(read_gguf(name).path).read_bytes() == checked
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_file_in_the_cache_has_the_commit_that_the_gate_reads(
+    offline, hub: HubServer, tmp_path, monkeypatch
+):
+    name = on_hub(hub, tmp_path, kinds=Q8_0)
+    sd.Engine.load(target=name, device="cpu")
+    save_gguf(tmp_path / "later", kinds=Q4_0)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    source = with_gguf_file(ModelSource(name))
+    assert source.gguf.path is not None
+    assert source.revision == hub.commit
+    move_on(hub, tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert read_gguf(name, source.revision).path == source.gguf.path
+    assert read_gguf(name).path is None
 
 
 @pytest.mark.parametrize("name", ["package:some_weights/model.gguf", "model.gguf", "folder"])
