@@ -88,32 +88,12 @@ def distribution_lines(report: DistributionReport) -> list[str]:
 
 
 def _fit(engine: Engine, rule: Verification, answers: int) -> RuleFit:
-    settings = Settings(
-        temperature=1.0,
-        gamma=_GAMMA,
-        verification=rule,
-        drafting=engine.default_settings.drafting,
-        max_new_tokens=_TOKENS + _GAMMA,  # so that no draft of the counted tokens is cut off by the limit
-    )
-    begun: Counter[Beginning] = Counter()
-    accepted = tested = 0
-    session = engine.session()
-    prompt = story_prompt(0, chats=bool(engine.pair.tokenizer.chat_template))
-    for seed in range(answers):
-        ids: list[int] = []
-        with closing(engine.stream(prompt, replace(settings, seed=seed), session)) as rounds:
-            for rnd in rounds:
-                ids += [token.id for token in rnd.emitted]
-                accepted += sum(token.kind == "accepted" for token in rnd.tokens)
-                tested += sum(token.kind in TESTED_KINDS for token in rnd.tokens)
-                if len(ids) >= _TOKENS:
-                    break
-        begun[tuple(ids[:_TOKENS])] += 1
-    expected = _cells(engine.pair, session.prompt_ids, _FEWEST / answers)
+    drawn = _drawn(engine, rule, answers)
+    shares = _cells(engine.pair, drawn.prompt_ids, _FEWEST / answers)
     counts: Counter[Beginning] = Counter()
-    for beginning, count in begun.items():
-        counts[_cell_of(beginning, expected)] += count
-    observed, wanted = _pooled(counts, {cell: answers * share for cell, share in expected.items()})
+    for beginning, count in drawn.begun.items():
+        counts[_cell_of(beginning, shares)] += count
+    observed, wanted = _pooled(counts, {cell: answers * share for cell, share in shares.items()})
     if len(wanted) < 2:
         raise SettingsError(
             f"--distribution: {answers:,} answers of this pair begin too much alike, or in too many ways, to "
@@ -124,11 +104,45 @@ def _fit(engine: Engine, rule: Verification, answers: int) -> RuleFit:
     return RuleFit(
         rule,
         cells=len(wanted),
-        share=sum(share for share in expected.values() if answers * share >= _FEWEST),
+        share=sum(share for share in shares.values() if answers * share >= _FEWEST),
         chi_squared=chi_squared,
         p_value=float(torch.special.gammaincc(*halves)),
-        acceptance=accepted / tested if tested else None,
+        acceptance=drawn.accepted / drawn.tested if drawn.tested else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Answers to the prompt with these ids by their beginnings, and their tested and accepted drafts."""
+
+    prompt_ids: list[int]
+    begun: Counter[Beginning]
+    tested: int
+    accepted: int
+
+
+def _drawn(engine: Engine, rule: Verification, answers: int) -> _Drawn:
+    settings = Settings(
+        temperature=1.0,
+        gamma=_GAMMA,
+        verification=rule,
+        drafting=engine.default_settings.drafting,
+        max_new_tokens=_TOKENS + _GAMMA,  # so that no draft of the counted tokens is cut off by the limit
+    )
+    begun: Counter[Beginning] = Counter()
+    kinds: Counter[str] = Counter()
+    session = engine.session()
+    prompt = story_prompt(0, chats=bool(engine.pair.tokenizer.chat_template))
+    for seed in range(answers):
+        ids: list[int] = []
+        with closing(engine.stream(prompt, replace(settings, seed=seed), session)) as rounds:
+            for rnd in rounds:
+                ids += [token.id for token in rnd.emitted]
+                kinds.update(token.kind for token in rnd.tokens)
+                if len(ids) >= _TOKENS:
+                    break
+        begun[tuple(ids[:_TOKENS])] += 1
+    return _Drawn(session.prompt_ids, begun, sum(kinds[kind] for kind in TESTED_KINDS), kinds["accepted"])
 
 
 def _pooled(counts: Counter[Beginning], expected: dict[Beginning, float]) -> tuple[list[int], list[float]]:
