@@ -133,10 +133,8 @@ def _merged(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         if not (isinstance(value, dict) and isinstance(given, dict)):
             merged[key] = value
             continue
-        # Another model has neither the revision nor the stand-in of this one.
-        gone = {"revision", "otherwise"} if "model" in value else set()
-        if "otherwise" in value:  # whose revision it is
-            gone.add("revision")
+        # Another model or stand-in has neither the revision nor the stand-in of this one.
+        gone = {"revision", "otherwise"} if value.keys() & {"model", "otherwise"} else set()
         merged[key] = {name: v for name, v in given.items() if name not in gone} | value
     return merged
 

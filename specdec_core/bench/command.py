@@ -33,7 +33,7 @@ from .machine import machine_name, memory_in_use, versions
 from .noise import with_noisy_drafter
 from .options import BenchOptions, require_valid
 from .peers import peer_answer
-from .prompts import prompt_set, retold
+from .prompts import has_template, prompt_set, retold
 from .report import BenchReport, report_lines
 from .romsto import Romsto
 from .roofline import roofline
@@ -134,8 +134,7 @@ def _print(report: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
 
 def _prompts(engine: Engine, options: BenchOptions) -> Sequence[Prompt]:
     if not options.shapes:
-        chats = bool(engine.pair.tokenizer.chat_template)
-        return prompt_set(options.text, options.preset, chats)
+        return prompt_set(options.text, options.preset, has_template(engine))
     prompts = bigram_prompts(engine.pair)
     if options.text == "repeat":
         return [retold(engine, prompt, options.max_new_tokens) for prompt in prompts]

@@ -132,7 +132,7 @@ def _drawn(engine: Engine, rule: Verification, answers: int) -> _Drawn:
     begun: Counter[Beginning] = Counter()
     kinds: Counter[str] = Counter()
     session = engine.session()
-    prompt = story_prompt(0, chats=bool(engine.pair.tokenizer.chat_template))
+    prompt = story_prompt(engine, 0)
     for seed in range(answers):
         ids: list[int] = []
         with closing(engine.stream(prompt, replace(settings, seed=seed), session)) as rounds:

@@ -83,13 +83,12 @@ def exactness(engine: Engine, prompts: int, max_new_tokens: int = 150) -> Exactn
     Greedy ones for every gamma of GAMMAS and from transformers' own generate where its modules have their
     weights, coupled ones for every gamma; those with filters for gamma 4 alone.
     """
-    chats = bool(engine.pair.tokenizer.chat_template)
     keeps_modules = all(runner.keeps_modules for runner in engine.pair.runners)
     compared: Counter[str] = Counter()
     of_transformers: Counter[str] = Counter()
     divergences: list[Divergence] = []
     for n in range(prompts):
-        prompt = story_prompt(n, chats=chats)
+        prompt = story_prompt(engine, n)
         for rule, settings in _rules(max_new_tokens, seed=n).items():
             baseline = engine.generate(prompt, settings)
             answers = _speculative(engine, prompt, settings, GAMMAS if rule in _PLAIN else _FEW_GAMMAS)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ..engine import Engine
 from ..settings import Settings
-from ..text.prompting import Message, Prompt
+from ..text.prompting import Prompt
+from .prompts import as_prompt, has_template, user_turn
 
 HISTORIES = (100, 400, 1600)
 _FIRST_ANSWER = 8
@@ -85,7 +86,7 @@ def _second_turn(engine: Engine, length: int) -> SecondTurn:
     settings = Settings(max_new_tokens=_FIRST_ANSWER, temperature=0, gamma=0)
     session = engine.session()
     question = _question(engine, length - _FIRST_ANSWER)
-    first = _prompt(engine, question)
+    first = as_prompt(engine, question)
     answer = engine.generate(first, settings, session).text
     follow_up = _follow_up(engine, question, answer)
     cached = engine.generate(follow_up, settings, session).stats
@@ -104,27 +105,15 @@ def _question(engine: Engine, tokens: int) -> str:
     low, high = 1, len(words)
     while low < high:
         middle = (low + high + 1) // 2
-        ids = engine.pair.prompter.encode(_prompt(engine, " ".join(words[:middle])))
+        ids = engine.pair.prompter.encode(as_prompt(engine, " ".join(words[:middle])))
         low, high = (middle, high) if len(ids) <= tokens else (low, middle - 1)
     return " ".join(words[:low])
 
 
-def _prompt(engine: Engine, text: str) -> Prompt:
-    return _user(text) if _chats(engine) else text
-
-
 def _follow_up(engine: Engine, question: str, answer: str) -> Prompt:
-    if not _chats(engine):
+    if not has_template(engine):
         return f"{question}{answer} {_FOLLOW_UP}"
-    return [*_user(question), {"role": "assistant", "content": answer or "…"}, *_user(_FOLLOW_UP)]
-
-
-def _chats(engine: Engine) -> bool:
-    return bool(engine.pair.tokenizer.chat_template)
-
-
-def _user(text: str) -> list[Message]:
-    return [{"role": "user", "content": text}]
+    return [*user_turn(question), {"role": "assistant", "content": answer or "…"}, *user_turn(_FOLLOW_UP)]
 
 
 def _medians(turns: Sequence[SecondTurn]) -> SecondTurn:

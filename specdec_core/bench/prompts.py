@@ -37,9 +37,24 @@ _PASSAGES = [
 ]
 
 
-def story_prompt(n: int, *, chats: bool) -> Prompt:
-    """Return the n-th request for a story, modulo the topics; a raw prompt unless the model `chats`."""
-    return _conversation(_topic_text(n)) if chats else _topic_text(n)
+def has_template(engine: Engine) -> bool:
+    """Return True for a model with a chat template."""
+    return bool(engine.pair.tokenizer.chat_template)
+
+
+def user_turn(text: str) -> list[Message]:
+    """Return a conversation of one message, or its next turn."""
+    return [{"role": "user", "content": text}]
+
+
+def as_prompt(engine: Engine, text: str) -> Prompt:
+    """Return a message to the model, a raw prompt if it has no chat template."""
+    return user_turn(text) if has_template(engine) else text
+
+
+def story_prompt(engine: Engine, n: int) -> Prompt:
+    """Return the n-th request for a story; n counts modulo the topics."""
+    return as_prompt(engine, _topic_text(n))
 
 
 def retold(engine: Engine, prompt: str, max_new_tokens: int) -> str:
@@ -68,15 +83,11 @@ def prompt_set(text: str, preset: str | None, chats: bool) -> Sequence[Prompt]:
             examples += [_topic_text(n) for n in range(len(TOPICS))]
     else:
         examples = _lines(Path(text))
-    return [_conversation(example) for example in examples] if chats else examples
+    return [user_turn(example) for example in examples] if chats else examples
 
 
 def _topic_text(n: int) -> str:
     return f"Tell me a story about a {TOPICS[n % len(TOPICS)]}."
-
-
-def _conversation(text: str) -> list[Message]:
-    return [{"role": "user", "content": text}]
 
 
 def _random_letters(n: int) -> str:

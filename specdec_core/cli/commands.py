@@ -1,9 +1,9 @@
 """The commands of `specdec` and their exit codes.
 
-0: done (`check`: compatible). 1: an error while loading or answering, or an answer that
-`bench --exactness` or `--distribution` finds wrong. 2: wrong arguments, or a pair that
-could not be checked. 3: an incompatible pair. 130: interrupted. 141: the reader of the output has gone. With
---json one JSON object goes to stdout and nothing else; errors go to stderr.
+0: done (`check`: compatible). 1: an error while loading or answering, or answers that `bench --exactness` or
+`--distribution` finds wrong. 2: wrong arguments, or a pair that could not be checked. 3: an incompatible
+pair. 130: interrupted. 141: the reader of the output has gone. With --json one JSON object goes to stdout and
+nothing else; errors go to stderr.
 """
 
 from __future__ import annotations

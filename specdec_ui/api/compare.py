@@ -40,14 +40,13 @@ def add_compare_endpoint(page: gr.Blocks, holder: EngineHolder, visitors: Visito
     ) -> Iterator[dict[str, Any]]:
         """Answers one prompt by plain and by speculative decoding, and compares them.
 
-        Settings left out are the preset's; `ngram` adds a lane of n-gram drafting, `both` one of
-        n-gram drafting where the text repeats and the drafter's elsewhere (a target alone has the first
-        alone), `peers` those of transformers'
-        own generate, alone and assisted by the drafter, and of llama.cpp where its package is installed and
-        the target has a GGUF file. With verification "coupled" (or
-        temperature 0) our own texts are the same, up to rounding. The lanes decode in turns, a few rounds
-        each, so that a changing load slows all alike ("alternated"; answers of other code and those on
-        ZeroGPU are whole ones), and answer again for up to four seconds until the speedup is within 5 %.
+        Settings left out are the preset's; `ngram` adds a lane of n-gram drafting, `both` one of n-gram
+        drafting where the text repeats and the drafter's elsewhere (a target alone has the first alone),
+        `peers` those of transformers' own generate, alone and assisted by the drafter, and of llama.cpp where
+        its package is installed and the target has a GGUF file. With verification "coupled" (or temperature
+        0) our own texts are the same, up to rounding. The lanes decode in turns, a few rounds each, so that a
+        changing load slows all alike ("alternated"; answers of other code and those on ZeroGPU are whole
+        ones), and answer again for up to four seconds until the speedup is within 5 %.
 
         Yields {"state": "measuring", "message", "result": None} a few times a second, then {"state": "done",
         "message": the outcome in words, "result": {"alternated", "gamma", "seed", "verification", "left_out",

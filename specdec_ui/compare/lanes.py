@@ -60,7 +60,7 @@ def plan(settings: sd.Settings, choice: LaneChoice, has_drafter: bool) -> list[L
         )
     seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     settings = replace(settings, seed=seed, drafting="model")
-    own: tuple[sd.Drafting, ...] = ("model", "ngram", "both") if has_drafter else ("ngram",)
+    own: tuple[sd.Drafting, ...] = get_args(sd.Drafting) if has_drafter else ("ngram",)
     lanes = [("plain", replace(settings, gamma=0))]
     lanes += [
         (name, replace(settings, drafting=name)) for name in own if name == own[0] or name in choice.drafting

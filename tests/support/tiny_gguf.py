@@ -8,10 +8,13 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
 import torch
 from gguf import GGMLQuantizationType
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from specdec_core.errors import PairUncheckableError
+from specdec_core.hub.gguf_files import read_gguf
 from tests.support.tiny_models import ARCHITECTURES, tiny_model
 from tests.support.tiny_pair import CONTROL, TEMPLATE, byte_level_tokenizer
 
@@ -181,3 +184,10 @@ def _interleaved(rows: np.ndarray, head_dim: int) -> np.ndarray:
     """Rows of queries or keys in pairs for the rotation, as the converter of Llama models stores them."""
     apart = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])
     return np.ascontiguousarray(apart.swapaxes(1, 2).reshape(rows.shape))
+
+
+def refusal(name: str) -> str:
+    """Return the error of a file that must be refused."""
+    with pytest.raises(PairUncheckableError) as error:
+        read_gguf(name)
+    return str(error.value)

@@ -71,9 +71,8 @@ def test_a_pair_without_a_chat_template_is_asked_in_raw_text(tmp_path):
         distribution(engine, 100)
 
 
-def test_too_few_answers_and_a_target_alone_are_refused(pair, tmp_path):
-    target, drafter = pair[1], pair[3]
+def test_too_few_answers_and_a_target_alone_are_refused(engine, pair_folders):
     with pytest.raises(SettingsError, match="Draw more"):
-        distribution(Engine.load(target=target, drafter=drafter, device="cpu"), 100)
+        distribution(engine, 100)
     with pytest.raises(SettingsError, match="a target alone"):
-        distribution(Engine.load(target=target, device="cpu"), 100)
+        distribution(Engine.load(target=pair_folders[0], device="cpu"), 100)

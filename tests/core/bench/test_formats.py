@@ -1,12 +1,11 @@
 """bench --formats: loss, size and times of a pair in each format of a CPU."""
 
-import json
-
 import pytest
 
 from specdec_core.bench.formats import break_even
 from specdec_core.cli import main
 from specdec_core.metrics import expected_tokens_iid, predicted_speedup
+from tests.support.bench_runs import bench_json
 from tests.support.shared_drafter import save_shared_drafter
 from tests.support.tiny_pair import save_pair
 
@@ -25,8 +24,7 @@ def text(tmp_path_factory) -> str:
 
 
 def test_every_format_has_loss_size_and_times(wide_pair, text, capsys):
-    assert main(["bench", *wide_pair, "--formats", text, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = bench_json(capsys, *wide_pair, "--formats", text)
     assert [figures["quantization"] for figures in report["formats"]] == ["none", "int8", "int4"]
     assert report["tokens"] > 400
     none, int8, int4 = report["formats"]
@@ -55,19 +53,8 @@ def test_a_short_output_layer_has_the_loss_of_the_tokens_that_it_has(
     head_ids, wide_pair, text, tmp_path, capsys
 ):
     drafter = save_shared_drafter(wide_pair[1], tmp_path / "drafter", head_ids=head_ids)
-    arguments = [
-        "bench",
-        "--target",
-        wide_pair[1],
-        "--drafter",
-        drafter,
-        "--device",
-        "cpu",
-        "--formats",
-        text,
-    ]
-    assert main([*arguments, "--json"]) == 0
-    target, short = json.loads(capsys.readouterr().out)["formats"][0]["models"]
+    pair = [*wide_pair[:3], drafter, *wide_pair[4:]]
+    target, short = bench_json(capsys, *pair, "--formats", text)["formats"][0]["models"]
     assert target["covered"] == 1
     if len(head_ids) == 20:  # rare tokens, and the text has none of them
         assert (short["covered"], short["loss"]) == (0, None)

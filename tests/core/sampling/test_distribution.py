@@ -65,11 +65,9 @@ def _decoded(models, sampler, settings: Settings, tokens: int) -> tuple[list[int
     target, drafter = models
     context = list(PROMPT)
 
-    def ends(ids):
-        return len(ids), "stop" if len(context) + len(ids) >= len(PROMPT) + tokens else None
-
     drafters = [ModelDrafter(drafter, drafter.new_cache())]
-    verdicts = [rnd.verdict for rnd in _rounds(context, target, drafters, sampler, settings, ends)]
+    rounds = _rounds(context, target, drafters, sampler, settings, _after(context, tokens))
+    verdicts = [rnd.verdict for rnd in rounds]
     return context[len(PROMPT) :], verdicts
 
 
@@ -87,9 +85,10 @@ def _rounds(context, target, drafters, sampler, settings, ends):
     ).rounds(lambda: False)
 
 
-def _after_three(ids: list[int]) -> tuple[int, str | None]:
-    """The end of an answer whose third token is there."""
-    return len(ids), "stop" if len(ids) >= 3 else None
+def _after(context: list[int], tokens: int):
+    """The end of an answer that `context` grows by: with the round that makes it so many tokens long."""
+    enough = len(context) + tokens
+    return lambda ids: (len(ids), "stop" if len(context) + len(ids) >= enough else None)
 
 
 def _sampled(models, sampler, settings: Settings, tokens: int) -> tuple[list[int], list[Verdict]]:
@@ -266,7 +265,7 @@ def test_with_two_drafters_the_first_three_tokens_follow_the_target(where, verif
         context = list(prompt)
         drafters = [NgramDrafter(), ModelDrafter(drafter, drafter.new_cache())]
         sampler = sampler_for(settings, KeyedNoise(seed), sampling)
-        rounds = _rounds(context, target, drafters, sampler, settings, _after_three)
+        rounds = _rounds(context, target, drafters, sampler, settings, _after(context, 3))
         sources.update(rnd.source for rnd in rounds)
         joint[tuple(context[len(prompt) :][:3])] += 1
     assert min(sources["ngram"], sources["model"]) > ANSWERS / 4
